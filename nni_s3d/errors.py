@@ -1,0 +1,23 @@
+"""The errors that users see: one line that names the thing, what was expected and what was found."""
+
+from __future__ import annotations
+
+
+class S3DError(Exception):
+    """Anything that a user of this package can mend; commands print it as one line and exit with 2."""
+
+
+class ConfigError(S3DError, ValueError):
+    """A setting is unknown, of the wrong type or out of range."""
+
+
+class ModelError(S3DError, ValueError):
+    """A network cannot be traced, measured or split as asked."""
+
+
+class DataError(S3DError, FileNotFoundError):
+    """A data set is not where it was looked for."""
+
+
+class StoreError(S3DError, RuntimeError):
+    """A store holds something else than what was expected there."""
