@@ -46,9 +46,7 @@ class _Candidate:
         return on_min * lambda_min + on_max * lambda_max
 
 
-def scheme(
-    lambda_min: Tensor, lambda_max: Tensor, copies: int = 2, c: float = 1.3, triplet: str = "optimal"
-) -> Scheme:
+def scheme(lambda_min: Tensor, lambda_max: Tensor, copies: int = 2, c: float = 1.3, triplet: str = "optimal") -> Scheme:
     """Return the scheme of least gain for every neuron.
 
     Args:
@@ -78,9 +76,7 @@ def scheme(
     return Scheme(rows("weights"), rows("along_min"), rows("along_max"), best_gain.clamp(max=0))
 
 
-def gain(
-    lambda_min: Tensor, lambda_max: Tensor, copies: int = 2, c: float = 1.3, triplet: str = "optimal"
-) -> Tensor:
+def gain(lambda_min: Tensor, lambda_max: Tensor, copies: int = 2, c: float = 1.3, triplet: str = "optimal") -> Tensor:
     """Return the optimum G of eq. (6), shape (n,), at most 0; arguments as for `scheme`."""
     return scheme(lambda_min, lambda_max, copies, c, triplet).gain
 
@@ -103,7 +99,7 @@ def copy_choices(copies: int | Collection[int]) -> tuple[int, ...]:
     Raises:
         ConfigError: anything else than 2, 3, 4 or a collection of 1, 2, 3 and 4 with at least one of the last three.
     """
-    if isinstance(copies, str) or not isinstance(copies, Collection):
+    if not isinstance(copies, Collection):
         check_copies(copies)
         return (copies,)
     choices = tuple(sorted(set(copies) - {1}))
@@ -116,17 +112,16 @@ def copy_choices(copies: int | Collection[int]) -> tuple[int, ...]:
 
 def _candidates(copies: int, c: float, triplet: str) -> list[_Candidate]:
     """List the stationary schemes of eq. (6), the one that does not move first."""
+    still = (0.0,) * copies
     plus, minus = (c + 1) / 2, -(c - 1) / 2  # the sums of the positive and of the negative weights
     kappa = (c - 1) / (c + 1)
     if copies == 2:
-        still = (0.0, 0.0)
         return [
             _Candidate((0.5, 0.5), still, still),
             _Candidate((0.5, 0.5), (1, -1), still),  # eq. (5)
             _Candidate((plus, minus), still, (kappa, 1)),  # eq. (8)
         ]
     if copies == 3:
-        still = (0.0, 0.0, 0.0)
         positive = (plus / 2, plus / 2, minus)
         found = [
             _Candidate(positive, still, still),
@@ -141,7 +136,7 @@ def _candidates(copies: int, c: float, triplet: str) -> list[_Candidate]:
             found.append(_Candidate(positive, (lean, -lean, 0), (kappa, kappa, 1)))
         return found
     quartet = (plus / 2, plus / 2, minus / 2, minus / 2)
-    still, on_min, on_max = (0.0,) * 4, (1, -1, 0, 0), (0, 0, 1, -1)
+    on_min, on_max = (1, -1, 0, 0), (0, 0, 1, -1)
     return [  # eq. (11); its indicator functions are the four combinations
         _Candidate(quartet, still, still),
         _Candidate(quartet, on_min, still),

@@ -1,0 +1,274 @@
+"""Splitting matrices of every neuron at once, by cutting the network at its consumers.
+
+Let z_c be the input of consumer c and g_c the derivative of the loss with respect to z_c as c reads it. With g held
+fixed and the network cut at every consumer, S_i (eq. 2 of the paper) is the Hessian with respect to theta_i of
+h = sum_c <g_c, z_c>, and no two neurons share a term of h. A producer is linear in its parameters, u = X theta, so
+
+    S v = X' H (X v),    H = Hessian of h with respect to u,
+
+which costs one convolution with v as the filters, a product with H through channel-wise functions, and one weight
+gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from nni_s3d.errors import ModelError
+from nni_s3d.growth.channels import ChannelGraph, Layer
+from nni_s3d.growth.layout import dimension, pack, unpack
+from nni_s3d.growth.modes import call, check_device, tensors
+from nni_s3d.growth.smoothing import SMOOTHED, smoothed
+from nni_s3d.growth.tracing import LINEAR, canonical_name
+
+Batch = tuple[Any, Any]
+LossFn = Callable[[Any, Any], Tensor]
+
+
+class BatchOperator:
+    """v -> S v for every neuron of every splittable group, averaged over the samples of one batch.
+
+    The batch is linearised once; a product then needs no further pass through the network.
+    """
+
+    def __init__(
+        self, model: nn.Module, graph: ChannelGraph, batch: Batch, loss_fn: LossFn, smoothing: float = 3.0
+    ) -> None:
+        inputs, targets = batch
+        check_device(model, batch, "batch")
+        self._graph = graph
+        self.shapes = {group.name: (group.width, dimension(group, graph.shapes)) for group in graph.splittable}
+        self.samples = tensors(inputs)[0].shape[0]
+        with torch.enable_grad():
+            effects = _effects(model, graph, inputs, targets, loss_fn)
+            cut = _Cut(model, graph, smoothing)
+            with cut:
+                call(model, inputs)
+            terms = [(effects[name] * z).sum() for name, z in cut.read.items() if z.requires_grad]
+            self._producers = cut.producers
+            self._slopes = _slopes(sum(terms), self._producers)
+        output = next(iter(self._producers.values())).output
+        self.dtype, self.device = output.dtype, output.device
+
+    def matvec(self, vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return S v for the groups in `vectors`, each (width, d), one vector per neuron."""
+        tangents = {}
+        for name, vector in vectors.items():
+            group = self._graph[name]
+            if vector.shape != self.shapes[name]:
+                raise ModelError(f"{name}: expected vectors of shape {self.shapes[name]}, got {tuple(vector.shape)}")
+            filters = unpack(group, vector, self._graph.shapes)
+            for layer in group.producers:
+                tangents[layer.weight] = self._producers[layer.weight].times(filters, layer)
+        curved = self._hessian_times(tangents)
+        products = {}
+        for name in vectors:
+            group, rows = self._graph[name], {}
+            for layer in group.producers:
+                rows.update(self._producers[layer.weight].transpose_times(curved[layer.weight], layer))
+            products[name] = pack(group, rows)
+        return products
+
+    def _hessian_times(self, tangents: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return H t; since H couples no two neurons, the groups that are left out change nothing."""
+        curved = [name for name in tangents if self._slopes[name].requires_grad]
+        found: tuple[Tensor | None, ...] = ()
+        if curved:
+            found = torch.autograd.grad(
+                [self._slopes[name] for name in curved],
+                [self._producers[name].output for name in curved],
+                [tangents[name] for name in curved],
+                retain_graph=True,
+                allow_unused=True,
+            )
+        products = {name: product for name, product in zip(curved, found, strict=True) if product is not None}
+        return {name: products.get(name, torch.zeros_like(tangent)) for name, tangent in tangents.items()}
+
+
+class SplittingOperator:
+    """v -> S v for every neuron of every splittable group, averaged over all samples of some batches.
+
+    Args:
+        model: the network, in evaluation mode.
+        graph: its channel graph, from `trace`.
+        batches: pairs (inputs, targets); the first dimension of the first input counts the samples.
+        loss_fn: loss_fn(model(inputs), targets) -> scalar, the mean loss over the batch.
+        smoothing: sharpness beta of the softplus whose second derivative stands in for that of piecewise-linear
+            activations. Smooth activations stay exact.
+
+    Attributes:
+        parts: one operator per batch; this operator is their mean, weighted by their samples.
+        samples: number of samples of all batches together.
+        shapes: {group: (width, d)}, the shapes of the vectors that the operator takes.
+
+    Raises:
+        ModelError: a layer is in training mode (batch norm, dropout), a batch is on another device than the model,
+            nothing can be split, or there is no batch.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        graph: ChannelGraph,
+        batches: Iterable[Batch],
+        loss_fn: LossFn,
+        smoothing: float = 3.0,
+    ) -> None:
+        _check_evaluation(model)
+        if not graph.splittable:
+            raise ModelError("graph: expected at least one splittable group, got none; print(graph) gives the reasons")
+        self.parts = [BatchOperator(model, graph, batch, loss_fn, smoothing) for batch in batches]
+        if not self.parts:
+            raise ModelError("batches: expected at least one batch, got none")
+        self.samples = sum(part.samples for part in self.parts)
+        self.shapes = self.parts[0].shapes
+        self.dtype, self.device = self.parts[0].dtype, self.parts[0].device
+
+    def matvec(self, vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return S v for the groups in `vectors`, each (width, d), one vector per neuron."""
+        total = {name: torch.zeros_like(vector) for name, vector in vectors.items()}
+        for part in self.parts:
+            for name, product in part.matvec(vectors).items():
+                total[name].add_(product, alpha=part.samples / self.samples)
+        return total
+
+    def dense(self, name: str) -> Tensor:
+        """Return the splitting matrices of one group, shape (width, d, d)."""
+        width, d = self.shapes[name]
+        unit = torch.eye(d, dtype=self.dtype, device=self.device)
+        return torch.stack([self.matvec({name: unit[j].expand(width, d)})[name] for j in range(d)], dim=-1)
+
+
+class _LinearCall:
+    """One call of linear or conv*, whose arguments all begin with (input, weight, bias)."""
+
+    def __init__(self, func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        named = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
+        self.input: Tensor = named.pop("input")
+        self.parameters: list[Tensor] = [p for p in (named.pop("weight"), named.pop("bias", None)) if p is not None]
+        self._func, self._rest, self._settings = func, args[3:], named
+
+    def run(self, parameters: list[Tensor]) -> Tensor:
+        weight, bias = (*parameters, None)[:2]
+        return self._func(self.input, weight, bias, *self._rest, **self._settings)
+
+
+class _Producer:
+    """A producer applied to its input X: u = X theta, and products with X and its transpose."""
+
+    def __init__(self, linear: _LinearCall) -> None:
+        linear.input = linear.input.detach()
+        self._linear = linear
+        self._parameters = [p.detach().requires_grad_() for p in linear.parameters]
+        # The graph of this one application is kept: running it backwards is the product with X'.
+        self._applied = linear.run(self._parameters)
+        self.output = self._applied.detach().requires_grad_()
+
+    @torch.no_grad()
+    def times(self, filters: Mapping[str, Tensor], layer: Layer) -> Tensor:
+        return self._linear.run([filters[name] for name in layer.parameters])
+
+    def transpose_times(self, cotangent: Tensor, layer: Layer) -> dict[str, Tensor]:
+        found = torch.autograd.grad(self._applied, self._parameters, cotangent, retain_graph=True)
+        return dict(zip(layer.parameters, found, strict=True))
+
+
+class _Probe(TorchFunctionMode):
+    """Gives every consumer a private copy of its input, so that its own effect on the loss can be read there."""
+
+    def __init__(self, model: nn.Module, graph: ChannelGraph) -> None:
+        super().__init__()
+        self._names = {id(parameter): name for name, parameter in model.named_parameters()}
+        self._consumers = {layer.weight for group in graph.splittable for layer in group.consumers}
+        self.read: dict[str, Tensor] = {}
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs, name = kwargs or {}, canonical_name(func)
+        if name not in LINEAR:
+            return self.other(func, name, args, kwargs)
+        linear = _LinearCall(func, args, kwargs)
+        weight = self._names.get(id(linear.parameters[0]))
+        if weight in self._consumers:
+            linear.input = self.at_consumer(weight, linear.input)
+        return self.apply(weight, linear)
+
+    def at_consumer(self, weight: str, z: Tensor) -> Tensor:
+        self.read[weight] = z.view_as(z) if z.requires_grad else z.detach().requires_grad_()
+        return self.read[weight]
+
+    def apply(self, weight: str | None, linear: _LinearCall) -> Tensor:
+        return linear.run(linear.parameters)
+
+    def other(self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return func(*args, **kwargs)
+
+
+class _Cut(_Probe):
+    """Cuts the network at its consumers, and makes the output of every producer a leaf."""
+
+    def __init__(self, model: nn.Module, graph: ChannelGraph, smoothing: float) -> None:
+        super().__init__(model, graph)
+        self._weights = {layer.weight for group in graph.splittable for layer in group.producers}
+        self._smoothing = smoothing
+        self.producers: dict[str, _Producer] = {}
+
+    def at_consumer(self, weight: str, z: Tensor) -> Tensor:
+        self.read[weight] = z
+        return z.detach()
+
+    def apply(self, weight: str | None, linear: _LinearCall) -> Tensor:
+        if weight not in self._weights:
+            return super().apply(weight, linear)
+        self.producers[weight] = _Producer(linear)
+        return self.producers[weight].output.clone()  # what follows may work in place, which a leaf does not allow
+
+    def other(self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if name in SMOOTHED:
+            return smoothed(func, name, self._smoothing, args, kwargs)
+        return func(*args, **kwargs)
+
+
+def _effects(
+    model: nn.Module, graph: ChannelGraph, inputs: object, targets: object, loss_fn: LossFn
+) -> dict[str, Tensor]:
+    """Return g_c, the derivative of the loss with respect to every consumer's input as that consumer reads it."""
+    probe = _Probe(model, graph)
+    with probe:
+        outputs = call(model, inputs)
+    loss = loss_fn(outputs, targets)
+    if loss.dim():
+        raise ModelError(f"loss_fn: expected a scalar, the mean over the batch, got shape {tuple(loss.shape)}")
+    read = list(probe.read.values())
+    effects = torch.autograd.grad(loss, read, allow_unused=True)
+    filled = [torch.zeros_like(z) if g is None else g for g, z in zip(effects, read, strict=True)]
+    return dict(zip(probe.read, filled, strict=True))
+
+
+def _slopes(h: Tensor | int, producers: Mapping[str, _Producer]) -> dict[str, Tensor]:
+    """Return the derivatives of h with respect to every producer's output, themselves differentiable."""
+    outputs = [producer.output for producer in producers.values()]
+    if not isinstance(h, Tensor):
+        return {name: torch.zeros_like(producer.output) for name, producer in producers.items()}
+    slopes = torch.autograd.grad(h, outputs, create_graph=True, allow_unused=True)
+    filled = [torch.zeros_like(u).detach() if s is None else s for s, u in zip(slopes, outputs, strict=True)]
+    return dict(zip(producers, filled, strict=True))
+
+
+def _check_evaluation(model: nn.Module) -> None:
+    """Refuse layers whose training mode would make S that of another, random function."""
+    for name, module in model.named_modules():
+        drops = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
+        if module.training and (drops or isinstance(module, nn.modules.batchnorm._BatchNorm)):
+            kind = type(module).__name__
+            raise ModelError(f"{name}: expected evaluation mode, got a {kind} in training mode; call model.eval()")

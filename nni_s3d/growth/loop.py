@@ -1,0 +1,137 @@
+"""Algorithm 1 of the paper in one process: the only file that knows the whole order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from nni_s3d.errors import ConfigError
+from nni_s3d.growth.channels import ChannelGraph, trace
+from nni_s3d.growth.cost import Cost, count
+from nni_s3d.growth.curvature import Batch, LossFn, SplittingOperator
+from nni_s3d.growth.eigen import Spectrum, spectrum
+from nni_s3d.growth.modes import evaluation_mode
+from nni_s3d.growth.plan import GrowthPlan
+from nni_s3d.growth.schemes import TRIPLETS, check_c, copy_choices
+from nni_s3d.growth.selection import Policy, TopFraction, select
+from nni_s3d.growth.surgery import SplitResult, split
+
+
+@dataclass(frozen=True)
+class Growth:
+    """The hyper-parameters of a growth step; the defaults are those of the paper's experiments."""
+
+    policy: Policy = field(default_factory=TopFraction)
+    copies: int | Collection[int] = 2
+    c: float = 1.3
+    triplet: str = "optimal"
+    epsilon: float = 0.01
+    relative: bool = False  # epsilon in units of each neuron's |theta|
+    max_params: int | None = None  # stop before a network gets larger than this
+    max_macs: int | None = None
+    solver: str = "auto"
+    smoothing: float = 3.0
+
+    def __post_init__(self) -> None:
+        copy_choices(self.copies)
+        check_c(self.c)
+        for name, holds, expected in (
+            ("triplet", self.triplet in TRIPLETS, f"one of {', '.join(TRIPLETS)}"),
+            ("epsilon", 0 <= self.epsilon < float("inf"), "a number >= 0"),
+            ("smoothing", self.smoothing > 0, "a number > 0"),
+            ("max_params", self.max_params is None or self.max_params > 0, "a number > 0"),
+            ("max_macs", self.max_macs is None or self.max_macs > 0, "a number > 0"),
+        ):
+            if not holds:
+                raise ConfigError(f"{name}: expected {expected}, got {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What follows a parametric phase: a plan to carry out, or the reason to stop."""
+
+    plan: GrowthPlan | None
+    stop: str  # empty as long as there is a plan
+    spectrum: dict[str, Spectrum]
+
+
+def decide(
+    model: nn.Module, graph: ChannelGraph, batches: Iterable[Batch], loss_fn: LossFn, growth: Growth
+) -> Decision:
+    """Measure the spectrum of a trained network, in evaluation mode, and decide how it grows."""
+    op = SplittingOperator(model, graph, batches, loss_fn, growth.smoothing)
+    found = spectrum(op, growth.solver)
+    plan = select(found, graph, growth.policy, growth.copies, growth.c, growth.triplet)
+    if not plan.neurons:
+        return Decision(None, "no gain left", found)
+    for name, size, limit in (
+        ("params", plan.params, growth.max_params),
+        ("macs", plan.macs, growth.max_macs),
+    ):
+        if limit is not None and size > limit:
+            return Decision(None, f"the next network would have {size:,} {name}, above max_{name} = {limit:,}", found)
+    return Decision(plan, "", found)
+
+
+def carry_out(
+    model: nn.Module, graph: ChannelGraph, plan: GrowthPlan, growth: Growth, optimizer: Any = None
+) -> SplitResult:
+    """Split the model as planned."""
+    return split(model, graph, plan, growth.epsilon, optimizer, growth.relative)
+
+
+@dataclass(frozen=True)
+class GrowthStep:
+    """One network of a run, trained."""
+
+    step: int  # 0 is the seed
+    model: nn.Module
+    widths: dict[str, int]
+    cost: Cost
+    trained: Any  # what `train` returned
+    decision: Decision | None  # how it grows from here; None after the last step
+
+
+def grow(
+    model: nn.Module,
+    example_inputs: object,
+    train: Callable[[nn.Module], Any],
+    batches: Collection[Batch],
+    loss_fn: LossFn,
+    policy: Policy,
+    steps: int,
+    **settings: Any,
+) -> Iterator[GrowthStep]:
+    """Alternate parametric phases and growth steps, and yield every trained network as it comes.
+
+    Args:
+        model: the seed network. It is trained in place; every later network is a new object.
+        example_inputs: what `trace` runs the model on.
+        train: the parametric phase; trains the network that it is given, in place.
+        batches: pairs (inputs, targets) on which the splitting matrices are averaged.
+        loss_fn: loss_fn(outputs, targets) -> scalar, the mean over a batch.
+        policy: `TopK`, `TopFraction` or `Knapsack`.
+        steps: growth steps at most; fewer when no gain is left or a limit is reached.
+        **settings: the other fields of `Growth`: copies, c, triplet, epsilon, relative, max_params, ...
+
+    Raises:
+        ConfigError: a setting is out of range, or `batches` can be read only once.
+    """
+    if isinstance(batches, Iterator):
+        raise ConfigError("batches: expected a collection that every growth step can read again, got an iterator")
+    growth = Growth(policy, **settings)
+    graph = trace(model, example_inputs)
+    for step in range(steps + 1):
+        trained = train(model)
+        decision = None
+        if step < steps:
+            with evaluation_mode(model):
+                decision = decide(model, graph, batches, loss_fn, growth)
+        yield GrowthStep(step, model, graph.widths, count(graph), trained, decision)
+        if decision is None or decision.plan is None:
+            return
+        result = carry_out(model, graph, decision.plan, growth)
+        model, graph = result.model, result.graph

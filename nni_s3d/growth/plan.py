@@ -1,0 +1,129 @@
+"""A growth plan: which neurons are split into how many copies, where the copies go, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nni_s3d.errors import ConfigError, ModelError
+from nni_s3d.growth.channels import ChannelGraph, ChannelGroup
+from nni_s3d.growth.cost import count
+from nni_s3d.growth.eigen import Spectrum
+from nni_s3d.growth.schemes import COPIES, check_c, scheme
+
+
+@dataclass(frozen=True)
+class GrowthPlan:
+    """What `split` carries out. Dictionaries hold every splittable group, in the order of the graph."""
+
+    copies: dict[str, Tensor]  # (width,) int64, 1 = not split
+    weights: dict[str, Tensor]  # (new width,) output weights w_j, the copies of a neuron side by side
+    displacements: dict[str, Tensor]  # (new width, d) delta_j; a group that does not move is left out
+    gain: float  # <= 0: the predicted change of the loss is epsilon^2 / 2 * gain
+    params: int  # exact, of the grown network
+    macs: int
+    flops: int
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Width of every splittable group after the split."""
+        return {name: int(copies.sum()) for name, copies in self.copies.items()}
+
+    @property
+    def neurons(self) -> int:
+        """How many neurons are split."""
+        return sum(int((copies > 1).sum()) for copies in self.copies.values())
+
+    def to_json(self) -> dict[str, object]:
+        """Return what a person wants to read, as plain JSON: no weights, no displacements."""
+        return {
+            "copies": {name: copies.tolist() for name, copies in self.copies.items()},
+            "widths": self.widths,
+            "gain": self.gain,
+            "params": self.params,
+            "macs": self.macs,
+            "flops": self.flops,
+        }
+
+
+def plan_from_copies(
+    graph: ChannelGraph,
+    copies: Mapping[str, Tensor],
+    spectrum: Mapping[str, Spectrum] | None = None,
+    c: float = 1.3,
+    triplet: str = "optimal",
+) -> GrowthPlan:
+    """Return the plan that splits every neuron into a given number of copies by its best scheme.
+
+    Args:
+        graph: the channel graph of the model.
+        copies: {group: (width,) of 1, 2, 3 and 4}; groups that are left out are not split.
+        spectrum: {group: Spectrum}; without it the copies do not move, and their output weights are those of the
+            schemes (5), (9) and (11).
+        c: bound on sum_j |w_j|, at least 1.
+        triplet: "optimal" or "paper", see `scheme`.
+
+    Raises:
+        ConfigError: a number of copies or c is out of range.
+        ModelError: no such group, a group that cannot be split, or copies or a spectrum of another shape.
+    """
+    check_c(c)
+    chosen = {group.name: torch.ones(group.width, dtype=torch.int64) for group in graph.splittable}
+    for name, number in copies.items():
+        chosen[name] = _checked(graph[name], torch.as_tensor(number).cpu())
+    weights, displacements, gain = {}, {}, 0.0
+    for name, number in chosen.items():
+        known = None if spectrum is None else spectrum.get(name)
+        weights[name], moves, group_gain = _copies_of(number, known, c, triplet)
+        gain += group_gain
+        if moves is not None:
+            displacements[name] = moves
+    every = torch.ones(graph.channels, dtype=torch.int64)
+    for name, number in chosen.items():
+        every[graph[name].channels] = number
+    cost = count(graph, every)
+    return GrowthPlan(chosen, weights, displacements, gain, cost.params, cost.macs, cost.flops)
+
+
+def _checked(group: ChannelGroup, copies: Tensor) -> Tensor:
+    if not group.splittable:
+        raise ModelError(f"{group.name}: expected a splittable group, but {group.reason}")
+    if copies.shape != (group.width,):
+        raise ModelError(f"{group.name}: expected copies of shape ({group.width},), got {tuple(copies.shape)}")
+    allowed = (1, *COPIES)
+    wrong = [number for number in copies.tolist() if number not in allowed]
+    if wrong:
+        raise ConfigError(f"{group.name}: expected 1, 2, 3 or 4 copies of every neuron, got {wrong[0]!r}")
+    return copies.to(torch.int64)
+
+
+def _copies_of(
+    number: Tensor, spectrum: Spectrum | None, c: float, triplet: str
+) -> tuple[Tensor, Tensor | None, float]:
+    """Return weights (new width,), displacements (new width, d) and the gain of one group's copies."""
+    source = torch.arange(number.numel()).repeat_interleave(number)
+    start = number.cumsum(0) - number
+    if spectrum is None:
+        ends = torch.zeros(number.numel(), dtype=torch.float64)
+        weights, moves = torch.ones(source.numel(), dtype=torch.float64), None
+    else:
+        weights = spectrum.v_min.new_ones(source.numel())
+        moves = spectrum.v_min.new_zeros(source.numel(), spectrum.v_min.shape[1])
+    gain = 0.0
+    for m in COPIES:
+        neurons = (number == m).nonzero()[:, 0]
+        if not neurons.numel():
+            continue
+        places = start[neurons, None] + torch.arange(m)
+        if spectrum is None:
+            weights[places] = scheme(ends[neurons], ends[neurons], m, c, triplet).weights
+            continue
+        best = scheme(spectrum.lambda_min[neurons], spectrum.lambda_max[neurons], m, c, triplet)
+        v_min, v_max = spectrum.v_min[neurons, None], spectrum.v_max[neurons, None]
+        weights[places] = best.weights
+        moves[places] = best.along_min[..., None] * v_min + best.along_max[..., None] * v_max  # type: ignore[index]
+        gain += float(best.gain.sum())
+    return weights, moves, gain

@@ -1,0 +1,230 @@
+"""Choose which neurons to split: the largest gains, or the best gain under a budget (Appendix C.1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nni_s3d.errors import ConfigError
+from nni_s3d.growth.channels import ChannelGraph
+from nni_s3d.growth.cost import COSTS, marginal, total
+from nni_s3d.growth.eigen import Spectrum
+from nni_s3d.growth.plan import GrowthPlan, plan_from_copies
+from nni_s3d.growth.schemes import copy_choices, scheme
+
+
+class Policy(Protocol):
+    """Decides the number of copies of every neuron."""
+
+    def choose(self, graph: ChannelGraph, choices: tuple[int, ...], gains: Tensor) -> Tensor:
+        """Return copies (channels,) >= 1 from gains (len(choices), channels), which are 0 where nothing can be won."""
+
+
+@dataclass(frozen=True)
+class TopK:
+    """Split the k neurons of most negative gain, as far as G <= -eta (Section 2.1)."""
+
+    k: int
+    eta: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(isinstance(self.k, int) and self.k >= 1, "k", "a whole number >= 1", self.k)
+        _check(self.eta >= 0, "eta", "a number >= 0", self.eta)
+
+    def choose(self, graph: ChannelGraph, choices: tuple[int, ...], gains: Tensor) -> Tensor:
+        """Return copies (channels,)."""
+        if len(choices) > 1:
+            raise ConfigError(
+                f"copies: {type(self).__name__} expects one of 2, 3 and 4, got {set(choices)}; "
+                "a mixed choice needs Knapsack"
+            )
+        order = torch.argsort(gains[0], stable=True)[: self.k]  # ties: the earlier neuron first
+        worth = (gains[0] < 0) & (gains[0] <= -self.eta)
+        copies = torch.ones_like(order.new_empty(gains.shape[1]))
+        copies[order[worth[order]]] = choices[0]
+        return copies
+
+
+@dataclass(frozen=True)
+class TopFraction:
+    """Split this fraction of all splittable neurons, rounded down but at least one (Section 4)."""
+
+    fraction: float = 0.35
+
+    def __post_init__(self) -> None:
+        _check(0 < self.fraction <= 1, "fraction", "a number in (0, 1]", self.fraction)
+
+    def choose(self, graph: ChannelGraph, choices: tuple[int, ...], gains: Tensor) -> Tensor:
+        """Return copies (channels,)."""
+        neurons = sum(group.width for group in graph.splittable)
+        return TopK(max(1, math.floor(self.fraction * neurons + 1e-9))).choose(graph, choices, gains)
+
+
+@dataclass(frozen=True)
+class Knapsack:
+    """Take the largest total gain that a budget allows, each neuron with its own number of copies.
+
+    Attributes:
+        budget: what the grown network may cost at most, or None.
+        cost: "macs", "params", "flops" (per sample) or "neurons".
+        growth: the budget as a fraction by which the cost may grow, instead of `budget`: 0.35 allows 35% more.
+        relaxed: solve the linear relaxation and round down, instead of the integer program.
+    """
+
+    budget: float | None = None
+    cost: str = "macs"
+    growth: float | None = None
+    relaxed: bool = False
+
+    def __post_init__(self) -> None:
+        _check(
+            (self.budget is None) != (self.growth is None),
+            "knapsack",
+            "either budget or growth",
+            "both or none",
+        )
+        _check(self.budget is None or self.budget > 0, "budget", "a number > 0", self.budget)
+        _check(self.growth is None or self.growth > 0, "growth", "a number > 0", self.growth)
+        _check(self.cost in COSTS, "cost", f"one of {', '.join(COSTS)}", self.cost)
+
+    def choose(self, graph: ChannelGraph, choices: tuple[int, ...], gains: Tensor) -> Tensor:
+        """Return copies (channels,); the grown network never costs more than the budget.
+
+        Prices interact where neighbouring groups grow together: they are taken for the middle of the growth that the
+        last solution asks for, which makes them exact for that solution, until the solution repeats itself.
+        """
+        now = total(graph, self.cost)
+        budget = self.budget if self.budget is not None else now * (1 + float(self.growth or 0))
+        if budget < now:
+            raise ConfigError(
+                f"budget: expected at least {now:,.0f} {self.cost}, what the network costs, got {budget:,.0f}"
+            )
+        best = copies = torch.ones(graph.channels, dtype=torch.int64)
+        for _ in range(8):
+            prices = marginal(graph, self.cost, copies)
+            found = _solve(gains, prices, choices, budget - now, self.relaxed)
+            found = _trimmed(graph, self.cost, found, gains, choices, budget)
+            if _gain(found, gains, choices) < _gain(best, gains, choices):
+                best = found
+            if torch.equal(found, copies):
+                break
+            copies = found
+        return _filled(graph, self.cost, best, gains, choices, budget)
+
+
+def select(
+    spectrum: Mapping[str, Spectrum],
+    graph: ChannelGraph,
+    policy: Policy,
+    copies: int | Collection[int] = 2,
+    c: float = 1.3,
+    triplet: str = "optimal",
+) -> GrowthPlan:
+    """Return the growth plan that a policy makes of a spectrum.
+
+    Args:
+        spectrum: {group: Spectrum} for every splittable group.
+        graph: the channel graph of the model.
+        policy: `TopK`, `TopFraction` or `Knapsack`.
+        copies: 2, 3 or 4, or a set of 1, 2, 3 and 4 from which `Knapsack` takes the best for each neuron.
+        c: bound on sum_j |w_j|, at least 1; 1 is S2D.
+        triplet: "optimal" or "paper", see `scheme`.
+
+    Raises:
+        ConfigError: copies, c or triplet is out of range, a mixed choice without Knapsack, or an impossible budget.
+    """
+    choices = copy_choices(copies)
+    gains = torch.zeros(len(choices), graph.channels, dtype=torch.float64)
+    for group in graph.splittable:
+        ends = spectrum[group.name]
+        for row, m in enumerate(choices):
+            gains[row, group.channels] = scheme(ends.lambda_min, ends.lambda_max, m, c, triplet).gain.double().cpu()
+    chosen = policy.choose(graph, choices, gains)
+    return plan_from_copies(graph, {g.name: chosen[g.channels] for g in graph.splittable}, spectrum, c, triplet)
+
+
+def _solve(gains: Tensor, prices: Tensor, choices: tuple[int, ...], budget: float, relaxed: bool) -> Tensor:
+    """Solve the multiple-choice knapsack at fixed prices with HiGHS; the relaxation is rounded down."""
+    from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.sparse import csr_array, vstack
+
+    copies = torch.ones(gains.shape[1], dtype=torch.int64)
+    row, neuron = (gains < 0).nonzero(as_tuple=True)
+    if not neuron.numel():
+        return copies
+    number = torch.tensor(choices)[row]
+    price = ((number - 1) * prices[neuron]).numpy()
+    worth = gains[row, neuron].numpy()
+    each = csr_array((np.ones(len(worth)), (neuron.numpy(), np.arange(len(worth)))), shape=(gains.shape[1], len(worth)))
+    limits = np.append(np.ones(gains.shape[1]), budget)
+    solved = milp(
+        worth / np.abs(worth).max(),
+        constraints=LinearConstraint(vstack([each, csr_array(price[None])]), ub=limits),
+        bounds=Bounds(0, 1),
+        integrality=None if relaxed else np.ones(len(worth)),
+        options={"mip_rel_gap": 1e-4},
+    )
+    if solved.x is not None:
+        taken = torch.from_numpy(solved.x > 1 - 1e-6)
+        copies[neuron[taken]] = number[taken]
+    return copies
+
+
+def _trimmed(
+    graph: ChannelGraph, cost: str, copies: Tensor, gains: Tensor, choices: tuple[int, ...], budget: float
+) -> Tensor:
+    """Give up the neurons of least gain per cost until the network is within the budget."""
+    copies = copies.clone()
+    while total(graph, cost, copies) > budget:
+        split = (copies > 1).nonzero()[:, 0]
+        price = (marginal(graph, cost, copies) * (copies - 1))[split]
+        rate = _gain_of(copies, gains, choices)[split] / price.clamp(min=1e-12)
+        over = total(graph, cost, copies) - budget
+        order = torch.argsort(rate, descending=True, stable=True)
+        enough = int((price[order].cumsum(0) < over).sum()) + 1
+        copies[split[order[:enough]]] = 1
+    return copies
+
+
+def _filled(
+    graph: ChannelGraph, cost: str, copies: Tensor, gains: Tensor, choices: tuple[int, ...], budget: float
+) -> Tensor:
+    """Spend what is left of the budget on the best neurons that still fit."""
+    copies, open_to_more = copies.clone(), torch.ones_like(copies, dtype=torch.bool)
+    while True:
+        left = budget - total(graph, cost, copies)
+        price = marginal(graph, cost, copies * 2 - 1)  # with all other sizes as they are after the plan
+        extra = torch.stack([(m - copies) * price for m in choices])
+        better = gains - _gain_of(copies, gains, choices)
+        fits = (extra > 0) & (extra <= left) & (better < 0) & open_to_more
+        if not fits.any():
+            return copies
+        rate = torch.where(fits, better / extra.clamp(min=1e-12), 0)
+        row, neuron = divmod(int(rate.argmin()), gains.shape[1])
+        before = int(copies[neuron])
+        copies[neuron] = choices[row]
+        if total(graph, cost, copies) > budget:  # a neuron that reads its own group costs more than its price
+            copies[neuron], open_to_more[neuron] = before, False
+
+
+def _gain_of(copies: Tensor, gains: Tensor, choices: tuple[int, ...]) -> Tensor:
+    """Return the gain of each neuron (channels,) with these copies."""
+    gain = torch.zeros(gains.shape[1], dtype=gains.dtype)
+    for row, m in enumerate(choices):
+        gain = torch.where(copies == m, gains[row], gain)
+    return gain
+
+
+def _gain(copies: Tensor, gains: Tensor, choices: tuple[int, ...]) -> float:
+    return float(_gain_of(copies, gains, choices).sum())
+
+
+def _check(holds: bool, name: str, expected: str, got: object) -> None:
+    if not holds:
+        raise ConfigError(f"{name}: expected {expected}, got {got!r}")

@@ -1,0 +1,105 @@
+"""Give piecewise-linear activations the second derivative of softplus, in any model, without editing it.
+
+Every such activation is a sum of shifted ramps r(x) = max(x, 0). A ramp keeps its true value and first derivative;
+its second derivative, which vanishes almost everywhere, is replaced by that of softplus with sharpness beta, a bump of
+area one around the kink (the rule of the published S2D code, beta = 3). Autograd does the rest.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class _Step(torch.autograd.Function):
+    """The first derivative of the ramp; its own derivative is softplus''."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, beta: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.beta = beta
+        return (x > 0).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (x,) = ctx.saved_tensors
+        sigmoid = torch.sigmoid(ctx.beta * x)
+        return grads[0] * ctx.beta * sigmoid * (1 - sigmoid), None
+
+
+class _Ramp(torch.autograd.Function):
+    """max(x, 0) with its true first derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, beta: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.beta = beta
+        return x.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (x,) = ctx.saved_tensors
+        return grads[0] * _step(x, ctx.beta), None
+
+
+def _step(x: Tensor, beta: float) -> Tensor:
+    out: Tensor = _Step.apply(x, beta)
+    return out
+
+
+def ramp(x: Tensor, beta: float) -> Tensor:
+    """Return max(x, 0), whose second derivative is that of softplus with sharpness beta."""
+    out: Tensor = _Ramp.apply(x, beta)
+    return out
+
+
+def _clipped(x: Tensor, beta: float, low: float, high: float) -> Tensor:
+    return low + ramp(x - low, beta) - ramp(x - high, beta)
+
+
+def _leaky(x: Tensor, beta: float, slope: Any) -> Tensor:
+    out: Tensor = slope * x + (1 - slope) * ramp(x, beta)
+    return out
+
+
+def _prelu(x: Tensor, beta: float, weight: Tensor) -> Tensor:
+    return _leaky(x, beta, weight.reshape([-1] + [1] * (x.dim() - 2)) if x.dim() > 1 else weight)
+
+
+def _hardsigmoid(x: Tensor, beta: float) -> Tensor:
+    return _clipped(x, beta, -3.0, 3.0) / 6 + 0.5
+
+
+def _threshold(x: Tensor, beta: float, threshold: float, value: float, inplace: bool = False) -> Tensor:
+    # The jump at the threshold has no derivative at all; the kink has one.
+    return torch.where(x > threshold, threshold + ramp(x - threshold, beta), x.new_tensor(value))
+
+
+SMOOTHED: dict[str, Callable[..., Tensor]] = {
+    "relu": lambda x, beta, inplace=False: ramp(x, beta),
+    "relu6": lambda x, beta, inplace=False: _clipped(x, beta, 0.0, 6.0),
+    "hardtanh": lambda x, beta, min_val=-1.0, max_val=1.0, inplace=False: _clipped(x, beta, min_val, max_val),
+    "leaky_relu": lambda x, beta, negative_slope=0.01, inplace=False: _leaky(x, beta, negative_slope),
+    "prelu": _prelu,
+    "hardsigmoid": lambda x, beta, inplace=False: _hardsigmoid(x, beta),
+    "hardswish": lambda x, beta, inplace=False: x * _hardsigmoid(x, beta),
+    "threshold": _threshold,
+}
+
+
+def smoothed(
+    func: Callable[..., Tensor], name: str, beta: float, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Tensor:
+    """Compute the activation `name` of `SMOOTHED` with the arguments of the original call of `func`."""
+    (x, *rest), activation = args, SMOOTHED[name]
+    bound = inspect.signature(activation).bind(x, beta, *rest, **kwargs)
+    in_place = func.__name__ == f"{name}_" or bound.arguments.pop("inplace", False)
+    if in_place:
+        source = x.clone()  # autograd keeps what the activation reads, and x is about to change
+        changed: Tensor = x.copy_(activation(source, *bound.args[1:], **bound.kwargs))
+        return changed
+    return activation(*bound.args, **bound.kwargs)
