@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,12 +59,17 @@ class Decision:
 
 
 def decide(
-    model: nn.Module, graph: ChannelGraph, batches: Iterable[Batch], loss_fn: LossFn, growth: Growth
+    model: nn.Module,
+    graph: ChannelGraph,
+    batches: Iterable[Batch],
+    loss_fn: LossFn,
+    growth: Growth,
+    max_widths: Mapping[str, int] | None = None,
 ) -> Decision:
     """Measure the spectrum of a trained network, in evaluation mode, and decide how it grows."""
     op = SplittingOperator(model, graph, batches, loss_fn, growth.smoothing)
     found = spectrum(op, growth.solver)
-    plan = select(found, graph, growth.policy, growth.copies, growth.c, growth.triplet)
+    plan = select(found, graph, growth.policy, growth.copies, growth.c, growth.triplet, max_widths)
     if not plan.neurons:
         return Decision(None, "no gain left", found)
     for name, size, limit in (

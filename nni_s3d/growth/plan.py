@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,6 +48,26 @@ class GrowthPlan:
             "macs": self.macs,
             "flops": self.flops,
         }
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Return everything that is not in `to_json`, for a safetensors file."""
+        return {
+            f"{field}/{name}": tensor
+            for field in ("copies", "weights", "displacements")
+            for name, tensor in getattr(self, field).items()
+        }
+
+    @classmethod
+    def load(cls, content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> GrowthPlan:
+        """Put a plan together again from what `to_json` and `to_tensors` returned."""
+        parts: dict[str, dict[str, Tensor]] = {"copies": {}, "weights": {}, "displacements": {}}
+        for name in content["copies"]:
+            for field, part in parts.items():
+                if f"{field}/{name}" in tensors:
+                    part[name] = tensors[f"{field}/{name}"]
+        return cls(
+            **parts, gain=content["gain"], params=content["params"], macs=content["macs"], flops=content["flops"]
+        )
 
 
 def plan_from_copies(

@@ -18,12 +18,21 @@ from nni_s3d.growth.eigen import Spectrum
 from nni_s3d.growth.plan import GrowthPlan, plan_from_copies
 from nni_s3d.growth.schemes import copy_choices, scheme
 
+Room = Mapping[str, float]
+
 
 class Policy(Protocol):
     """Decides the number of copies of every neuron."""
 
-    def choose(self, graph: ChannelGraph, choices: tuple[int, ...], gains: Tensor) -> Tensor:
-        """Return copies (channels,) >= 1 from gains (len(choices), channels), which are 0 where nothing can be won."""
+    def choose(self, graph: ChannelGraph, choices: tuple[int, ...], gains: Tensor, room: Room) -> Tensor:
+        """Return copies (channels,) >= 1.
+
+        Args:
+            graph: the channel graph.
+            choices: the numbers of copies to choose from, beside 1.
+            gains: (len(choices), channels), 0 where nothing can be won.
+            room: how many copies every group may take.
+        """
 
 
 @dataclass(frozen=True)
@@ -37,16 +46,21 @@ class TopK:
         _check(isinstance(self.k, int) and self.k >= 1, "k", "a whole number >= 1", self.k)
         _check(self.eta >= 0, "eta", "a number >= 0", self.eta)
 
-    def choose(self, graph: ChannelGraph, choices: tuple[int, ...], gains: Tensor) -> Tensor:
+    def choose(self, graph: ChannelGraph, choices: tuple[int, ...], gains: Tensor, room: Room) -> Tensor:
         """Return copies (channels,)."""
         if len(choices) > 1:
             raise ConfigError(
                 f"copies: {type(self).__name__} expects one of 2, 3 and 4, got {set(choices)}; "
                 "a mixed choice needs Knapsack"
             )
-        order = torch.argsort(gains[0], stable=True)[: self.k]  # ties: the earlier neuron first
-        worth = (gains[0] < 0) & (gains[0] <= -self.eta)
-        copies = torch.ones_like(order.new_empty(gains.shape[1]))
+        gain = gains[0].clone()
+        for group in graph.splittable:
+            if room[group.name] < (choices[0] - 1) * group.width:
+                best_first = group.first + torch.argsort(gain[group.channels], stable=True)
+                gain[best_first[int(room[group.name] // (choices[0] - 1)) :]] = 0
+        order = torch.argsort(gain, stable=True)[: self.k]  # ties: the earlier neuron first
+        worth = (gain < 0) & (gain <= -self.eta)
+        copies = torch.ones(gain.numel(), dtype=torch.int64)
         copies[order[worth[order]]] = choices[0]
         return copies
 
@@ -60,10 +74,10 @@ class TopFraction:
     def __post_init__(self) -> None:
         _check(0 < self.fraction <= 1, "fraction", "a number in (0, 1]", self.fraction)
 
-    def choose(self, graph: ChannelGraph, choices: tuple[int, ...], gains: Tensor) -> Tensor:
+    def choose(self, graph: ChannelGraph, choices: tuple[int, ...], gains: Tensor, room: Room) -> Tensor:
         """Return copies (channels,)."""
         neurons = sum(group.width for group in graph.splittable)
-        return TopK(max(1, math.floor(self.fraction * neurons + 1e-9))).choose(graph, choices, gains)
+        return TopK(max(1, math.floor(self.fraction * neurons + 1e-9))).choose(graph, choices, gains, room)
 
 
 @dataclass(frozen=True)
@@ -93,7 +107,7 @@ class Knapsack:
         _check(self.growth is None or self.growth > 0, "growth", "a number > 0", self.growth)
         _check(self.cost in COSTS, "cost", f"one of {', '.join(COSTS)}", self.cost)
 
-    def choose(self, graph: ChannelGraph, choices: tuple[int, ...], gains: Tensor) -> Tensor:
+    def choose(self, graph: ChannelGraph, choices: tuple[int, ...], gains: Tensor, room: Room) -> Tensor:
         """Return copies (channels,); the grown network never costs more than the budget.
 
         Prices interact where neighbouring groups grow together: they are taken for the middle of the growth that the
@@ -108,14 +122,14 @@ class Knapsack:
         best = copies = torch.ones(graph.channels, dtype=torch.int64)
         for _ in range(8):
             prices = marginal(graph, self.cost, copies)
-            found = _solve(gains, prices, choices, budget - now, self.relaxed)
+            found = _solve(graph, gains, prices, choices, budget - now, room, self.relaxed)
             found = _trimmed(graph, self.cost, found, gains, choices, budget)
             if _gain(found, gains, choices) < _gain(best, gains, choices):
                 best = found
             if torch.equal(found, copies):
                 break
             copies = found
-        return _filled(graph, self.cost, best, gains, choices, budget)
+        return _filled(graph, self.cost, best, gains, choices, budget, room)
 
 
 def select(
@@ -125,6 +139,7 @@ def select(
     copies: int | Collection[int] = 2,
     c: float = 1.3,
     triplet: str = "optimal",
+    max_widths: Mapping[str, int] | None = None,
 ) -> GrowthPlan:
     """Return the growth plan that a policy makes of a spectrum.
 
@@ -135,6 +150,7 @@ def select(
         copies: 2, 3 or 4, or a set of 1, 2, 3 and 4 from which `Knapsack` takes the best for each neuron.
         c: bound on sum_j |w_j|, at least 1; 1 is S2D.
         triplet: "optimal" or "paper", see `scheme`.
+        max_widths: {group: width} that no group may exceed; groups that are left out have no limit.
 
     Raises:
         ConfigError: copies, c or triplet is out of range, a mixed choice without Knapsack, or an impossible budget.
@@ -145,11 +161,21 @@ def select(
         ends = spectrum[group.name]
         for row, m in enumerate(choices):
             gains[row, group.channels] = scheme(ends.lambda_min, ends.lambda_max, m, c, triplet).gain.double().cpu()
-    chosen = policy.choose(graph, choices, gains)
+    limits = max_widths or {}
+    room = {g.name: max(0.0, limits.get(g.name, math.inf) - g.width) for g in graph.splittable}
+    chosen = policy.choose(graph, choices, gains, room)
     return plan_from_copies(graph, {g.name: chosen[g.channels] for g in graph.splittable}, spectrum, c, triplet)
 
 
-def _solve(gains: Tensor, prices: Tensor, choices: tuple[int, ...], budget: float, relaxed: bool) -> Tensor:
+def _solve(
+    graph: ChannelGraph,
+    gains: Tensor,
+    prices: Tensor,
+    choices: tuple[int, ...],
+    budget: float,
+    room: Room,
+    relaxed: bool,
+) -> Tensor:
     """Solve the multiple-choice knapsack at fixed prices with HiGHS; the relaxation is rounded down."""
     from scipy.optimize import Bounds, LinearConstraint, milp
     from scipy.sparse import csr_array, vstack
@@ -162,10 +188,13 @@ def _solve(gains: Tensor, prices: Tensor, choices: tuple[int, ...], budget: floa
     price = ((number - 1) * prices[neuron]).numpy()
     worth = gains[row, neuron].numpy()
     each = csr_array((np.ones(len(worth)), (neuron.numpy(), np.arange(len(worth)))), shape=(gains.shape[1], len(worth)))
-    limits = np.append(np.ones(gains.shape[1]), budget)
+    tight = [group for group in graph.splittable if math.isfinite(room[group.name])]
+    inside = [(neuron >= group.first) & (neuron < group.first + group.width) for group in tight]
+    crowding = [csr_array(((number - 1) * member).numpy()[None]) for member in inside]
+    limits = np.concatenate([np.ones(gains.shape[1]), [budget], [room[group.name] for group in tight]])
     solved = milp(
         worth / np.abs(worth).max(),
-        constraints=LinearConstraint(vstack([each, csr_array(price[None])]), ub=limits),
+        constraints=LinearConstraint(vstack([each, csr_array(price[None]), *crowding]), ub=limits),
         bounds=Bounds(0, 1),
         integrality=None if relaxed else np.ones(len(worth)),
         options={"mip_rel_gap": 1e-4},
@@ -193,7 +222,13 @@ def _trimmed(
 
 
 def _filled(
-    graph: ChannelGraph, cost: str, copies: Tensor, gains: Tensor, choices: tuple[int, ...], budget: float
+    graph: ChannelGraph,
+    cost: str,
+    copies: Tensor,
+    gains: Tensor,
+    choices: tuple[int, ...],
+    budget: float,
+    room: Room,
 ) -> Tensor:
     """Spend what is left of the budget on the best neurons that still fit."""
     copies, open_to_more = copies.clone(), torch.ones_like(copies, dtype=torch.bool)
@@ -202,7 +237,11 @@ def _filled(
         price = marginal(graph, cost, copies * 2 - 1)  # with all other sizes as they are after the plan
         extra = torch.stack([(m - copies) * price for m in choices])
         better = gains - _gain_of(copies, gains, choices)
-        fits = (extra > 0) & (extra <= left) & (better < 0) & open_to_more
+        space = torch.full(copies.shape, math.inf, dtype=torch.float64)
+        for group in graph.splittable:
+            space[group.channels] = room[group.name] - float((copies[group.channels] - 1).sum())
+        crowds = torch.stack([m - copies for m in choices]) > space
+        fits = (extra > 0) & (extra <= left) & (better < 0) & open_to_more & ~crowds
         if not fits.any():
             return copies
         rate = torch.where(fits, better / extra.clamp(min=1e-12), 0)

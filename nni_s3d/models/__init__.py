@@ -1,0 +1,10 @@
+"""Networks built from widths: plain modules that know nothing of splitting.
+
+A width is named after the layer that produces the channels, which is also the name of its channel group.
+"""
+
+from nni_s3d.models.mlp import mlp
+from nni_s3d.models.mobilenet_v1 import mobilenet_v1, mobilenet_v1_small
+from nni_s3d.models.rbf import rbf
+
+__all__ = ["mlp", "mobilenet_v1", "mobilenet_v1_small", "rbf"]

@@ -1,0 +1,1 @@
+"""The adapters to NNI: the only code that imports it, and only where it must."""

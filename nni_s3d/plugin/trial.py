@@ -1,0 +1,238 @@
+"""One trial: spec -> parametric phase -> evaluation -> spectrum -> plan -> metrics.
+
+As a command (`python -m nni_s3d.plugin.trial task.yml`) it takes the spec from NNI and reports to it; `run` is the
+same trial without NNI.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nni_s3d.config import build
+from nni_s3d.data import DataSet, Loader
+from nni_s3d.errors import S3DError, StoreError
+from nni_s3d.growth.channels import ChannelGraph, trace
+from nni_s3d.growth.cost import Cost, count
+from nni_s3d.growth.loop import Decision, carry_out, decide
+from nni_s3d.growth.plan import GrowthPlan
+from nni_s3d.lineage import Lineage, outcome_path, settings_path
+from nni_s3d.spec import Spec, parse_spec
+from nni_s3d.store import Store, store_url
+from nni_s3d.task import Task, digest, read_task
+from nni_s3d.training import Hooks, evaluate, train
+
+_logger = logging.getLogger(__name__)
+MODULE = "nni_s3d.plugin.trial"
+_INTERMEDIATE_RESULTS = 10  # validation accuracies that a trial reports on its way
+
+
+@dataclass
+class Trial:
+    """Everything that one trial works with."""
+
+    task: Task
+    store: Store
+    spec: Spec
+    lineage: Lineage | None  # None for the widths of another strategy
+    report: Callable[[float], None]  # takes the validation accuracies on the way
+
+    @property
+    def seed(self) -> int:
+        """Of the weights, the order of the samples and the eigensolver."""
+        return self.lineage.seed if self.lineage else self.task.seed
+
+    @property
+    def key(self) -> str:
+        """Name of the folder of this trial's artefacts: a hash of all that determines them."""
+        own = {"widths": self.spec.widths, "step": self.spec.step, "parent": self.spec.parent}
+        settings = None
+        if self.lineage is not None:
+            settings = {name: value for name, value in self.lineage.to_json().items() if name != "name"}
+        return digest({"task": self.task.fingerprint, "spec": own, "lineage": settings})
+
+    def path(self, name: str) -> str:
+        """Return where an artefact of this trial is in the store."""
+        return f"{self.key}/{name}"
+
+
+def run(
+    parameters: dict[str, Any], task: Task, store: Store, report: Callable[[float], None] = lambda accuracy: None
+) -> dict[str, float]:
+    """Run one trial and return its metrics; a trial that was finished before returns them at once.
+
+    Args:
+        parameters: the spec that NNI or a controller hands out.
+        task: what to train.
+        store: where parents are found and artefacts left. A trial that was killed goes on from its checkpoint there.
+        report: takes intermediate validation accuracies.
+
+    Raises:
+        S3DError: the parameters, the task or the store are not what they should be.
+    """
+    spec = parse_spec(parameters, task.space())
+    store.claim(task.fingerprint)
+    trial = Trial(task, store, spec, _lineage(store, spec), report)
+    metrics: dict[str, float] | None = store.read_json(trial.path("metrics.json"))
+    try:
+        if metrics is None:
+            data = task.load_data()
+            model = _first_weights(trial, data)
+            store.write_json(trial.path("spec.json"), spec.to_json())
+            metrics = _finish(trial, model, data)
+    except Exception as error:
+        if spec.lineage is not None:
+            store.write_json(outcome_path(spec.lineage, spec.step), {"error": f"{type(error).__name__}: {error}"})
+        raise
+    _record_outcome(trial)
+    return metrics
+
+
+def _lineage(store: Store, spec: Spec) -> Lineage | None:
+    if spec.lineage is None:
+        return None
+    settings = store.read_json(settings_path(spec.lineage))
+    if settings is None:
+        raise StoreError(f"{store.url}: expected the settings of lineage {spec.lineage!r}, got none")
+    return build(Lineage, settings, f"lineage {spec.lineage}")
+
+
+def _example(trial: Trial, data: DataSet) -> Tensor:
+    return torch.zeros(1, *data.shape, device=trial.task.torch_device)
+
+
+def _first_weights(trial: Trial, data: DataSet) -> nn.Module:
+    """Return the network before its parametric phase: fresh, or split from its parent."""
+    spec, task, store = trial.spec, trial.task, trial.store
+    if spec.parent is None or trial.lineage is None:
+        return task.build_model(spec.widths, trial.seed)
+    parent = store.read_json(f"{spec.parent}/spec.json")
+    weights = store.read_tensors(f"{spec.parent}/weights.safetensors")
+    content, tensors = (
+        store.read_json(f"{spec.parent}/plan.json"),
+        store.read_tensors(f"{spec.parent}/plan.safetensors"),
+    )
+    if parent is None or weights is None or content is None or tensors is None:
+        raise StoreError(f"{store.url}: expected the weights and the plan of the parent {spec.parent}, got none")
+    model = task.build_model(parent["widths"], trial.seed)
+    model.load_state_dict(weights)
+    plan = GrowthPlan.load(content, tensors)
+    result = carry_out(model, trace(model, _example(trial, data)), plan, trial.lineage.growth())
+    if result.widths != spec.widths:
+        raise StoreError(f"{store.url}: expected the parent's plan to give widths {spec.widths}, got {result.widths}")
+    return result.model
+
+
+def _finish(trial: Trial, model: nn.Module, data: DataSet) -> dict[str, float]:
+    """Train, evaluate and decide; everything that a later trial needs is in the store before the metrics are."""
+    task, store, spec = trial.task, trial.store, trial.spec
+    graph = trace(model, _example(trial, data))
+    cost = count(graph)
+    validation, test = (
+        Loader(part, data.mean, data.std, 512, device=task.torch_device) for part in (data.validation, data.test)
+    )
+    loader = task.training_loader(data, trial.seed + 1_000_003 * spec.step)
+    train(model, loader, task.training, trial.seed, _hooks(trial, model, validation), title=f"step {spec.step}")
+    train_macs = 3 * cost.macs * len(data.train) * task.training.epochs
+    if trial.lineage is not None and spec.step < trial.lineage.steps:
+        train_macs += _decide(trial, model, graph, cost, data)
+    store.write_tensors(trial.path("weights.safetensors"), model.state_dict())
+    on_validation, on_test = evaluate(model, validation), evaluate(model, test)
+    metrics = {
+        "default": on_validation.accuracy,
+        "test_accuracy": on_test.accuracy,
+        "loss": on_validation.loss,
+        **dataclasses.asdict(cost),
+        "train_macs": train_macs,
+        "step": spec.step,
+    }
+    store.write_json(trial.path("metrics.json"), metrics)
+    store.remove(trial.path("checkpoint.pt"))
+    return metrics
+
+
+def _hooks(trial: Trial, model: nn.Module, validation: Loader) -> Hooks:
+    every = max(1, trial.task.training.epochs // _INTERMEDIATE_RESULTS)
+
+    def progress(epoch: int, epochs: int) -> None:
+        if epoch % every == 0:
+            trial.report(evaluate(model, validation).accuracy)
+
+    path = trial.path("checkpoint.pt")
+    return Hooks(lambda: trial.store.read_state(path), lambda state: trial.store.write_state(path, state), progress)
+
+
+def _decide(trial: Trial, model: nn.Module, graph: ChannelGraph, cost: Cost, data: DataSet) -> int:
+    """Leave the plan of the next growth step, or the reason why there is none, and return the MACs that it took."""
+    assert trial.lineage is not None
+    loader = trial.task.curvature_loader(data, trial.seed)
+    model.eval()
+    decision = decide(model, graph, list(loader), F.cross_entropy, trial.lineage.growth(), trial.task.space().high)
+    _logger.info("%s", _summary(decision))
+    if decision.plan is not None:
+        trial.store.write_tensors(trial.path("plan.safetensors"), decision.plan.to_tensors())
+        trial.store.write_json(trial.path("plan.json"), decision.plan.to_json())
+    else:
+        trial.store.write_json(trial.path("stop.json"), decision.stop)
+    # Once: two forward passes and one backward pass to the activations. Per product: one forward, one weight gradient.
+    matvecs = max(part.matvecs for part in decision.spectrum.values())
+    return cost.macs * len(loader.images) * (3 + 2 * matvecs)
+
+
+def _summary(decision: Decision) -> str:
+    if decision.plan is None:
+        return f"the lineage ends: {decision.stop}"
+    every = [part.converged for part in decision.spectrum.values()]
+    return (
+        f"splitting {decision.plan.neurons} neurons, predicted gain {decision.plan.gain:.3g}, "
+        f"{sum(int(c.sum()) for c in every)} of {sum(c.numel() for c in every)} eigenpairs converged"
+    )
+
+
+def _record_outcome(trial: Trial) -> None:
+    """Tell the controller what comes next."""
+    if trial.spec.lineage is None:
+        return
+    plan, stop = trial.store.read_json(trial.path("plan.json")), trial.store.read_json(trial.path("stop.json"))
+    following = None if plan is None else {name: plan[name] for name in ("widths", "params", "macs")}
+    outcome = {"key": trial.key, "next": following, "stop": "" if plan else stop or "all steps are done"}
+    trial.store.write_json(outcome_path(trial.spec.lineage, trial.spec.step), outcome)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the trial that NNI asks for."""
+    import nni
+
+    task_file = parser().parse_args(arguments).task
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    parameters = nni.get_next_parameter() or {}
+    try:
+        store = Store(store_url(os.environ.get("NNI_OUTPUT_DIR"), levels=2))
+        metrics = run(parameters, read_task(task_file), store, nni.report_intermediate_result)
+    except S3DError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    nni.report_final_result(metrics)
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the trial command."""
+    made = argparse.ArgumentParser(prog="python -m nni_s3d.plugin.trial", description="Run one NNI trial.")
+    made.add_argument("task", type=Path, help="the task.yml")
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(main())

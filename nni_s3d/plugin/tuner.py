@@ -1,0 +1,133 @@
+"""S3D as a tuner, for `nnictl create`.
+
+tuner:
+className: nni_s3d.plugin.tuner.S3DTuner     # or, after `nni-s3d register`, name: S3D
+classArgs: {steps: 5, c: 1.3, policy: {name: top_fraction, fraction: 0.35}}
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from nni.tuner import Tuner
+from nni.utils import ClassArgsValidator
+
+from nni_s3d.errors import S3DError
+from nni_s3d.lineage import lineages
+from nni_s3d.plugin.controller import Controller
+from nni_s3d.spec import Space
+from nni_s3d.store import Store, store_url
+
+# How long to hold back an answer "no more trials" while the end of a running trial may be about to arrive: NNI tells
+# of it on another thread than the one that asks, and ends an experiment in which nothing runs and nothing is promised.
+_PATIENCE = 5.0
+
+
+class S3DTuner(Tuner):
+    """Grows one or several lineages; every trial is one growth step.
+
+    Args:
+        **settings: the fields of `nni_s3d.lineage.Lineage`, and `lineages`, a list of what differs between several.
+
+    Raises:
+        ConfigError: a setting is unknown, of the wrong type or out of range.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        self._lineages = lineages(settings)
+        self._resume = False
+        self._controller: Controller | None = None
+        # NNI forgets the parameters of trials when it is given fewer than it asked for, so they are kept here.
+        self._started: dict[int, dict[str, Any]] = {}
+        self._unused: list[int] = []
+        self._send: Callable[[int, dict[str, Any]], None] | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def controller(self) -> Controller:
+        """The controller, once NNI has told the search space."""
+        if self._controller is None:
+            raise S3DError("S3DTuner: expected a search space before anything else")
+        return self._controller
+
+    def update_search_space(self, search_space: dict[str, Any]) -> None:
+        """Take the seed widths from the search space; it cannot change later."""
+        if self._controller is None:
+            self._controller = Controller(self._lineages, Space.parse(search_space), Store(_store()), self._resume)
+
+    def generate_parameters(self, parameter_id: int, **kwargs: Any) -> dict[str, Any]:
+        """Return one spec; NNI calls `generate_multiple_parameters` instead."""
+        found = self.generate_multiple_parameters([parameter_id], **kwargs)
+        if not found:
+            import nni
+
+            raise nni.NoMoreTrialError("no growth step can start now")
+        return found[0]
+
+    def generate_multiple_parameters(self, parameter_id_list: list[int], **kwargs: Any) -> list[dict[str, Any]]:
+        """Return the specs that can start now, possibly none; the rest follows when trials end."""
+        self._send = kwargs.get("st_callback", self._send)
+        found: list[dict[str, Any]] = []
+        for number in parameter_id_list:
+            spec = self.controller.next(timeout=0.0 if found else _PATIENCE)
+            with self._lock:
+                if spec is None:
+                    self._unused.append(number)
+                else:
+                    self._started[number] = spec
+                    found.append(spec)
+        return found
+
+    def receive_trial_result(self, parameter_id: int, parameters: Any, value: Any, **kwargs: Any) -> None:
+        """Note that a trial has finished; what came of it is in the store."""
+        self.controller.finished(self._started.get(parameter_id, {}))
+        self._send_waiting()
+
+    def trial_end(self, parameter_id: int, success: bool, **kwargs: Any) -> None:
+        """Note the end of a trial, which matters if it has failed."""
+        spec = self._started.get(parameter_id, {})
+        if success:
+            self.controller.finished(spec)
+        else:
+            self.controller.failed(spec)
+        self._send_waiting()
+
+    def import_data(self, data: list[Any]) -> None:
+        """Take the results that NNI hands to a resumed tuner."""
+        for entry in data:
+            self.controller.finished(entry["parameter"])
+        self._send_waiting()
+
+    def load_checkpoint(self) -> None:
+        """Resume; the state itself is in the store, where it is written with every decision."""
+        self._resume = True
+
+    def save_checkpoint(self) -> None:
+        """Do nothing: there is no state that is not in the store."""
+
+    def _send_waiting(self) -> None:
+        """Start what can start now, under ids that NNI handed out before."""
+        with self._lock:
+            while self._unused and self._send is not None:
+                spec = self.controller.next()
+                if spec is None:
+                    return
+                number = self._unused.pop(0)
+                self._started[number] = spec
+                self._send(number, spec)
+
+
+def _store() -> str:
+    """Return the URL of the store: a folder of the experiment, which NNI names by its log directory."""
+    return store_url(os.environ.get("NNI_LOG_DIRECTORY"), levels=1)
+
+
+class S3DArgsValidator(ClassArgsValidator):
+    """Checks classArgs when an experiment is created."""
+
+    def validate_class_args(self, **kwargs: Any) -> None:
+        """Raise ConfigError if a setting is unknown, of the wrong type or out of range."""
+        lineages(kwargs)

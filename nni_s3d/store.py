@@ -1,0 +1,143 @@
+"""Where the artefacts of lineages are kept: a folder that trials, tuner and reports share, reached by path or URL.
+
+    task.json                      the task that everything here belongs to
+    lineages/<label>.json          the settings of a lineage
+    lineages/<label>/state.json    how far it has come
+    lineages/<label>/<step>.json   what came of a step: its key and the next spec, or why there is none
+    <key>/                         one folder per spec: spec.json, metrics.json, weights, plan, checkpoint
+
+Files are written under a temporary name and renamed, so a reader sees a whole file or none. Nothing that is read can
+run code: JSON, safetensors, and torch.load with weights_only.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import torch
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from torch import Tensor
+
+from nni_s3d.errors import StoreError
+
+
+def store_url(folder: str | None, levels: int) -> str:
+    """Return where an NNI experiment keeps its artefacts: NNI_S3D_STORE, or a folder beside its other files.
+
+    Args:
+        folder: one that NNI named to a process, inside the folder of the experiment.
+        levels: how deep inside.
+
+    Raises:
+        StoreError: neither is known.
+    """
+    if chosen := os.environ.get("NNI_S3D_STORE"):
+        return chosen
+    if not folder:
+        raise StoreError("NNI_S3D_STORE: expected a path or URL, or a process that was started by NNI")
+    return str(Path(folder).resolve().parents[levels - 1] / "store")
+
+
+class Store:
+    """Reads and writes artefacts below one path or URL that fsspec understands."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._fs, self._root = fsspec.core.url_to_fs(url)
+
+    def claim(self, task: dict[str, Any]) -> None:
+        """Make this the store of a task, or make sure that it is.
+
+        Raises:
+            StoreError: it belongs to another task; nothing in it was touched.
+        """
+        self.agree({"task.json": task})
+
+    def agree(self, contents: dict[str, Any]) -> None:
+        """Write JSON files that are the same wherever they exist already.
+
+        Raises:
+            StoreError: one of them has another content; nothing was written.
+        """
+        missing = {}
+        for path, content in contents.items():
+            found = self.read_json(path)
+            if found is None:
+                missing[path] = content
+            elif found != json.loads(json.dumps(content)):
+                differs = sorted(key for key in {*content, *found} if content.get(key) != found.get(key))
+                raise StoreError(
+                    f"{self._path(path)}: expected the same settings, got other ones for {', '.join(differs)}; "
+                    "use another store or another name"
+                )
+        for path, content in missing.items():
+            self.write_json(path, content)
+
+    def exists(self, path: str) -> bool:
+        """Whether there is such a file."""
+        return bool(self._fs.exists(self._path(path)))
+
+    def read_json(self, path: str) -> Any:
+        """Return the content of a JSON file, or None if there is none."""
+        content = self._read(path)
+        return None if content is None else self._decoded(path, json.loads, content)
+
+    def write_json(self, path: str, content: object) -> None:
+        """Write a JSON file."""
+        self._write(path, json.dumps(content, indent=1).encode())
+
+    def read_tensors(self, path: str) -> dict[str, Tensor] | None:
+        """Return the tensors of a safetensors file, or None if there is none."""
+        content = self._read(path)
+        return None if content is None else self._decoded(path, load_safetensors, content)
+
+    def write_tensors(self, path: str, tensors: dict[str, Tensor]) -> None:
+        """Write a safetensors file."""
+        self._write(path, save_safetensors({name: t.detach().cpu().contiguous() for name, t in tensors.items()}))
+
+    def read_state(self, path: str) -> Any:
+        """Return a checkpoint of state dicts, or None if there is none."""
+        content = self._read(path)
+        if content is None:
+            return None
+        return self._decoded(path, lambda c: torch.load(io.BytesIO(c), map_location="cpu", weights_only=True), content)
+
+    def write_state(self, path: str, state: object) -> None:
+        """Write a checkpoint of state dicts."""
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        self._write(path, buffer.getvalue())
+
+    def remove(self, path: str) -> None:
+        """Remove a file if it is there."""
+        if self.exists(path):
+            self._fs.rm_file(self._path(path))
+
+    def _path(self, path: str) -> str:
+        return f"{self._root.rstrip('/')}/{path}"
+
+    def _read(self, path: str) -> bytes | None:
+        try:
+            return bytes(self._fs.cat_file(self._path(path)))
+        except FileNotFoundError:
+            return None
+
+    def _write(self, path: str, content: bytes) -> None:
+        target = self._path(path)
+        temporary = f"{target}.{uuid.uuid4().hex}.tmp"
+        self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
+        self._fs.pipe_file(temporary, content)
+        self._fs.mv(temporary, target)
+
+    def _decoded(self, path: str, decode: Any, content: bytes) -> Any:
+        try:
+            return decode(content)
+        except Exception as error:
+            raise StoreError(f"{self._path(path)}: expected a file that this package wrote, got: {error}") from error

@@ -1,0 +1,145 @@
+"""A task: model, data and training recipe, the same for every strategy that is compared on it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from nni_s3d.config import build, read_yaml
+from nni_s3d.data import DataSet, Loader, load
+from nni_s3d.errors import ConfigError
+from nni_s3d.spec import Space
+from nni_s3d.training import Recipe
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """The data set and how its training images are augmented."""
+
+    name: str
+    validation: float = 0.1  # fraction of the training set that is held out
+    samples: int | None = None  # use only this many training samples
+    pad: int = 0  # random crops of images padded with this many pixels
+    flip: bool = False  # mirror every other image
+
+
+@dataclass(frozen=True)
+class CurvatureSettings:
+    """The samples that splitting matrices are averaged over."""
+
+    samples: int = 1024
+    batch_size: int = 128
+
+
+@dataclass(frozen=True)
+class Task:
+    """The content of a task.yml."""
+
+    data: DataSettings
+    model: dict[str, Any]  # factory: "package.module:function", and its arguments beside the widths
+    search_space: str  # path of the search-space file, relative to task.yml
+    training: Recipe = field(default_factory=Recipe)
+    curvature: CurvatureSettings = field(default_factory=CurvatureSettings)
+    seed: int = 0
+    device: str = "auto"  # "auto" takes a GPU where there is one
+    directory: str = "."  # of task.yml; set by `read_task`
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What determines the results on this task: everything but where it runs."""
+        settings = dataclasses.asdict(self)
+        return {name: value for name, value in settings.items() if name not in ("device", "directory", "search_space")}
+
+    @property
+    def digest(self) -> str:
+        """A short name for the fingerprint."""
+        return digest(self.fingerprint)
+
+    def space(self) -> Space:
+        """Read the search space."""
+        return Space.read(Path(self.directory, self.search_space))
+
+    def load_data(self) -> DataSet:
+        """Load the data set."""
+        return load(self.data.name, self.data.validation, self.data.samples)
+
+    def build_model(self, widths: dict[str, int], seed: int) -> nn.Module:
+        """Build the network with these widths and fresh weights, on the task's device.
+
+        Raises:
+            ConfigError: the factory cannot be imported or does not take its arguments.
+        """
+        settings = dict(self.model)
+        factory = _import(settings.pop("factory", None))
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            try:
+                model = factory(widths=widths, **settings)
+            except TypeError as error:
+                raise ConfigError(f"model: {error}") from error
+        return model.to(self.torch_device)
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device that trials of this task run on."""
+        if self.device != "auto":
+            return torch.device(self.device)
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def training_loader(self, data: DataSet, seed: int) -> Loader:
+        """Return shuffled, augmented batches of the training set."""
+        return Loader(
+            data.train,
+            data.mean,
+            data.std,
+            self.training.batch_size,
+            seed,
+            self.data.pad,
+            self.data.flip,
+            self.torch_device,
+        )
+
+    def curvature_loader(self, data: DataSet, seed: int) -> Loader:
+        """Return fixed batches of some training images as they are."""
+        order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(seed))
+        chosen = data.train[order[: self.curvature.samples]]
+        return Loader(chosen, data.mean, data.std, self.curvature.batch_size, device=self.torch_device)
+
+
+def read_task(path: Path) -> Task:
+    """Read a task.yml.
+
+    Raises:
+        ConfigError: the file is missing, or a key is unknown, missing, of the wrong type or out of range.
+    """
+    content = read_yaml(path)
+    if "directory" in content:
+        raise ConfigError(f"{path}: unknown key 'directory'")
+    task = build(Task, content, str(path))
+    if not isinstance(task.model.get("factory"), str):
+        raise ConfigError(f'{path}: model: expected factory: "package.module:function", got {task.model!r}')
+    return dataclasses.replace(task, directory=str(path.parent))
+
+
+def digest(content: object) -> str:
+    """Return a short hash of JSON content."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _import(name: Any) -> Callable[..., nn.Module]:
+    module, _, function = str(name).partition(":")
+    try:
+        factory: Callable[..., nn.Module] = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"model.factory: expected package.module:function, got {name!r}: {error}") from error
+    return factory
