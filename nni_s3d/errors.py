@@ -21,3 +21,7 @@ class DataError(S3DError, FileNotFoundError):
 
 class StoreError(S3DError, RuntimeError):
     """A store holds something else than what was expected there."""
+
+
+class ReportError(S3DError, RuntimeError):
+    """An NNI experiment is not where it was looked for, or has nothing to report yet."""

@@ -50,7 +50,7 @@ class Layer:
         return self.parameters[0]
 
     def __str__(self) -> str:
-        return self.name
+        return self.name or self.axes[0].tensor  # the root module may own several weights
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from nni_s3d.growth.tracing import LINEAR, canonical_name
 
 Batch = tuple[Any, Any]
 LossFn = Callable[[Any, Any], Tensor]
+DROPOUTS = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
 
 
 class BatchOperator:
@@ -59,7 +60,7 @@ class BatchOperator:
         """Return S v for the groups in `vectors`, each (width, d), one vector per neuron."""
         tangents = {}
         for name, vector in vectors.items():
-            group = self._graph[name]
+            group = self._graph[_known(name, self.shapes)]
             if vector.shape != self.shapes[name]:
                 raise ModelError(f"{name}: expected vectors of shape {self.shapes[name]}, got {tuple(vector.shape)}")
             filters = unpack(group, vector, self._graph.shapes)
@@ -139,7 +140,7 @@ class SplittingOperator:
 
     def dense(self, name: str) -> Tensor:
         """Return the splitting matrices of one group, shape (width, d, d)."""
-        width, d = self.shapes[name]
+        width, d = self.shapes[_known(name, self.shapes)]
         unit = torch.eye(d, dtype=self.dtype, device=self.device)
         return torch.stack([self.matvec({name: unit[j].expand(width, d)})[name] for j in range(d)], dim=-1)
 
@@ -196,6 +197,7 @@ class _Probe(TorchFunctionMode):
     ) -> Any:
         kwargs, name = kwargs or {}, canonical_name(func)
         if name not in LINEAR:
+            _check_deterministic(name, args, kwargs)
             return self.other(func, name, args, kwargs)
         linear = _LinearCall(func, args, kwargs)
         weight = self._names.get(id(linear.parameters[0]))
@@ -265,10 +267,25 @@ def _slopes(h: Tensor | int, producers: Mapping[str, _Producer]) -> dict[str, Te
     return dict(zip(producers, filled, strict=True))
 
 
+def _known(name: str, shapes: Mapping[str, object]) -> str:
+    if name not in shapes:
+        raise ModelError(f"{name}: expected a splittable group, one of {', '.join(shapes)}")
+    return name
+
+
+def _check_deterministic(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Refuse dropout that is called as a function and draws a mask, whatever mode the model is in."""
+    if name in DROPOUTS:
+        named = dict(zip(("input", "p", "training"), args, strict=False)) | kwargs
+        active = named.get("training", named.get("train", not name.endswith("alpha_dropout")))
+        if active and named.get("p", 0.5) > 0:
+            raise ModelError(f"{name}: expected training=False during curvature, got a call of it that drops")
+
+
 def _check_evaluation(model: nn.Module) -> None:
     """Refuse layers whose training mode would make S that of another, random function."""
     for name, module in model.named_modules():
-        drops = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
-        if module.training and (drops or isinstance(module, nn.modules.batchnorm._BatchNorm)):
+        draws = isinstance(module, nn.RReLU) or (isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0)
+        if module.training and (draws or isinstance(module, nn.modules.batchnorm._BatchNorm)):
             kind = type(module).__name__
             raise ModelError(f"{name}: expected evaluation mode, got a {kind} in training mode; call model.eval()")

@@ -76,12 +76,14 @@ def spectrum(
         epochs: passes over all parts, for "rayleigh" only.
 
     Raises:
-        ConfigError: no such solver, or a tolerance outside (0, 1).
+        ConfigError: no such solver, a tolerance outside (0, 1), or no epoch.
     """
     if solver not in SOLVERS:
         raise ConfigError(f"solver: expected one of {', '.join(SOLVERS)}, got {solver!r}")
     if not 0 < tolerance < 1:
         raise ConfigError(f"tolerance: expected a number between 0 and 1, got {tolerance!r}")
+    if epochs < 1:
+        raise ConfigError(f"epochs: expected a whole number >= 1, got {epochs!r}")
     if solver == "rayleigh":
         return rayleigh(op, tolerance, seed, epochs)
     small = [name for name, (_, d) in op.shapes.items() if solver == "exact" or (solver == "auto" and d <= USUAL_STEPS)]

@@ -13,6 +13,7 @@ from nni_s3d.errors import ConfigError, ModelError
 from nni_s3d.growth.channels import ChannelGraph, ChannelGroup
 from nni_s3d.growth.cost import count
 from nni_s3d.growth.eigen import Spectrum
+from nni_s3d.growth.layout import dimension
 from nni_s3d.growth.schemes import COPIES, check_c, scheme
 
 
@@ -98,6 +99,9 @@ def plan_from_copies(
     weights, displacements, gain = {}, {}, 0.0
     for name, number in chosen.items():
         known = None if spectrum is None else spectrum.get(name)
+        expected = (graph[name].width, dimension(graph[name], graph.shapes))
+        if known is not None and known.v_min.shape != expected:
+            raise ModelError(f"{name}: expected eigenvectors of shape {expected}, got {tuple(known.v_min.shape)}")
         weights[name], moves, group_gain = _copies_of(number, known, c, triplet)
         gain += group_gain
         if moves is not None:

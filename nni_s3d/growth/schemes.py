@@ -83,7 +83,7 @@ def gain(lambda_min: Tensor, lambda_max: Tensor, copies: int = 2, c: float = 1.3
 
 def check_copies(copies: int) -> None:
     """Raise ConfigError unless `copies` is 2, 3 or 4."""
-    if isinstance(copies, bool) or copies not in COPIES:
+    if isinstance(copies, bool) or not isinstance(copies, int) or copies not in COPIES:
         raise ConfigError(f"copies: expected 2, 3 or 4 (more never gain more, Theorem 2.3), got {copies!r}")
 
 

@@ -76,7 +76,7 @@ def _hardsigmoid(x: Tensor, beta: float) -> Tensor:
 
 def _threshold(x: Tensor, beta: float, threshold: float, value: float, inplace: bool = False) -> Tensor:
     # The jump at the threshold has no derivative at all; the kink has one.
-    return torch.where(x > threshold, threshold + ramp(x - threshold, beta), x.new_tensor(value))
+    return ramp(x - threshold, beta) + torch.where(x > threshold, x.new_tensor(threshold), x.new_tensor(value))
 
 
 SMOOTHED: dict[str, Callable[..., Tensor]] = {
@@ -88,6 +88,10 @@ SMOOTHED: dict[str, Callable[..., Tensor]] = {
     "hardsigmoid": lambda x, beta, inplace=False: _hardsigmoid(x, beta),
     "hardswish": lambda x, beta, inplace=False: x * _hardsigmoid(x, beta),
     "threshold": _threshold,
+    "softshrink": lambda x, beta, lambd=0.5: ramp(x - lambd, beta) - ramp(-x - lambd, beta),
+    "rrelu": lambda x, beta, lower=1 / 8, upper=1 / 3, training=False, inplace=False: _leaky(
+        x, beta, (lower + upper) / 2
+    ),
 }
 
 
@@ -95,7 +99,7 @@ def smoothed(
     func: Callable[..., Tensor], name: str, beta: float, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Tensor:
     """Compute the activation `name` of `SMOOTHED` with the arguments of the original call of `func`."""
-    (x, *rest), activation = args, SMOOTHED[name]
+    (x, *rest), activation = args or (kwargs.pop("input"),), SMOOTHED[name]
     bound = inspect.signature(activation).bind(x, beta, *rest, **kwargs)
     in_place = func.__name__ == f"{name}_" or bound.arguments.pop("inplace", False)
     if in_place:

@@ -66,7 +66,8 @@ def split(
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if name in growth.axes:
             value = growth.value(name, tensor, moves.get(name))
-            _replace(grown, name, value, requires_grad=tensor.requires_grad)
+            if value.shape != tensor.shape:  # what does not grow stays as it is, tied to another parameter perhaps
+                _replace(grown, name, value, requires_grad=tensor.requires_grad)
     for layer in growth.graph.layers:
         _set_attributes(grown, layer)
     shapes = {name: parameter.shape for name, parameter in grown.named_parameters()}
@@ -147,7 +148,8 @@ class _Growth:
     def gradient(self, name: str, tensor: Tensor, power: int) -> Tensor:
         """Return what a running mean of gradients to this power would be had the copies been there all along."""
         for axis, source, weights in self._of(name, Role.ROW, Role.FOLLOW):
-            tensor = tensor.index_select(axis.dim, source.to(tensor.device)) * _along(tensor, axis.dim, weights**power)
+            scale = weights**power if power else weights.sign()
+            tensor = tensor.index_select(axis.dim, source.to(tensor.device)) * _along(tensor, axis.dim, scale)
         for axis, source, _ in self._of(name, Role.COLUMN):
             tensor = tensor.index_select(axis.dim, source.to(tensor.device))
         return tensor.clone()
@@ -232,7 +234,7 @@ def _set_attributes(model: nn.Module, layer: Layer) -> None:
         module.num_parameters = module.weight.numel()
 
 
-# Which power of the gradient the buffers of PyTorch's optimizers average.
+# Which power of the gradient the buffers of PyTorch's optimizers average; 0 is its sign.
 _POWERS = {
     "momentum_buffer": 1,
     "exp_avg": 1,
@@ -255,13 +257,16 @@ def _optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer, growth:
         name = names.get(id(parameter))
         if name is None:
             raise ModelError("optimizer: expected one over the parameters of the model that is split")
-        grown[number] = {key: _grown_buffer(name, parameter, key, value, growth) for key, value in buffers.items()}
+        powers = _POWERS | ({"momentum_buffer": 0} if "square_avg" in buffers else {})  # RMSprop's averages g / |g|
+        grown[number] = {
+            key: _grown_buffer(name, parameter, key, value, growth, powers) for key, value in buffers.items()
+        }
     return {**copy.deepcopy({key: value for key, value in state.items() if key != "state"}), "state": grown}
 
 
-def _grown_buffer(name: str, parameter: Tensor, key: str, value: Any, growth: _Growth) -> Any:
+def _grown_buffer(name: str, parameter: Tensor, key: str, value: Any, growth: _Growth, powers: dict[str, int]) -> Any:
     if not isinstance(value, Tensor) or value.shape != parameter.shape or name not in growth.axes:
         return copy.deepcopy(value)
-    if key not in _POWERS:
-        raise ModelError(f"optimizer: expected buffers among {', '.join(_POWERS)}, got {key!r} for {name}")
-    return growth.gradient(name, value, _POWERS[key])
+    if key not in powers:
+        raise ModelError(f"optimizer: expected buffers among {', '.join(powers)}, got {key!r} for {name}")
+    return growth.gradient(name, value, powers[key])

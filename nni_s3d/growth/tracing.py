@@ -70,6 +70,7 @@ class Tracer(TorchFunctionMode):
         self.layers: list[Layer] = []
         self.works: list[Work] = []
         self.used: Counter[str] = Counter()
+        self.elsewhere: dict[str, str] = {}  # parameters and buffers that also enter a function without a rule for them
         self.samples = 1
         # The run's tensors are kept alive so that no two of them ever share an id.
         self._labels: dict[int, tuple[Tensor, Tensor]] = {}
@@ -89,6 +90,8 @@ class Tracer(TorchFunctionMode):
                 raise ModelError(f"{type(self.model).__name__} fails on the example inputs: {error}") from error
         for output in tensors(outputs):
             self.seal([self.labels(output)], "it is an output of the network")
+        for axis in (axis for layer in self.layers for axis in layer.axes if axis.tensor in self.elsewhere):
+            self.seal([axis.slots], f"the parameter {axis.tensor} also enters {self.elsewhere[axis.tensor]}")
         return _build(self)
 
     # -- what a rule works with --------------------------------------------------------------------------------------
@@ -103,12 +106,17 @@ class Tracer(TorchFunctionMode):
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         name = canonical_name(func)
+        if name.startswith("new_"):  # new_zeros and its like read a type and a device, not values
+            return out
         if isinstance(out, Tensor) and name in _RULES:
             labels = _RULES[name](self, name, out, *args, **kwargs)
             if labels is not None:
                 self._labels[id(out)] = (out, labels)
         elif tensors(out) or name in _READS_VALUES:
             self.seal_inputs(name, (args, kwargs))
+        if name not in _WITH_WEIGHT and tensors(out):
+            owners = (self.owner(tensor) for tensor in tensors((args, kwargs)))
+            self.elsewhere.update(dict.fromkeys((owner for owner in owners if owner), name))
         return out
 
     def labels(self, tensor: object) -> Tensor | None:
@@ -138,14 +146,17 @@ class Tracer(TorchFunctionMode):
         size, labels = tensor.shape[dim], self.labels(tensor)
         if labels is None:
             return torch.full((size,), -1)
-        if labels.numel() != labels.shape[dim]:
+        others = [n for d, n in enumerate(tensor.shape) if d not in (0, dim % tensor.dim())]
+        # The labels of a single channel do not say which way it runs: along a dimension of size one, if there is one.
+        elsewhere = labels.numel() == 1 and size > 1 and 1 in others
+        if labels.numel() != labels.shape[dim] or elsewhere:
             return None
         return labels.reshape(-1).expand(size)
 
     def add_layer(self, kind: str, parameters: Iterable[str | None], axes: list[Axis]) -> None:
         """Note one use of a module's parameters; a second use of the same ones refuses everything they touch."""
         name = axes[0].tensor.rpartition(".")[0]
-        names = {axis.tensor for axis in axes}
+        names = list(dict.fromkeys(axis.tensor for axis in axes))
         self.layers.append(Layer(name, kind, tuple(p for p in parameters if p), tuple(axes)))
         shared = next((n for n in names for other in self.owners.values() if n in other and len(other) > 1), None)
         twice = shared or next((n for n in names if self.used[n]), None)
@@ -258,12 +269,12 @@ def _batch_norm(
 
 @_rule("prelu")
 def _prelu(t: Tracer, name: str, out: Tensor, input: Tensor, weight: Tensor) -> Tensor | None:
+    _activation_work(t, name, out, t.labels(input))
     if weight.numel() == 1:
-        return _elementwise(t, name, out, input)
+        return t.labels(input)
     slots = t.along(input, 1)
     if slots is None:
         return t.seal_inputs(name, (input,), "its PReLU runs over another dimension than its channels")
-    _activation_work(t, name, out, t.labels(input))
     return _follow(t, name, out, 1, slots, weight)
 
 
@@ -294,7 +305,8 @@ _POOLS = {
     for n in (1, 2, 3)
     for kind in ("max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool", "lp_pool")
 }
-_READS_VALUES = {"item", "tolist", "numpy", "bool", "int", "float"}
+_READS_VALUES = {"item", "tolist", "numpy", "bool", "int", "float", "setitem"}
+_WITH_WEIGHT = (*LINEAR, "batch_norm", "prelu")
 
 
 @_rule(*_ACTIVATIONS, *_UNARY)
@@ -310,6 +322,10 @@ def _binary(t: Tracer, name: str, out: Tensor, input: object, other: object, **_
     first, second = (_aligned(t, x, out) for x in (input, other))
     if first is None or second is None:
         return first if second is None else second
+    narrow, wide = _stretched(t, (input, other), (first, second))
+    if narrow:
+        t.seal_inputs(name, narrow, f"{name} stretches it over other channels")
+        return wide[0].clamp(min=-1) if len(wide) == 1 else None
     first, second = torch.broadcast_tensors(first, second)
     foreign = (first == _FOREIGN) | (second == _FOREIGN)
     if foreign.any():
@@ -320,14 +336,27 @@ def _binary(t: Tracer, name: str, out: Tensor, input: object, other: object, **_
     return torch.maximum(first, second).clamp(min=-1)
 
 
+def _stretched(
+    t: Tracer, operands: tuple[Any, Any], labels: tuple[Tensor, Tensor]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the operands that broadcasting repeats along the other's channels, and the labels of those channels."""
+    narrow, wide = [], []
+    for operand, other in zip(operands, reversed(labels), strict=True):
+        shape = (1,) * (other.dim() - operand.dim()) + operand.shape
+        if t.labels(operand) is not None and any(n == 1 < m for n, m in zip(shape, other.shape, strict=True)):
+            narrow.append(operand)
+            wide.append(other)
+    return narrow, wide
+
+
 _FOREIGN = -2  # a slot with an entry of its own that belongs to no channel
 
 
 def _aligned(t: Tracer, operand: object, out: Tensor) -> Tensor | None:
     """Return labels with the dimensions of `out`; entries that would have to grow but cannot are foreign."""
-    if not isinstance(operand, Tensor) or operand.numel() == 1:
-        return None
     labels = t.labels(operand)
+    if not isinstance(operand, Tensor) or (labels is None and operand.numel() == 1):
+        return None
     if labels is None:
         labels = torch.full((1,) * operand.dim(), -1)
     pad = (1,) * (out.dim() - operand.dim())
@@ -356,8 +385,10 @@ def _reduce(
     labels = t.labels(input)
     if labels is None:
         return None
-    dims = range(labels.dim()) if dim is None else [dim] if isinstance(dim, int) else dim
-    if any(labels.shape[d] > 1 for d in dims):
+    dims = [d % labels.dim() for d in (range(labels.dim()) if dim is None else [dim] if isinstance(dim, int) else dim)]
+    kept = [n for d, n in enumerate(input.shape) if d and d not in dims]
+    # The labels of a single channel do not say which way it runs: a dimension of size one must be left for it.
+    if any(labels.shape[d] > 1 for d in dims) or (labels.numel() == 1 and 1 not in kept):
         return t.seal_inputs(name, (input,), f"{name} reduces over its channels")
     return labels.amax(tuple(dims), keepdim)
 
@@ -420,7 +451,7 @@ def _build(t: Tracer) -> ChannelGraph:
             reason = f"its producers {', '.join(p.name for p in producers)} share only some of their channels"
         groups.append(
             ChannelGroup(
-                name=producers[0].name,
+                name=str(producers[0]),
                 width=len(members),
                 first=first,
                 producers=tuple(layers[id(p)] for p in producers),

@@ -1,0 +1,255 @@
+import copy
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import nni_s3d as s3d
+from nni_s3d.growth.loop import Growth, carry_out, decide
+from tests import reference
+
+X = torch.linspace(-2, 2, 64, dtype=torch.float64)[:, None]
+Y = torch.sin(3 * X)
+BATCHES = [(X[::2], Y[::2]), (X[1::2], Y[1::2])]
+
+
+def seed_network(hidden: int = 2) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(1, hidden), nn.Tanh(), nn.Linear(hidden, hidden), nn.Tanh(), nn.Linear(hidden, 1)
+    ).double()
+
+
+@torch.no_grad()
+def loss_of(model: nn.Module) -> float:
+    return float(F.mse_loss(model(X), Y))
+
+
+def train(model: nn.Module) -> float:
+    """Run the parametric phase: Adam on all samples."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    for _ in range(150):
+        optimizer.zero_grad()
+        F.mse_loss(model(X), Y).backward()
+        optimizer.step()
+    return loss_of(model)
+
+
+def no_training(_: nn.Module) -> None:
+    return None
+
+
+def run(
+    model: nn.Module, policy: object = None, steps: int = 3, phase=train, **settings: object
+) -> list[s3d.GrowthStep]:
+    policy = policy or s3d.TopK(2)
+    return list(s3d.grow(model, X[:1], phase, BATCHES, F.mse_loss, policy, steps, **settings))
+
+
+def test_a_network_grows_and_its_loss_falls():
+    steps = run(seed_network(), steps=3, epsilon=0.05)
+    assert [step.step for step in steps] == [0, 1, 2, 3]
+    assert [sum(step.widths.values()) for step in steps] == [4, 6, 8, 10]
+    losses = [step.trained for step in steps]
+    assert all(after < before for before, after in pairwise(losses))
+    assert losses[-1] < 0.5 * losses[0]
+    for step, after in pairwise(steps):
+        assert step.decision.stop == ""
+        assert step.decision.plan.widths == after.widths
+        assert step.decision.plan.params == after.cost.params == reference.params(after.model)
+        assert step.decision.spectrum.keys() == step.widths.keys()
+        assert after.cost.macs == reference.macs(after.model, X)
+    assert steps[-1].decision is None
+    assert len({id(step.model) for step in steps}) == 4
+
+
+def test_without_training_the_loss_falls_as_predicted():
+    """Every step of growth alone lowers the loss by the predicted gain."""
+    model, epsilon = seed_network(3), 1e-3
+    train(model)
+    steps = run(model, s3d.TopFraction(1.0), steps=2, phase=loss_of, epsilon=epsilon)
+    for before, after in pairwise(steps):
+        predicted = epsilon**2 / 2 * before.decision.plan.gain
+        assert predicted < 0
+        assert after.trained - before.trained == pytest.approx(predicted, rel=0.02)
+
+
+def test_the_same_seed_gives_the_same_growth():
+    first, second = (run(seed_network(), steps=2, copies=3)[-1].model.state_dict() for _ in range(2))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_steps_come_one_by_one():
+    trained = []
+    steps = s3d.grow(seed_network(), X[:1], trained.append, BATCHES, F.mse_loss, s3d.TopK(1), 5)
+    assert next(steps).step == 0
+    assert len(trained) == 1
+    assert next(steps).step == 1
+    assert len(trained) == 2
+    assert trained[0] is not trained[1]
+
+
+def test_no_steps_only_train():
+    (only,) = run(seed_network(), steps=0)
+    assert only.decision is None
+    assert only.widths == {"0": 2, "2": 2}
+
+
+def test_growth_stops_when_no_gain_is_left():
+    """A network that fits every sample has no curvature anywhere."""
+    model = seed_network()
+    perfect = [(X, model(X).detach())]
+    steps = list(s3d.grow(model, X[:1], no_training, perfect, F.mse_loss, s3d.TopK(3), 5))
+    assert len(steps) == 1
+    assert steps[0].decision.stop == "no gain left"
+    assert steps[0].decision.plan is None
+
+
+def test_growth_stops_where_gains_are_below_eta():
+    steps = run(seed_network(), s3d.TopK(3, eta=1e6))
+    assert [step.decision.stop for step in steps] == ["no gain left"]
+
+
+@pytest.mark.parametrize("kind", ["params", "macs"])
+def test_growth_stops_before_a_limit(kind):
+    steps = run(seed_network(), s3d.TopFraction(1.0), steps=9, phase=no_training, **{f"max_{kind}": 60})
+    sizes = [getattr(step.cost, kind) for step in steps]
+    assert 1 < len(steps) < 9
+    assert sizes == sorted(sizes)
+    assert sizes[-1] <= 60
+    assert steps[-1].decision.plan is None
+    assert all(step.decision.plan is not None for step in steps[:-1])
+    stop = steps[-1].decision.stop
+    assert stop.startswith("the next network would have ")
+    assert stop.endswith(f" {kind}, above max_{kind} = 60")
+    assert int(stop.split()[5]) > 60
+
+
+def test_a_limit_that_is_met_exactly_does_not_stop():
+    steps = run(seed_network(), s3d.TopFraction(1.0), steps=1, phase=no_training)
+    limit = steps[1].cost.params
+    again = run(seed_network(), s3d.TopFraction(1.0), steps=1, phase=no_training, max_params=limit)
+    assert len(again) == 2
+    assert len(run(seed_network(), s3d.TopFraction(1.0), steps=1, phase=no_training, max_params=limit - 1)) == 1
+
+
+def test_the_settings_reach_every_stage():
+    steps = run(seed_network(), s3d.TopK(1), steps=1, phase=no_training, copies=4, c=2.0, epsilon=0.0, solver="exact")
+    assert sum(steps[1].widths.values()) == 4 + 3
+    torch.testing.assert_close(steps[1].model(X), steps[0].model(X))
+    weights = torch.cat(list(steps[0].decision.plan.weights.values()))
+    assert sorted(weights.tolist())[:2] == [-0.25, -0.25]
+
+
+def test_the_knapsack_and_mixed_copies():
+    steps = run(seed_network(3), s3d.Knapsack(growth=0.5, cost="params"), steps=2, copies={2, 3, 4})
+    for before, after in pairwise(steps):
+        assert before.cost.params < after.cost.params <= 1.5 * before.cost.params
+
+
+def test_curvature_is_measured_in_evaluation_mode_and_modes_are_restored():
+    class Noisy(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(nn.Linear(1, 3), nn.BatchNorm1d(3), nn.Tanh(), nn.Dropout(0.5), nn.Linear(3, 1))
+
+    torch.manual_seed(0)
+    model = Noisy().double().train()
+    before = copy.deepcopy(model.state_dict())
+    steps = run(model, steps=1, phase=no_training)
+    assert all(module.training for module in model.modules())
+    assert all(module.training for module in steps[1].model.modules())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_decide_and_carry_out_are_one_step():
+    model = seed_network()
+    train(model)
+    growth = Growth(s3d.TopK(2), epsilon=0.02)
+    graph = s3d.trace(model, X[:1])
+    decision = decide(model, graph, BATCHES, F.mse_loss, growth)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    result = carry_out(model, graph, decision.plan, growth, optimizer)
+    expected = s3d.split(model, graph, decision.plan, 0.02).model
+    assert all(torch.equal(a, b) for a, b in zip(result.model.parameters(), expected.parameters(), strict=True))
+    assert result.optimizer_state is not None
+
+
+def test_limits_of_the_widths_reach_the_selection():
+    model = seed_network(3)
+    graph = s3d.trace(model, X[:1])
+    growth = Growth(s3d.TopFraction(1.0))
+    free, tight = (decide(model, graph, BATCHES, F.mse_loss, growth, limit).plan for limit in (None, {"0": 4}))
+    assert free.widths == {"0": 6, "2": 6}
+    assert tight.widths == {"0": 4, "2": 6}
+
+
+@pytest.mark.parametrize("smoothing", [1.0, 3.0, 8.0])
+def test_the_smoothing_reaches_the_operator(smoothing):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(1, 4), nn.ReLU(), nn.Linear(4, 1)).double()
+    graph = s3d.trace(model, X[:1])
+    op = s3d.SplittingOperator(model, graph, BATCHES, F.mse_loss, smoothing)
+    found = decide(model, graph, BATCHES, F.mse_loss, Growth(smoothing=smoothing)).spectrum["0"]
+    assert torch.equal(found.lambda_max, s3d.spectrum(op)["0"].lambda_max)
+    assert found.lambda_max.max() > 0
+
+
+def test_relative_epsilon_reaches_the_surgery():
+    model = seed_network()
+    graph = s3d.trace(model, X[:1])
+    growth = Growth(s3d.TopK(2), epsilon=0.02, relative=True)
+    plan = decide(model, graph, BATCHES, F.mse_loss, growth).plan
+    expected = s3d.split(model, graph, plan, 0.02, relative=True).model
+    found = carry_out(model, graph, plan, growth).model
+    assert all(torch.equal(a, b) for a, b in zip(found.parameters(), expected.parameters(), strict=True))
+
+
+def test_batches_that_can_be_read_once_are_refused():
+    steps = s3d.grow(seed_network(), X[:1], train, iter(BATCHES), F.mse_loss, s3d.TopK(1), 1)
+    with pytest.raises(s3d.ConfigError, match=r"batches: expected a collection .*, got an iterator"):
+        next(steps)
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"copies": 5}, "copies: expected 2, 3 or 4"),
+        ({"copies": {1}}, "copies: expected at least one of 2, 3 and 4"),
+        ({"c": 0.5}, "c: expected a number >= 1"),
+        ({"triplet": "best"}, "triplet: expected one of optimal, paper, got 'best'"),
+        ({"epsilon": -1}, "epsilon: expected a number >= 0, got -1"),
+        ({"epsilon": float("inf")}, "epsilon: expected a number >= 0, got inf"),
+        ({"smoothing": 0}, "smoothing: expected a number > 0, got 0"),
+        ({"max_params": 0}, "max_params: expected a number > 0, got 0"),
+        ({"max_macs": -3}, "max_macs: expected a number > 0, got -3"),
+    ],
+)
+def test_wrong_settings_are_refused(settings, match):
+    with pytest.raises(s3d.ConfigError, match=match):
+        Growth(**settings)
+    steps = s3d.grow(seed_network(), X[:1], no_training, BATCHES, F.mse_loss, s3d.TopK(1), 1, **settings)
+    with pytest.raises(s3d.ConfigError, match=match):
+        next(steps)
+
+
+def test_an_unknown_solver_is_refused():
+    with pytest.raises(s3d.ConfigError, match="solver: expected one of"):
+        run(seed_network(), phase=no_training, solver="newton")
+
+
+def test_the_defaults_are_those_of_the_paper():
+    growth = Growth()
+    assert growth.policy == s3d.TopFraction(0.35)
+    assert (growth.copies, growth.c, growth.epsilon, growth.smoothing) == (2, 1.3, 0.01, 3.0)
+
+
+def test_one_neuron_of_each_layer_grows_from_nothing():
+    model = seed_network(1)
+    steps = run(model, s3d.TopFraction(1.0), steps=3, epsilon=0.05)
+    assert [step.widths["0"] for step in steps] == [1, 2, 4, 8]
+    assert steps[-1].trained < steps[0].trained
+    out: Tensor = steps[-1].model(X)
+    assert out.shape == Y.shape
