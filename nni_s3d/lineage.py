@@ -95,6 +95,11 @@ def state_path(label: str) -> str:
     return f"lineages/{label}/state.json"
 
 
+def trial_path(label: str, step: int) -> str:
+    """Return where a store says which NNI trial runs a growth step."""
+    return f"lineages/{label}/{step}.trial.json"
+
+
 def outcome_path(label: str, step: int) -> str:
     """Return where a store says what came of a growth step."""
     return f"lineages/{label}/{step}.json"

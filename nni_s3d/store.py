@@ -28,21 +28,20 @@ from torch import Tensor
 from nni_s3d.errors import StoreError
 
 
-def store_url(folder: str | None, levels: int) -> str:
-    """Return where an NNI experiment keeps its artefacts: NNI_S3D_STORE, or a folder beside its other files.
+def store_url(experiment: Path | None) -> str:
+    """Return where an NNI experiment keeps its artefacts: NNI_S3D_STORE, or a folder among its other files.
 
     Args:
-        folder: one that NNI named to a process, inside the folder of the experiment.
-        levels: how deep inside.
+        experiment: the folder of the experiment, if it is known.
 
     Raises:
         StoreError: neither is known.
     """
     if chosen := os.environ.get("NNI_S3D_STORE"):
         return chosen
-    if not folder:
+    if experiment is None:
         raise StoreError("NNI_S3D_STORE: expected a path or URL, or a process that was started by NNI")
-    return str(Path(folder).resolve().parents[levels - 1] / "store")
+    return str(experiment / "store")
 
 
 class Store:

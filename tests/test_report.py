@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -127,13 +128,8 @@ def plain(tmp_path):
 
 def test_read_lists_trials_in_the_order_of_their_ends(growth):
     frame = read(experiments_dir=growth.root)
-    assert (
-        list(frame.columns)
-        == (
-            "experiment trial sequence lineage step accuracy test_accuracy loss params macs flops train_macs search_macs "
-            "status seconds widths"
-        ).split()
-    )
+    columns = "experiment trial sequence lineage step accuracy test_accuracy loss params macs flops train_macs"
+    assert list(frame.columns) == [*columns.split(), "search_macs", "status", "seconds", "widths"]
     assert list(frame["trial"]) == ["trial1", "trial0", "trial3", "trial2", "trial4"]
     assert list(frame["sequence"]) == [1, 0, 3, 2, 4]
     assert list(frame["status"]) == ["SUCCEEDED", "SUCCEEDED", "FAILED", "SUCCEEDED", "RUNNING"]
@@ -395,8 +391,10 @@ def test_the_journal_of_a_killed_writer_is_rolled_back_in_a_copy(plain, tmp_path
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(NAN, "-"), (0, "0"), (950, "950"), (1000, "1.00k"), (30_211, "30.2k"), (431_000, "431k"), (1_203_456, "1.20M")]
-    + [(3.45e9, "3.45G"), (1.2e13, "12.0T"), (7e15, "7.00P")],
+    [
+        *[(NAN, "-"), (0, "0"), (950, "950"), (1000, "1.00k"), (30_211, "30.2k"), (431_000, "431k")],
+        *[(1_203_456, "1.20M"), (3.45e9, "3.45G"), (1.2e13, "12.0T"), (7e15, "7.00P")],
+    ],
 )
 def test_si_units(value, text):
     assert si(value) == text
@@ -408,7 +406,7 @@ def test_the_table_marks_the_best_validation_accuracy(growth):
     assert [line.split()[1] for line in lines[2:-1] if line.startswith("*")] == ["trial2"]  # test prefers trial0
     assert lines[5].split() == "* trial2 c1.3-m2-s0 1 0.8000 0.7000 0.2 1.50k 60.0k 35.0M 0:00:10 SUCCEEDED".split()
     assert lines[4].split() == "trial3 c1-m2-s0 1 - - - - - - 0:00:10 FAILED".split()
-    assert len({line.index(line.split()[-1]) for line in lines[:7]}) == 1
+    assert len({line.rindex(" ") for line in lines[:7]}) == 1  # the last column is aligned
     assert max(map(len, lines)) < 120
     assert "never used to choose" in lines[-1]
 
@@ -547,7 +545,7 @@ def test_follow_shows_one_line_on_a_terminal(growth, monkeypatch):
         growth.set_status("RUNNING")
         follow(None, growth.root, Script(lambda: growth.set_status("DONE")))
         shown[kind] = sys.stderr.getvalue()
-    assert "abcd1234: 3 finished, 00:00, RUNNING, best accuracy 0.8000" in shown[Terminal]
+    assert re.search(r"abcd1234: 3 finished, \d\d:\d\d, RUNNING, best accuracy 0\.8000", shown[Terminal])
     assert shown[Terminal].count("\n") == 1
     assert shown[io.StringIO] == ""
 

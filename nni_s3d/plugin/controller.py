@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from nni_s3d.config import build
-from nni_s3d.lineage import Lineage, outcome_path, settings_path, state_path
+from nni_s3d.lineage import Lineage, outcome_path, settings_path, state_path, trial_path
 from nni_s3d.spec import Space, Spec
 from nni_s3d.store import Store
 
@@ -73,6 +73,19 @@ class Controller:
         """Whether all lineages have ended."""
         with self._changed:
             return all(track.status == "ended" for track in self._tracks.values())
+
+    @property
+    def running(self) -> list[dict[str, Any]]:
+        """The parameters of the trials that have been handed out and have not ended."""
+        with self._changed:
+            return [track.spec for track in self._tracks.values() if track.status == "running"]
+
+    def run_by(self, trial: str) -> dict[str, Any] | None:
+        """Return which of the running parameters an NNI trial has said to be its own, if it came to say so."""
+        for parameters in self.running:
+            if self._store.read_json(trial_path(parameters["lineage"], parameters["step"])) == {"trial": trial}:
+                return parameters
+        return None
 
     @property
     def tracks(self) -> dict[str, Track]:

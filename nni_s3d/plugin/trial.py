@@ -27,7 +27,7 @@ from nni_s3d.growth.channels import ChannelGraph, trace
 from nni_s3d.growth.cost import Cost, count
 from nni_s3d.growth.loop import Decision, carry_out, decide
 from nni_s3d.growth.plan import GrowthPlan
-from nni_s3d.lineage import Lineage, outcome_path, settings_path
+from nni_s3d.lineage import Lineage, outcome_path, settings_path, trial_path
 from nni_s3d.spec import Spec, parse_spec
 from nni_s3d.store import Store, store_url
 from nni_s3d.task import Task, digest, read_task
@@ -85,6 +85,8 @@ def run(
     store.claim(task.fingerprint)
     trial = Trial(task, store, spec, _lineage(store, spec), report)
     metrics: dict[str, float] | None = store.read_json(trial.path("metrics.json"))
+    if spec.lineage is not None:
+        store.write_json(trial_path(spec.lineage, spec.step), {"trial": os.environ.get("NNI_TRIAL_JOB_ID")})
     try:
         if metrics is None:
             data = task.load_data()
@@ -210,6 +212,12 @@ def _record_outcome(trial: Trial) -> None:
     trial.store.write_json(outcome_path(trial.spec.lineage, trial.spec.step), outcome)
 
 
+def _experiment_folder() -> Path | None:
+    """Return the folder of the NNI experiment that this trial belongs to; its own lies some levels below."""
+    output = Path(os.environ.get("NNI_OUTPUT_DIR", "")).resolve()
+    return next((folder for folder in output.parents if folder.name == os.environ.get("NNI_EXP_ID")), None)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the trial that NNI asks for."""
     import nni
@@ -218,7 +226,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parameters = nni.get_next_parameter() or {}
     try:
-        store = Store(store_url(os.environ.get("NNI_OUTPUT_DIR"), levels=2))
+        store = Store(store_url(_experiment_folder()))
         metrics = run(parameters, read_task(task_file), store, nni.report_intermediate_result)
     except S3DError as error:
         print(f"error: {error}", file=sys.stderr)

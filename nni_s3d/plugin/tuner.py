@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from nni.tuner import Tuner
@@ -18,6 +19,7 @@ from nni.utils import ClassArgsValidator
 from nni_s3d.errors import S3DError
 from nni_s3d.lineage import lineages
 from nni_s3d.plugin.controller import Controller
+from nni_s3d.plugin.manager import end_experiment, trial_of
 from nni_s3d.spec import Space
 from nni_s3d.store import Store, store_url
 
@@ -87,12 +89,16 @@ class S3DTuner(Tuner):
         self._send_waiting()
 
     def trial_end(self, parameter_id: int, success: bool, **kwargs: Any) -> None:
-        """Note the end of a trial, which matters if it has failed."""
-        spec = self._started.get(parameter_id, {})
+        """Note the end of a trial that has failed; one that has succeeded has reported its result before.
+
+        The id may be another trial's, since NNI may hand trials that start together each other's parameters; the
+        result of a trial comes with the right id. So it is the store that says which step this trial was running.
+        """
         if success:
-            self.controller.finished(spec)
-        else:
-            self.controller.failed(spec)
+            return
+        trial = trial_of(parameter_id) if len(self.controller.running) > 1 else None
+        ran = trial and self.controller.run_by(trial)
+        self.controller.failed(ran or self._started.get(parameter_id, {}))
         self._send_waiting()
 
     def import_data(self, data: list[Any]) -> None:
@@ -114,15 +120,18 @@ class S3DTuner(Tuner):
             while self._unused and self._send is not None:
                 spec = self.controller.next()
                 if spec is None:
-                    return
+                    break
                 number = self._unused.pop(0)
                 self._started[number] = spec
                 self._send(number, spec)
+        if self.controller.done:
+            end_experiment()
 
 
 def _store() -> str:
     """Return the URL of the store: a folder of the experiment, which NNI names by its log directory."""
-    return store_url(os.environ.get("NNI_LOG_DIRECTORY"), levels=1)
+    logs = os.environ.get("NNI_LOG_DIRECTORY")
+    return store_url(Path(logs).resolve().parent if logs else None)
 
 
 class S3DArgsValidator(ClassArgsValidator):

@@ -1,0 +1,49 @@
+"""What the tuner asks of the NNI manager that started it, beyond what NNI lets tuners say."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from typing import Any
+from urllib.parse import urlsplit
+
+from nni.experiment import rest
+
+_logger = logging.getLogger(__name__)
+
+
+def end_experiment() -> None:
+    """Let the experiment reach DONE when there is nothing left to try.
+
+    NNI 3.0 ends an experiment only when it has run as many trials as `maxTrialNumber` says; after a tuner's "no more
+    trials" it waits for ever. Growth cannot know that number beforehand, since a lineage may end early and a failed
+    trial is tried again; so at the end it is set to the number of trials that there were.
+    """
+    try:
+        profile = _request("get", "/experiment")
+        profile["params"]["maxTrialNumber"] = len(_request("get", "/trial-jobs"))
+        _request("put", "/experiment?update_type=MAX_TRIAL_NUM", profile)
+    except Exception as error:
+        _logger.warning("the experiment is complete but could not be ended (%s); stop it with nnictl stop", error)
+
+
+def trial_of(parameter_id: int) -> str | None:
+    """Return the id of the trial job that NNI has recorded with a parameter id, None if it cannot be found.
+
+    Trials that start together may each be handed the parameters of the other, and NNI's record does not follow.
+    """
+    try:
+        for job in _request("get", "/trial-jobs"):
+            for recorded in job.get("hyperParameters", []):
+                if json.loads(recorded)["parameter_id"] == parameter_id:
+                    return str(job.get("trialJobId", job.get("id")))
+    except Exception as error:
+        _logger.warning("NNI did not say which trial has the parameters %d: %s", parameter_id, error)
+    return None
+
+
+def _request(method: str, path: str, content: Any = None) -> Any:
+    channel = urlsplit(os.environ.get("NNI_TUNER_COMMAND_CHANNEL", ""))
+    prefix = channel.path.rpartition("/tuner")[0].strip("/") or None
+    return rest.request(method, channel.port, path, content, prefix)
