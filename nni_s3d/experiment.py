@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from nni_s3d.config import read_yaml
 from nni_s3d.errors import ConfigError
+from nni_s3d.growth.channels import trace
 from nni_s3d.lineage import Lineage, lineages
 from nni_s3d.plugin import trial
 from nni_s3d.plugin.controller import Controller
@@ -57,6 +60,7 @@ def run(
 
     Yields (parameters, metrics) of every trial, metrics None if it has failed.
     """
+    _check(experiment)
     store.claim(experiment.task.fingerprint)
     controller = Controller(experiment.lineages, experiment.space, store)
     while (parameters := controller.next()) is not None:
@@ -68,6 +72,16 @@ def run(
         else:
             controller.finished(parameters)
             yield parameters, metrics
+
+
+def _check(experiment: Experiment) -> None:
+    """Raise the errors of a first trial before anything is trained or written."""
+    task = experiment.task
+    task.space()
+    data = task.load_data()
+    model = task.build_model(experiment.space.low, task.seed)
+    for lineage in experiment.lineages:
+        trial.check(lineage, trace(model, torch.zeros(1, *data.shape, device=task.torch_device)))
 
 
 def _task_file(path: Path, content: dict[str, Any]) -> str:

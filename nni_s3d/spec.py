@@ -79,8 +79,8 @@ class Space:
                 trouble = "missing" if name not in widths else "not in the search space"
                 raise ConfigError(f"{where}: {name!r} is {trouble}; expected {', '.join(self.low)}")
         for name, width in widths.items():
-            whole = isinstance(width, (int, float)) and not isinstance(width, bool) and width == int(width)
-            if not whole or not self.low[name] <= width <= self.high[name]:
+            number = isinstance(width, (int, float)) and not isinstance(width, bool)
+            if not number or not self.low[name] <= width <= self.high[name] or width != int(width):
                 expected = f"a whole number from {self.low[name]} to {self.high[name]}"
                 raise ConfigError(f"{where}: {name}: expected {expected}, got {width!r}")
         return {name: int(widths[name]) for name in self.low}
@@ -116,4 +116,6 @@ def _widths_of(entry: Any, where: str) -> list[int]:
         )
     if any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in values):
         raise ConfigError(f"{where}: expected whole numbers >= 1, got {entry['_value']!r}")
+    if kind != "choice" and values[0] > values[1]:
+        raise ConfigError(f"{where}: expected low <= high, got {entry['_value']!r}")
     return values

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from nni_s3d.config import build, read_yaml
-from nni_s3d.data import DataSet, Loader, load
+from nni_s3d.data import NAMES, DataSet, Loader, load
 from nni_s3d.errors import ConfigError
 from nni_s3d.spec import Space
 from nni_s3d.training import Recipe
@@ -31,6 +31,14 @@ class DataSettings:
     pad: int = 0  # random crops of images padded with this many pixels
     flip: bool = False  # mirror every other image
 
+    def __post_init__(self) -> None:
+        if self.name not in NAMES:
+            raise ConfigError(f"name: expected one of {', '.join(NAMES)}, got {self.name!r}")
+        if self.pad < 0:
+            raise ConfigError(f"pad: expected a whole number >= 0, got {self.pad!r}")
+        if not 0 < self.validation < 1:
+            raise ConfigError(f"validation: expected a fraction in (0, 1), got {self.validation!r}")
+
 
 @dataclass(frozen=True)
 class CurvatureSettings:
@@ -38,6 +46,11 @@ class CurvatureSettings:
 
     samples: int = 1024
     batch_size: int = 128
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: expected a whole number >= 1, got {getattr(self, name)!r}")
 
 
 @dataclass(frozen=True)
@@ -52,6 +65,15 @@ class Task:
     seed: int = 0
     device: str = "auto"  # "auto" takes a GPU where there is one
     directory: str = "."  # of task.yml; set by `read_task`
+
+    def __post_init__(self) -> None:
+        try:
+            torch.empty(0, device=self.torch_device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(
+                f"device: expected auto or a device of PyTorch's, got {self.device!r}: {reason}"
+            ) from error
 
     @property
     def fingerprint(self) -> dict[str, Any]:

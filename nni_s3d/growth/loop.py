@@ -16,7 +16,7 @@ from nni_s3d.growth.eigen import Spectrum, spectrum
 from nni_s3d.growth.modes import evaluation_mode
 from nni_s3d.growth.plan import GrowthPlan
 from nni_s3d.growth.schemes import TRIPLETS, check_c, copy_choices
-from nni_s3d.growth.selection import Policy, TopFraction, select
+from nni_s3d.growth.selection import Knapsack, Policy, TopFraction, select
 from nni_s3d.growth.surgery import SplitResult, split
 
 
@@ -36,8 +36,9 @@ class Growth:
     smoothing: float = 3.0
 
     def __post_init__(self) -> None:
-        copy_choices(self.copies)
         check_c(self.c)
+        if len(copy_choices(self.copies)) > 1 and not isinstance(self.policy, Knapsack):
+            raise ConfigError(f"copies: a mixed choice needs a knapsack, got {self.copies!r} and {self.policy}")
         for name, holds, expected in (
             ("triplet", self.triplet in TRIPLETS, f"one of {', '.join(TRIPLETS)}"),
             ("epsilon", 0 <= self.epsilon < float("inf"), "a number >= 0"),
@@ -71,7 +72,8 @@ def decide(
     found = spectrum(op, growth.solver)
     plan = select(found, graph, growth.policy, growth.copies, growth.c, growth.triplet, max_widths)
     if not plan.neurons:
-        return Decision(None, "no gain left", found)
+        free = plan if max_widths is None else select(found, graph, growth.policy, growth.copies, growth.c)
+        return Decision(None, "all widths that could gain are at their caps" if free.neurons else "no gain left", found)
     for name, size, limit in (
         ("params", plan.params, growth.max_params),
         ("macs", plan.macs, growth.max_macs),

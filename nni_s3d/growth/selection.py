@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nni_s3d.errors import ConfigError
+from nni_s3d.errors import ConfigError, ModelError
 from nni_s3d.growth.channels import ChannelGraph
 from nni_s3d.growth.cost import COSTS, marginal, total
 from nni_s3d.growth.eigen import Spectrum
@@ -107,11 +107,11 @@ class Knapsack:
         _check(self.growth is None or self.growth > 0, "growth", "a number > 0", self.growth)
         _check(self.cost in COSTS, "cost", f"one of {', '.join(COSTS)}", self.cost)
 
-    def choose(self, graph: ChannelGraph, choices: tuple[int, ...], gains: Tensor, room: Room) -> Tensor:
-        """Return copies (channels,); the grown network never costs more than the budget.
+    def allowed(self, graph: ChannelGraph) -> float:
+        """Return the budget for the network that grows from this one.
 
-        Prices interact where neighbouring groups grow together: they are taken for the middle of the growth that the
-        last solution asks for, which makes them exact for that solution, until the solution repeats itself.
+        Raises:
+            ConfigError: this network costs more already.
         """
         now = total(graph, self.cost)
         budget = self.budget if self.budget is not None else now * (1 + float(self.growth or 0))
@@ -119,6 +119,15 @@ class Knapsack:
             raise ConfigError(
                 f"budget: expected at least {now:,.0f} {self.cost}, what the network costs, got {budget:,.0f}"
             )
+        return budget
+
+    def choose(self, graph: ChannelGraph, choices: tuple[int, ...], gains: Tensor, room: Room) -> Tensor:
+        """Return copies (channels,); the grown network never costs more than the budget.
+
+        Prices interact where neighbouring groups grow together: they are taken for the middle of the growth that the
+        last solution asks for, which makes them exact for that solution, until the solution repeats itself.
+        """
+        now, budget = total(graph, self.cost), self.allowed(graph)
         best = copies = torch.ones(graph.channels, dtype=torch.int64)
         for _ in range(8):
             prices = marginal(graph, self.cost, copies)
@@ -154,11 +163,16 @@ def select(
 
     Raises:
         ConfigError: copies, c or triplet is out of range, a mixed choice without Knapsack, or an impossible budget.
+        ModelError: the spectrum lacks a group or is not finite.
     """
     choices = copy_choices(copies)
     gains = torch.zeros(len(choices), graph.channels, dtype=torch.float64)
     for group in graph.splittable:
+        if group.name not in spectrum:
+            raise ModelError(f"spectrum: expected one of every splittable group, got none of {group.name}")
         ends = spectrum[group.name]
+        if not bool((ends.lambda_min.isfinite() & ends.lambda_max.isfinite()).all()):
+            raise ModelError(f"spectrum: expected finite numbers in {group.name}; has training diverged?")
         for row, m in enumerate(choices):
             gains[row, group.channels] = scheme(ends.lambda_min, ends.lambda_max, m, c, triplet).gain.double().cpu()
     limits = max_widths or {}

@@ -22,11 +22,12 @@ from torch.nn import functional as F
 
 from nni_s3d.config import build
 from nni_s3d.data import DataSet, Loader
-from nni_s3d.errors import S3DError, StoreError
+from nni_s3d.errors import ModelError, S3DError, StoreError
 from nni_s3d.growth.channels import ChannelGraph, trace
 from nni_s3d.growth.cost import Cost, count
 from nni_s3d.growth.loop import Decision, carry_out, decide
 from nni_s3d.growth.plan import GrowthPlan
+from nni_s3d.growth.selection import Knapsack
 from nni_s3d.lineage import Lineage, outcome_path, settings_path, trial_path
 from nni_s3d.spec import Spec, parse_spec
 from nni_s3d.store import Store, store_url
@@ -140,6 +141,8 @@ def _finish(trial: Trial, model: nn.Module, data: DataSet) -> dict[str, float]:
     """Train, evaluate and decide; everything that a later trial needs is in the store before the metrics are."""
     task, store, spec = trial.task, trial.store, trial.spec
     graph = trace(model, _example(trial, data))
+    if trial.lineage is not None:
+        check(trial.lineage, graph)
     cost = count(graph)
     validation, test = (
         Loader(part, data.mean, data.std, 512, device=task.torch_device) for part in (data.validation, data.test)
@@ -162,6 +165,21 @@ def _finish(trial: Trial, model: nn.Module, data: DataSet) -> dict[str, float]:
     store.write_json(trial.path("metrics.json"), metrics)
     store.remove(trial.path("checkpoint.pt"))
     return metrics
+
+
+def check(lineage: Lineage, graph: ChannelGraph) -> None:
+    """Refuse what would only fail after training.
+
+    Raises:
+        ModelError: nothing in the network can be split.
+        ConfigError: the budget is below what the network costs.
+    """
+    policy = lineage.growth().policy
+    if not graph.splittable:
+        reasons = "; ".join(f"{group.name}: {group.reason}" for group in graph) or "it has no layers with a weight"
+        raise ModelError(f"model: expected a layer that can be split, got none ({reasons})")
+    if isinstance(policy, Knapsack):
+        policy.allowed(graph)
 
 
 def _hooks(trial: Trial, model: nn.Module, validation: Loader) -> Hooks:

@@ -102,12 +102,19 @@ def test_ties_go_to_the_earlier_neuron():
 @pytest.mark.parametrize(
     "policy", [TopK(3), TopFraction(1.0), Knapsack(growth=10.0), Knapsack(growth=9.0, relaxed=True)]
 )
-def test_neurons_whose_spectrum_is_no_number_are_never_split(policy):
+def test_a_spectrum_that_is_no_number_is_refused(policy):
     graph, nan = network(4), float("nan")
     found = spectrum_of(graph, [(-1.0, 1.0), (nan, nan), (nan, nan), (-2.0, 1.0)])
-    plan = s3d.select(found, graph, policy, 2, C)
-    assert chosen(plan) == [2, 1, 1, 2]
-    assert plan.gain == pytest.approx(-3)
+    with pytest.raises(ModelError, match="spectrum: expected finite numbers in 0; has training diverged"):
+        s3d.select(found, graph, policy, 2, C)
+
+
+def test_a_spectrum_without_one_of_the_groups_is_refused():
+    graph = network(2, 3)
+    found = spectrum_of(graph, [(-1.0, 1.0)] * 5)
+    del found["2"]
+    with pytest.raises(ModelError, match="spectrum: expected one of every splittable group, got none of 2"):
+        s3d.select(found, graph, TopK(1), 2, C)
 
 
 @pytest.mark.parametrize("relaxed", [False, True])

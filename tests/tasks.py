@@ -1,0 +1,39 @@
+"""A task that takes a second: few digits, a small network, two epochs."""
+
+import json
+from pathlib import Path
+
+import yaml
+
+TASK = {
+    "data": {"name": "digits", "validation": 0.25, "samples": 200, "pad": 1},
+    "model": {"factory": "nni_s3d.models:mobilenet_v1_small", "image_size": 8},
+    "search_space": "space.json",
+    "training": {"epochs": 2, "batch_size": 50, "lr": 0.1},
+    "curvature": {"samples": 60, "batch_size": 40},
+    "device": "cpu",
+}
+NAMES = ("conv0", "pw1", "pw2", "pw3", "pw4", "pw5")
+SPACE = {name: {"_type": "quniform", "_value": [3, 12, 1]} for name in NAMES}
+EXPERIMENT = {
+    "searchSpaceFile": "space.json",
+    "trialCodeDirectory": ".",
+    "trialCommand": "python -m nni_s3d.plugin.trial task.yml",
+    "trialConcurrency": 1,
+    "trainingService": {"platform": "local"},
+    "tuner": {
+        "className": "nni_s3d.plugin.tuner.S3DTuner",
+        "codeDirectory": ".",
+        "classArgs": {"steps": 2, "copies": 2, "c": 1.3, "policy": {"name": "top_fraction", "fraction": 0.3}},
+    },
+}
+
+
+def write(folder: Path, task: dict | None = None, **class_args: object) -> Path:
+    """Write task, search space and experiment files and return the path of the experiment file."""
+    experiment = {**EXPERIMENT, "tuner": {**EXPERIMENT["tuner"]}}
+    experiment["tuner"]["classArgs"] = {**EXPERIMENT["tuner"]["classArgs"], **class_args}
+    (folder / "task.yml").write_text(yaml.safe_dump({**TASK, **(task or {})}))
+    (folder / "space.json").write_text(json.dumps(SPACE))
+    (folder / "s3d.yml").write_text(yaml.safe_dump(experiment))
+    return folder / "s3d.yml"

@@ -1,0 +1,247 @@
+import itertools
+import json
+
+import pytest
+import torch
+
+import nni_s3d as s3d
+from nni_s3d.errors import ConfigError, StoreError
+from nni_s3d.experiment import read_experiment, run
+from nni_s3d.plugin import trial
+from nni_s3d.store import Store
+from nni_s3d.task import read_task
+from nni_s3d.training import train
+from tests import tasks
+
+
+def folders(store):
+    return sorted(p.parent.name for p in store.glob("*/metrics.json"))
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory):
+    """A finished experiment: its file, its store and what it yielded."""
+    folder = tmp_path_factory.mktemp("grown")
+    path = tasks.write(folder)
+    return path, folder / "store", list(run(read_experiment(path), Store(str(folder / "store"))))
+
+
+def test_every_step_follows_its_parents_plan(grown):
+    _, store, steps = grown
+    assert [parameters["step"] for parameters, _ in steps] == [0, 1, 2]
+    assert steps[0][0]["parent"] is None
+    assert steps[0][0]["widths"] == dict.fromkeys(tasks.NAMES, 3)
+    for (before, _), (parameters, metrics) in itertools.pairwise(steps):
+        plan = json.loads((store / parameters["parent"] / "plan.json").read_text())
+        assert parameters["widths"] == plan["widths"]
+        assert sum(parameters["widths"].values()) > sum(before["widths"].values())
+        assert parameters["params"] == metrics["params"] == plan["params"]
+        assert parameters["macs"] == metrics["macs"]
+
+
+def test_metrics_are_what_is_promised(grown):
+    path, _, steps = grown
+    task = read_task(path.parent / "task.yml")
+    names = ["default", "test_accuracy", "loss", "params", "macs", "flops", "train_macs", "step"]
+    for parameters, metrics in steps:
+        assert list(metrics) == names
+        model = task.build_model(parameters["widths"], 0)
+        cost = s3d.count(s3d.trace(model, torch.zeros(1, 1, 8, 8)))
+        assert (metrics["params"], metrics["macs"], metrics["flops"]) == (cost.params, cost.macs, cost.flops)
+        assert metrics["train_macs"] >= 3 * cost.macs * 150 * 2
+    assert steps[-1][1]["train_macs"] == 3 * steps[-1][1]["macs"] * 150 * 2  # nothing is measured after the last step
+
+
+def test_the_same_seed_grows_the_same(grown, tmp_path):
+    path, store, steps = grown
+    again = list(run(read_experiment(path), Store(str(tmp_path / "store"))))
+    assert again == steps
+    for name in folders(store):
+        first, second = ((s / name / "weights.safetensors").read_bytes() for s in (store, tmp_path / "store"))
+        assert first == second
+
+
+def test_another_seed_grows_another_network(grown, tmp_path):
+    _, _, steps = grown
+    other = list(run(read_experiment(tasks.write(tmp_path, seed=1)), Store(str(tmp_path / "store"))))
+    assert other[0][1]["loss"] != steps[0][1]["loss"]
+
+
+def test_a_finished_run_is_not_run_again(grown, monkeypatch):
+    path, store, steps = grown
+    monkeypatch.setattr(trial, "train", lambda *args, **kwargs: pytest.fail("trained again"))
+    assert list(run(read_experiment(path), Store(str(store)))) == steps
+
+
+class KilledError(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("epoch", [1, 3, 5])
+def test_a_run_that_is_killed_goes_on_and_ends_with_the_same_result(grown, tmp_path, monkeypatch, epoch):
+    path, _, steps = grown
+    saved = []
+
+    def dies(model, loader, recipe, seed, hooks, title):
+        def save(state):
+            hooks.save(state)
+            saved.append(state["epoch"])
+            if len(saved) == epoch:
+                raise KilledError
+
+        return train(model, loader, recipe, seed, type(hooks)(hooks.load, save, hooks.progress), title)
+
+    monkeypatch.setattr(trial, "train", dies)
+    with pytest.raises(KilledError):
+        list(run(read_experiment(path), Store(str(tmp_path))))
+    assert list(run(read_experiment(path), Store(str(tmp_path)))) == steps
+    assert len(saved) == 6  # three phases of two epochs: none was trained twice
+
+
+def test_a_failing_step_is_tried_again_once_and_goes_on_from_its_checkpoint(grown, tmp_path, monkeypatch):
+    path, _, steps = grown
+    original, calls = trial.evaluate, []
+
+    def fails_once(model, loader):
+        calls.append(1)
+        if len(calls) == 7:
+            raise RuntimeError("out of memory")
+        return original(model, loader)
+
+    monkeypatch.setattr(trial, "evaluate", fails_once)
+    found = list(run(read_experiment(path), Store(str(tmp_path))))
+    assert [metrics for _, metrics in found if metrics is not None] == [metrics for _, metrics in steps]
+    assert [metrics is None for _, metrics in found].count(True) == 1
+
+
+def test_a_lineage_that_fails_twice_ends_and_the_others_go_on(tmp_path, monkeypatch, caplog):
+    path = tasks.write(tmp_path, steps=1, lineages=[{"c": 1.0}, {"c": 3.0}])
+    original = trial.decide
+
+    def fails(model, graph, batches, loss_fn, growth, max_widths):
+        if growth.c == 1.0:
+            raise RuntimeError("the spectrum burnt down")
+        return original(model, graph, batches, loss_fn, growth, max_widths)
+
+    monkeypatch.setattr(trial, "decide", fails)
+    found = [(p["lineage"], p["step"], m is None) for p, m in run(read_experiment(path), Store(str(tmp_path / "s")))]
+    assert sorted(found) == [
+        ("c1-m2-s0", 0, True),
+        ("c1-m2-s0", 0, True),
+        ("c3-m2-s0", 0, False),
+        ("c3-m2-s0", 1, False),
+    ]
+    assert "lineage c1-m2-s0 ends: step 0 failed 2 times: RuntimeError: the spectrum burnt down" in caplog.text
+
+
+def test_limits_end_a_lineage_with_a_reason(tmp_path, caplog):
+    path = tasks.write(tmp_path, max_params=300)
+    caplog.set_level("INFO")
+    found = list(run(read_experiment(path), Store(str(tmp_path / "s"))))
+    assert len(found) == 1
+    assert "above max_params = 300" in caplog.text
+
+
+def test_no_width_exceeds_its_cap(tmp_path):
+    path = tasks.write(tmp_path, steps=3, policy={"name": "top_fraction", "fraction": 1.0})
+    (tmp_path / "space.json").write_text(
+        json.dumps({name: {"_type": "quniform", "_value": [3, 4, 1]} for name in tasks.NAMES})
+    )
+    found = list(run(read_experiment(path), Store(str(tmp_path / "s"))))
+    assert max(found[-1][0]["widths"].values()) == 4
+
+
+def test_plain_widths_are_trained_by_the_same_trial(tmp_path):
+    tasks.write(tmp_path)
+    task, store = read_task(tmp_path / "task.yml"), Store(str(tmp_path / "s"))
+    seen = []
+    metrics = trial.run(dict.fromkeys(tasks.NAMES, 5.0), task, store, seen.append)
+    assert metrics["step"] == 0
+    assert len(seen) == 2
+    assert 0 <= metrics["default"] <= 1
+
+
+def test_a_store_of_another_task_is_refused_and_untouched(grown, tmp_path):
+    _, store, _ = grown
+    before = {p: p.read_bytes() for p in store.rglob("*") if p.is_file()}
+    other = tasks.write(tmp_path, task={"seed": 5})
+    with pytest.raises(StoreError, match="got other ones for seed"):
+        list(run(read_experiment(other), Store(str(store))))
+    assert {p: p.read_bytes() for p in store.rglob("*") if p.is_file()} == before
+
+
+def test_other_settings_under_a_name_that_is_taken_are_refused(grown, tmp_path):
+    _, store, _ = grown
+    path = tasks.write(tmp_path, epsilon=0.5)
+    with pytest.raises(StoreError, match=r"c1\.3-m2-s0\.json: expected the same settings, got other ones for epsilon"):
+        list(run(read_experiment(path), Store(str(store))))
+
+
+@pytest.mark.parametrize(
+    ("class_args", "message"),
+    [
+        ({"copies": 5}, "copies: expected 2, 3 or 4"),
+        ({"c": 0.5}, "c: expected a number >= 1"),
+        ({"epsilon": -1}, "epsilon: expected a number >= 0"),
+        ({"stepz": 1}, "unknown key 'stepz'"),
+        ({"steps": "2"}, "steps: expected a whole number, got '2'"),
+        ({"steps": -1}, "steps: expected a whole number >= 0, got -1"),
+        ({"policy": {"name": "best"}}, "policy.name: expected one of top_k, top_fraction, knapsack, got 'best'"),
+        ({"policy": {"name": "top_k"}}, "policy: expected the key 'k'"),
+        ({"policy": {"name": "top_fraction", "fraction": 2.0}}, r"fraction: expected a number in \(0, 1\], got 2.0"),
+        ({"policy": {"name": "knapsack", "cost": "macs"}}, "either budget or growth"),
+        ({"copies": [1, 2, 3]}, "a mixed choice needs a knapsack"),
+        ({"lineages": [{}, {}]}, "two are called 'c1.3-m2-s0'"),
+        ({"lineages": []}, "lineages: expected a list of settings"),
+        ({"lineages": [3]}, r"lineages\[0\]: expected a mapping, got 3"),
+    ],
+)
+def test_bad_growth_settings_are_refused_before_anything_starts(tmp_path, class_args, message):
+    path = tasks.write(tmp_path, **class_args)
+    with pytest.raises(ConfigError, match=message):
+        read_experiment(path)
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ({"trainig": {}}, "task.yml: unknown key 'trainig'"),
+        ({"directory": "x"}, "unknown key 'directory'"),
+        ({"training": {"epochs": 1.5}}, "training.epochs: expected a whole number, got 1.5"),
+        ({"training": {"lr": -1}}, "training.lr: expected a number > 0"),
+        ({"model": {}}, "model: expected factory"),
+        ({"data": {"name": "digits", "pad": -1}}, "pad: expected a whole number >= 0, got -1"),
+        ({"data": {"name": "mnist"}}, "expected one of digits, fashion_mnist, cifar100, got 'mnist'"),
+        ({"curvature": {"samples": 0}}, "samples: expected a whole number >= 1, got 0"),
+        ({"device": "tpu9"}, "device: expected auto or a device of PyTorch's"),
+    ],
+)
+def test_bad_tasks_are_refused_before_anything_starts(tmp_path, task, message):
+    path = tasks.write(tmp_path, task=task)
+    with pytest.raises(ConfigError, match=message):
+        read_experiment(path)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"factory": "nni_s3d.models"}, "model.factory: expected package.module:function"),
+        ({"factory": "nni_s3d.models:nothing"}, "model.factory: expected package.module:function"),
+        ({"factory": "no.such:thing"}, "model.factory: expected package.module:function"),
+        ({"factory": "nni_s3d.models:mobilenet_v1_small", "colour": 3}, "model: .*'colour'"),
+    ],
+)
+def test_a_model_that_cannot_be_built_is_refused(tmp_path, model, message):
+    path = tasks.write(tmp_path, task={"model": model})
+    with pytest.raises(ConfigError, match=message):
+        read_experiment(path).task.build_model(dict.fromkeys(tasks.NAMES, 3), 0)
+
+
+def test_an_experiment_of_another_tuner_is_refused(tmp_path):
+    path = tasks.write(tmp_path)
+    path.write_text(path.read_text().replace("nni_s3d.plugin.tuner.S3DTuner", "other.Tuner"))
+    with pytest.raises(ConfigError, match="tuner: expected className"):
+        read_experiment(path)
+    path.write_text("tuner: {name: S3D}\ntrialCommand: python other.py\n")
+    with pytest.raises(ConfigError, match=r"trialCommand: expected python -m nni_s3d\.plugin\.trial"):
+        read_experiment(path)

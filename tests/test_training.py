@@ -1,0 +1,114 @@
+import pytest
+import torch
+from torch import nn
+
+from nni_s3d.data import Images, Loader
+from nni_s3d.errors import ConfigError
+from nni_s3d.training import Hooks, Recipe, evaluate, train
+
+
+def data(n=60):
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(3, (n,), generator=generator)
+    noise = torch.randint(0, 60, (n, 1, 4, 4), generator=generator)
+    return Images((noise + 60 * labels.reshape(-1, 1, 1, 1)).to(torch.uint8), labels)
+
+
+def loader(**settings):
+    return Loader(data(), (0.4,), (0.2,), batch_size=16, **settings)
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 3))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_training_learns(optimizer):
+    model = network()
+    before = evaluate(model, loader())
+    train(model, loader(seed=0), Recipe(epochs=20, lr=0.05, optimizer=optimizer))
+    after = evaluate(model, loader())
+    assert after.loss < before.loss / 2
+    assert after.accuracy > 0.9
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_an_interrupted_phase_ends_with_the_same_weights(optimizer):
+    recipe = Recipe(epochs=6, lr=0.05, optimizer=optimizer, warmup_epochs=1)
+    whole = network()
+    train(whole, loader(seed=3, pad=1), recipe, seed=5)
+    kept = {}
+
+    def save(state):
+        kept["state"] = torch.utils._pytree.tree_map(lambda x: x.clone() if torch.is_tensor(x) else x, state)
+        if state["epoch"] == 3:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train(network(), loader(seed=3, pad=1), recipe, seed=5, hooks=Hooks(save=save))
+    resumed = network()
+    train(resumed, loader(seed=3, pad=1), recipe, seed=5, hooks=Hooks(load=lambda: kept["state"]))
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_training_leaves_the_random_state_alone():
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    model = network()
+    torch.set_rng_state(state)
+    train(model, loader(seed=0), Recipe(epochs=1))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def rates(recipe):
+    seen = []
+    train(
+        network(),
+        loader(seed=0),
+        recipe,
+        hooks=Hooks(save=lambda state: seen.append(state["optimizer"]["param_groups"][0]["lr"])),
+    )
+    return seen
+
+
+def test_schedules():
+    assert rates(Recipe(epochs=4, lr=1e-3, schedule="constant")) == pytest.approx([1e-3] * 4)
+    step = Recipe(epochs=4, lr=1e-3, schedule="step", milestones=(0.5, 0.75))
+    assert rates(step) == pytest.approx([1e-3, 1e-4, 1e-5, 1e-5])
+    cosine = rates(Recipe(epochs=4, lr=1e-3, schedule="cosine", min_lr=1e-4))
+    assert cosine == pytest.approx([1e-4 + 9e-4 * x for x in (0.853553, 0.5, 0.146447, 0.0)], rel=1e-5)
+    warm = rates(Recipe(epochs=4, lr=1e-3, schedule="constant", warmup_epochs=2))
+    assert warm == pytest.approx([0.5e-3, 1e-3, 1e-3, 1e-3], rel=1e-2)
+
+
+def test_weight_decay_spares_batch_norm_and_biases_where_asked():
+    optimizer = train(network(), loader(seed=0), Recipe(epochs=1, weight_decay=0.1, decay_norm_and_bias=False))
+    decayed, spared = optimizer.param_groups
+    assert decayed["weight_decay"] == 0.1
+    assert spared["weight_decay"] == 0.0
+    assert [p.dim() for p in decayed["params"]] == [2, 2]
+    assert {p.dim() for p in spared["params"]} == {1}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, "training.epochs: expected at least 1, got 0"),
+        ({"optimizer": "lion"}, "training.optimizer: expected one of sgd, adam, adamw, got 'lion'"),
+        ({"schedule": "poly"}, "training.schedule: expected one of"),
+        ({"lr": 0.0}, "training.lr"),
+        ({"label_smoothing": 1.0}, "training.label_smoothing"),
+        ({"epochs": 2, "warmup_epochs": 2.0}, "training.warmup_epochs"),
+    ],
+)
+def test_bad_recipes_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        Recipe(**settings)
