@@ -8,7 +8,7 @@ from scipy.optimize import linprog
 from torch import nn
 
 import nni_s3d as s3d
-from nni_s3d import ConfigError, Knapsack, Spectrum, TopFraction, TopK
+from nni_s3d import ConfigError, Knapsack, ModelError, Spectrum, TopFraction, TopK
 from nni_s3d.growth.cost import COSTS, total
 from nni_s3d.growth.plan import GrowthPlan
 from tests import reference
