@@ -1,0 +1,61 @@
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from nni_s3d.experiment import read_experiment
+from nni_s3d.spec import Space
+from nni_s3d.task import read_task
+
+ROOT = Path(__file__).parents[1]
+TASKS = ["digits", "fashion_mnist", "cifar100"]
+STRATEGIES = ["s3d", "s2d", "random", "tpe", "evolution"]
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("snippet", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+def test_snippets_run(snippet):
+    torch.manual_seed(0)
+    scope = {}
+    exec(compile(snippet, "README.md", "exec"), scope)
+    assert scope["model"][0].out_features > 8
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_strategies_differ_in_the_tuner_and_its_limits_only(name):
+    files = {s: yaml.safe_load((ROOT / "configs" / name / f"{s}.yml").read_text()) for s in STRATEGIES}
+    shared = [
+        {k: v for k, v in f.items() if k not in ("experimentName", "tuner", "maxTrialNumber")} for f in files.values()
+    ]
+    assert all(content == shared[0] for content in shared)
+    s3d, s2d = (files[s]["tuner"]["classArgs"] for s in ("s3d", "s2d"))
+    assert s2d == {**s3d, "c": 1.0}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_configs_fit_their_models(name):
+    folder = ROOT / "configs" / name
+    experiment = read_experiment(folder / "s3d.yml")
+    assert experiment.space == read_task(folder / "task.yml").space()
+    model = experiment.task.build_model(experiment.space.low, 0)
+    assert dict(experiment.space.low) == {n: model.get_submodule(n).out_channels for n in experiment.space.low}
+
+
+def test_every_search_space_is_used():
+    used = {read_task(ROOT / "configs" / name / "task.yml").search_space.rpartition("/")[2] for name in TASKS}
+    assert {path.name for path in (ROOT / "search_spaces").iterdir()} == used
+    assert all(Space.read(path).low for path in (ROOT / "search_spaces").iterdir())
+
+
+def test_documented_arguments_exist():
+    from dataclasses import fields
+
+    from nni_s3d.lineage import Lineage
+
+    table = README[README.index("The tuner's `classArgs`") : README.index("After `nni-s3d register`")]
+    documented = set(
+        re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in table.splitlines() if line.count("|") > 3))
+    )
+    assert documented - {"lineages"} == {f.name for f in fields(Lineage)} - {"solver", "smoothing"}
