@@ -1,0 +1,211 @@
+"""Figure 2 of the paper: S2D gets stuck on a one-dimensional RBF network, signed splittings do not.
+
+    python examples/rbf_toy.py [--seeds 0 1 2] [--neurons 15] [--iterations 10000] [--out reports/rbf_toy]
+
+Every run starts with one neuron and splits one neuron per phase. A phase takes (m - 1) * iterations full-batch steps of
+Adam, so that networks of one size have been trained for one number of steps. Prints the final losses and writes
+rbf_toy.csv (all runs and seeds) and rbf_toy.png (the four panels, for the first seed).
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+import nni_s3d as s3d
+from nni_s3d.models import rbf
+
+TARGET_NEURONS, POINTS, RANGE = 15, 1000, 5.0
+LEARNING_RATE = 0.005
+EPSILON = 0.01
+SHOWN_EPSILON = 0.1  # of the curves in panel (d), where 0.01 could not be seen
+BLUE, ORANGE, GREEN, PINK, BLACK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000"
+
+
+@dataclass(frozen=True)
+class Method:
+    """One line of a panel."""
+
+    name: str  # says what differs within its panel
+    copies: int
+    c: float
+    color: str
+
+
+S2D = Method("S2D", 2, 1.0, ORANGE)
+BINARY = Method("m = 2, c = 3", 2, 3.0, BLUE)
+BY_COPIES = [S2D, BINARY, Method("m = 3, c = 3", 3, 3.0, GREEN), Method("m = 4, c = 3", 4, 3.0, PINK)]
+BY_C = [S2D, Method("m = 2, c = 1.3", 2, 1.3, "#56B4E9"), BINARY, Method("m = 2, c = 5", 2, 5.0, BLACK)]
+
+
+def problem(seed: int) -> tuple[Tensor, Tensor, nn.Module]:
+    """Return inputs (points, 1), targets (points, 1) and the one-neuron network that everybody starts from."""
+    torch.manual_seed(seed)
+    target = rbf((TARGET_NEURONS,)).double()
+    inputs = (torch.rand(POINTS, 1, dtype=torch.float64) * 2 - 1) * RANGE
+    return inputs, target(inputs).detach(), rbf((1,)).double()
+
+
+def loss_fn(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return half the mean squared error."""
+    return ((outputs - targets) ** 2).mean() / 2
+
+
+def run(method: Method, seed: int, neurons: int, iterations: int, triplet: str) -> list[s3d.GrowthStep]:
+    """Grow a network until it has this many neurons, and return its steps."""
+    inputs, targets, model = problem(seed)
+
+    def train(network: nn.Module) -> float:
+        optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE, fused=True)
+        for _ in range((method.copies - 1) * iterations):
+            optimizer.zero_grad()
+            loss_fn(network(inputs), targets).backward()
+            optimizer.step()
+        return loss_fn(network(inputs), targets).item()
+
+    steps = (neurons - 1) // (method.copies - 1)
+    settings = {"copies": method.copies, "c": method.c, "triplet": triplet, "epsilon": EPSILON, "solver": "exact"}
+    return list(s3d.grow(model, inputs, train, [(inputs, targets)], loss_fn, s3d.TopK(1), steps, **settings))
+
+
+def rows(method: Method, seed: int, iterations: int, steps: list[s3d.GrowthStep]) -> list[dict[str, object]]:
+    """Return one row of the CSV file per step."""
+    return [
+        {
+            "seed": seed,
+            "method": method.name,
+            "copies": method.copies,
+            "c": method.c,
+            "step": step.step,
+            "neurons": step.widths["neurons"],
+            "iterations": (method.copies - 1) * iterations * (step.step + 1),
+            "loss": step.trained,
+            "gain": None if (plan := _plan(step)) is None else plan.gain,
+        }
+        for step in steps
+    ]
+
+
+def _plan(step: s3d.GrowthStep) -> s3d.GrowthPlan | None:
+    return None if step.decision is None else step.decision.plan
+
+
+def plot(runs: dict[Method, list[s3d.GrowthStep]], seed: int, path: Path) -> None:
+    """Draw the four panels."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(2, 2, figsize=(12, 8.5), layout="constrained")
+    _losses(axes[0, 0], {method: runs[method] for method in BY_COPIES}, "(a) number of copies, c = 3")
+    _losses(axes[0, 1], {method: runs[method] for method in BY_C}, "(b) binary splittings, by c")
+    _mark_first_difference(axes[0, 1], runs)
+    _curves(axes[1, 0], {method: runs[method] for method in BY_COPIES}, seed)
+    _choice(axes[1, 1], runs[BINARY], seed)
+    for axis in axes.flat:
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def _losses(axis, runs: dict[Method, list[s3d.GrowthStep]], title: str) -> None:
+    for method, steps in runs.items():
+        x, y = [step.widths["neurons"] for step in steps], [step.trained for step in steps]
+        axis.semilogy(x, y, marker="o", markersize=4, color=method.color, label=method.name)
+    axis.set(title=title, xlabel="neurons", ylabel="training loss at the end of the phase")
+    axis.legend()
+
+
+def _mark_first_difference(axis, runs: dict[Method, list[s3d.GrowthStep]]) -> None:
+    """Put a triangle where signed splitting first does something that S2D would not do to the same network."""
+    for method in BY_C[1:]:
+        for step in runs[method]:
+            plan = _plan(step)
+            if plan is not None and bool(plan.weights["neurons"].min() < 0):
+                axis.plot(step.widths["neurons"], step.trained, "^", markersize=11, color=method.color)
+                break
+
+
+def _curves(axis, runs: dict[Method, list[s3d.GrowthStep]], seed: int) -> None:
+    inputs, targets, _ = problem(seed)
+    order = inputs[:, 0].argsort()
+    axis.plot(inputs[order, 0], targets[order, 0], color="0.6", linewidth=5, label="target")
+    for method, steps in runs.items():
+        step = min(steps, key=lambda s: (abs(s.widths["neurons"] - 5), s.step))
+        with torch.no_grad():
+            fitted = step.model(inputs)
+        label = f"{method.name}, {step.widths['neurons']} neuron" + "s" * (step.widths["neurons"] > 1)
+        axis.plot(inputs[order, 0], fitted[order, 0], color=method.color, label=label)
+    axis.set(title="(c) fitted curves at about five neurons", xlabel="x", ylabel="f(x)")
+    axis.legend()
+
+
+def _choice(axis, steps: list[s3d.GrowthStep], seed: int) -> None:
+    """Show the spectra at the fourth step, and what the two methods choose there."""
+    step = steps[min(3, len(steps) - 2)]
+    inputs, targets, _ = problem(seed)
+    order = inputs[:, 0].argsort()
+    theta, spectrum = step.model[0], step.decision.spectrum["neurons"]
+    centers = (-theta.bias / theta.weight[:, 0]).detach().numpy()
+    axis.bar(centers, spectrum.lambda_max.numpy(), width=0.18, color=BLUE, label="lambda_max")
+    axis.bar(centers, spectrum.lambda_min.numpy(), width=0.18, color=ORANGE, label="lambda_min")
+    low, high = min(float(spectrum.lambda_min.min()), 0), max(float(spectrum.lambda_max.max()), 0)
+    curves = axis.twinx()
+    curves.plot(inputs[order, 0], targets[order, 0], color="0.75", linewidth=4, label="target")
+    graph = s3d.trace(step.model, inputs)
+    for name, c, color in (("S3D", 3.0, BLUE), ("S2D", 1.0, ORANGE)):
+        plan = s3d.select(step.decision.spectrum, graph, s3d.TopK(1), 2, c)
+        if not plan.neurons:
+            continue
+        chosen = int(plan.copies["neurons"].argmax())
+        negative = bool(plan.weights["neurons"].min() < 0)
+        tip = float((spectrum.lambda_max if negative else spectrum.lambda_min)[chosen])
+        place = (float(centers[chosen]), tip + (0.25 if tip > 0 else -0.25) * (high - low))
+        arrow = {"arrowstyle": "->", "color": color}
+        axis.annotate(
+            f"{name} splits", (float(centers[chosen]), tip), place, color=color, ha="center", arrowprops=arrow
+        )
+        grown = s3d.split(step.model, graph, plan, epsilon=SHOWN_EPSILON).model
+        with torch.no_grad():
+            curves.plot(inputs[order, 0], grown(inputs)[order, 0], "--", color=color, label=f"after {name}")
+    axis.set(title="(d) choice at the fourth step, m = 2", xlabel="centre of the neuron, x", ylabel="eigenvalue")
+    axis.set(xlim=(-RANGE, RANGE), ylim=(low - 0.4 * (high - low), high + 0.6 * (high - low)))
+    curves.set_ylabel(f"f(x), split with epsilon = {SHOWN_EPSILON}")
+    handles = [*axis.get_legend_handles_labels()[0], *curves.get_legend_handles_labels()[0]]
+    axis.legend(handles=handles, fontsize=8, ncols=2)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--neurons", type=int, default=TARGET_NEURONS, help="stop at this size")
+    parser.add_argument("--iterations", type=int, default=10_000, help="steps of Adam per phase and new neuron")
+    parser.add_argument("--triplet", choices=["optimal", "paper"], default="optimal")
+    parser.add_argument("--out", type=Path, default=Path("reports/rbf_toy"))
+    parsed = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    parsed.out.mkdir(parents=True, exist_ok=True)
+    methods = list(dict.fromkeys([*BY_COPIES, *BY_C]))
+    table: list[dict[str, object]] = []
+    for seed in parsed.seeds:
+        runs = {m: run(m, seed, parsed.neurons, parsed.iterations, parsed.triplet) for m in methods}
+        for method, steps in runs.items():
+            table += rows(method, seed, parsed.iterations, steps)
+        if seed == parsed.seeds[0]:
+            plot(runs, seed, parsed.out / "rbf_toy.png")
+        frame = pd.DataFrame(table)
+        frame.to_csv(parsed.out / "rbf_toy.csv", index=False)
+        last = frame[frame["seed"] == seed].groupby("method", sort=False).last()
+        print(f"seed {seed}\n{last[['copies', 'c', 'neurons', 'iterations', 'loss']].to_string()}", flush=True)
+    print(f"{parsed.out / 'rbf_toy.csv'}\n{parsed.out / 'rbf_toy.png'}")
+
+
+if __name__ == "__main__":
+    main()

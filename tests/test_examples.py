@@ -1,0 +1,30 @@
+import runpy
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+pytest.importorskip("matplotlib")
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def rbf_toy(*arguments):
+    runpy.run_path(str(EXAMPLES / "rbf_toy.py"))["main"](list(arguments))
+
+
+def test_rbf_toy_writes_its_table_and_its_panels(tmp_path):
+    rbf_toy("--seeds", "0", "--neurons", "5", "--iterations", "30", "--out", str(tmp_path))
+    frame = pd.read_csv(tmp_path / "rbf_toy.csv")
+    assert list(frame) == ["seed", "method", "copies", "c", "step", "neurons", "iterations", "loss", "gain"]
+    assert set(frame["method"]) == {"S2D", *(f"m = {m}, c = 3" for m in (2, 3, 4)), "m = 2, c = 1.3", "m = 2, c = 5"}
+    assert frame[frame["method"] == "m = 2, c = 3"]["neurons"].tolist() == [1, 2, 3, 4, 5]
+    assert frame[frame["method"] == "m = 3, c = 3"]["neurons"].tolist() == [1, 3, 5]
+    assert (tmp_path / "rbf_toy.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_signed_splittings_escape_where_s2d_is_stuck(tmp_path):
+    rbf_toy("--seeds", "0", "1", "2", "--iterations", "3000", "--out", str(tmp_path))
+    final = pd.read_csv(tmp_path / "rbf_toy.csv").groupby(["seed", "method"]).last()["loss"].unstack()
+    for copies in ("m = 3, c = 3", "m = 4, c = 3"):
+        assert (final[copies] < final["S2D"] / 100).sum() >= 2, final
