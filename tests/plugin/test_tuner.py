@@ -1,0 +1,183 @@
+import logging
+import threading
+
+import pytest
+
+from nni_s3d.errors import ConfigError, StoreError
+from nni_s3d.lineage import outcome_path, trial_path
+from nni_s3d.plugin import tuner as tuner_module
+from nni_s3d.plugin.tuner import S3DArgsValidator, S3DTuner
+from nni_s3d.store import Store
+from tests.plugin.contract import SPACE, STEPS, Contract, leave_outcome
+
+
+@pytest.fixture(autouse=True)
+def manager(monkeypatch):
+    """Stand in for the NNI manager: counts how often the experiment was ended, and knows which job has which id."""
+    calls = {"ended": 0, "jobs": {}}
+    monkeypatch.setattr(tuner_module, "end_experiment", lambda: calls.update(ended=calls["ended"] + 1))
+    monkeypatch.setattr(tuner_module, "trial_of", calls["jobs"].get)
+    monkeypatch.setattr(tuner_module, "_PATIENCE", 0.0)
+    return calls
+
+
+class Nni:
+    """Drives a tuner as NNI's manager and dispatcher do."""
+
+    def __init__(self, tuner, concurrency):
+        self.tuner, self.trials, self.next_id = tuner, {}, 0
+        self.ask(concurrency)
+
+    def ask(self, count):
+        ids = list(range(self.next_id, self.next_id + count))
+        self.next_id += count
+        found = self.tuner.generate_multiple_parameters(ids, st_callback=self.trials.__setitem__)
+        self.trials.update(zip(ids, found, strict=False))
+
+    def id_of(self, spec):
+        return next(number for number, running in self.trials.items() if running == spec)
+
+    def ends(self, spec, success):
+        number = self.id_of(spec)
+        del self.trials[number]
+        if success:
+            self.tuner.receive_trial_result(number, "", {"default": 0.5})
+        self.ask(1)  # NNI asks before it says that the trial has ended
+        self.tuner.trial_end(number, success)
+
+
+def make(tmp_path, monkeypatch=None, resume=False, **settings):
+    made = S3DTuner(steps=STEPS, **settings)
+    if resume:
+        made.load_checkpoint()
+    made.update_search_space(SPACE)
+    return made
+
+
+class TestContract(Contract):
+    @pytest.fixture(autouse=True)
+    def place(self, tmp_path, monkeypatch, manager):
+        monkeypatch.setenv("NNI_S3D_STORE", str(tmp_path / "store"))
+        self.store, self.manager = Store(str(tmp_path / "store")), manager
+
+    def start(self, tmp_path, concurrency=1, resume=False, **settings):
+        self.nni = Nni(make(tmp_path, resume=resume, **settings), concurrency)
+
+    def finish(self, spec):
+        leave_outcome(self.store, spec)
+        self.nni.ends(spec, True)
+
+    def fail(self, spec):
+        self.nni.ends(spec, False)
+
+    def running(self):
+        return [self.nni.trials[number] for number in sorted(self.nni.trials)]
+
+    def done(self):
+        return self.manager["ended"] > 0
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    monkeypatch.setenv("NNI_S3D_STORE", str(tmp_path / "store"))
+    return Store(str(tmp_path / "store"))
+
+
+def test_saying_it_again_changes_nothing(tmp_path, store):
+    tuner = make(tmp_path)
+    (spec,) = tuner.generate_multiple_parameters([0])
+    leave_outcome(store, spec)
+    for _ in range(2):
+        tuner.receive_trial_result(0, "", {})
+        tuner.trial_end(0, True)
+        tuner.trial_end(0, False)
+    (following,) = tuner.generate_multiple_parameters([1])
+    assert following["step"] == 1
+
+
+def test_a_resumed_tuner_does_not_start_a_running_step_twice(tmp_path, store):
+    (spec,) = make(tmp_path).generate_multiple_parameters([0])
+    resumed = make(tmp_path, resume=True)
+    assert resumed.generate_multiple_parameters([1]) == []
+    leave_outcome(store, spec)
+    resumed.import_data([{"parameter": spec, "value": {"default": 0.5}}])
+    (following,) = resumed.generate_multiple_parameters([2])
+    assert following["step"] == 1
+
+
+def test_a_resumed_tuner_sees_what_has_finished_meanwhile(tmp_path, store):
+    (spec,) = make(tmp_path).generate_multiple_parameters([0])
+    leave_outcome(store, spec)
+    (following,) = make(tmp_path, resume=True).generate_multiple_parameters([1])
+    assert following["step"] == 1
+
+
+def test_old_results_of_a_resumed_experiment_change_nothing(tmp_path, store):
+    tuner = make(tmp_path)
+    (first,) = tuner.generate_multiple_parameters([0])
+    leave_outcome(store, first)
+    tuner.receive_trial_result(0, "", {})
+    (second,) = tuner.generate_multiple_parameters([1])
+    resumed = make(tmp_path, resume=True)
+    resumed.import_data([{"parameter": first, "value": {}}])
+    assert resumed.generate_multiple_parameters([2]) == []
+    leave_outcome(store, second)
+    resumed.import_data([{"parameter": second, "value": {}}])
+    assert resumed.generate_multiple_parameters([3])[0]["step"] == 2
+
+
+def test_a_failure_is_charged_to_the_step_that_the_trial_was_running(tmp_path, store, manager, caplog):
+    """NNI hands trials that start together each other's parameters, and keeps its record as it was."""
+    caplog.set_level(logging.WARNING)
+    tuner = make(tmp_path, lineages=[{"c": 1.0}, {"c": 3.0}])
+    one, other = tuner.generate_multiple_parameters([0, 1])
+    manager["jobs"].update({0: "job0", 1: "job1"})
+    store.write_json(trial_path(one["lineage"], 0), {"trial": "job1"})
+    store.write_json(trial_path(other["lineage"], 0), {"trial": "job0"})
+    tuner.trial_end(0, False)
+    assert f"step 0 of lineage {other['lineage']} failed" in caplog.text
+    assert tuner.generate_multiple_parameters([2, 3]) == [other]
+
+
+def test_the_reason_of_a_failure_is_the_one_that_the_trial_left(tmp_path, store, caplog):
+    tuner = make(tmp_path)
+    (spec,) = tuner.generate_multiple_parameters([0])
+    store.write_json(outcome_path(spec["lineage"], 0), {"error": "RuntimeError: out of memory"})
+    tuner.trial_end(0, False)
+    assert "failed and is tried again: RuntimeError: out of memory" in caplog.text
+
+
+def test_results_and_requests_may_come_from_two_threads(tmp_path, store, monkeypatch):
+    monkeypatch.setattr(tuner_module, "_PATIENCE", 10.0)
+    tuner = make(tmp_path)
+    (spec,) = tuner.generate_multiple_parameters([0])
+    leave_outcome(store, spec)
+    found = []
+    asking = threading.Thread(target=lambda: found.extend(tuner.generate_multiple_parameters([1])))
+    asking.start()
+    tuner.receive_trial_result(0, "", {})
+    asking.join(10)
+    assert [s["step"] for s in found] == [1]
+
+
+def test_a_store_with_other_settings_is_refused_and_untouched(tmp_path, store):
+    make(tmp_path)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    with pytest.raises(StoreError, match="got other ones for epsilon"):
+        make(tmp_path, epsilon=0.5)
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"copies": 5}, "classArgs.*copies: expected 2, 3 or 4"),
+        ({"c": 0.9}, "classArgs.*c: expected a number >= 1"),
+        ({"nope": 1}, "classArgs: unknown key 'nope'"),
+    ],
+)
+def test_bad_arguments_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        S3DTuner(**settings)
+    with pytest.raises(ConfigError, match=message):
+        S3DArgsValidator().validate_class_args(**settings)
