@@ -169,6 +169,8 @@ def trace(model: nn.Module, example_inputs: object) -> ChannelGraph:
     Raises:
         ModelError: the model is not on one device together with the inputs, or fails on them.
     """
-    from nni_s3d.growth.tracing import Tracer  # the tracer builds the classes of this file
+    from nni_s3d.growth import grouping, rules, tracing  # they build the classes of this file
 
-    return Tracer(model).run(example_inputs)
+    tracer = tracing.Tracer(model, rules.RULES)
+    tracer.run(example_inputs)
+    return grouping.build(tracer)
