@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from nni_s3d.errors import ReportError, S3DError
 from nni_s3d.experiments import ENDED, Experiment, Trial, find, read_trials
+from nni_s3d.spec import from_sample
 
 _logger = logging.getLogger(__name__)
 _METRICS = ("test_accuracy", "loss", "params", "macs", "flops", "train_macs")
@@ -60,10 +61,12 @@ def read(experiment_id: str | None = None, experiments_dir: Path | None = None) 
 
 def _row(experiment: Experiment, trial: Trial) -> dict[str, Any]:
     metrics = trial.metrics
-    # Of the two shapes of parameters, a growth spec has its widths under that key and plain widths are the whole.
-    spec: dict[str, Any] = {"widths": trial.parameters}
-    if isinstance(trial.parameters.get("widths"), dict):
-        spec = trial.parameters
+    # The parameters of a trial of a NAS experiment are a whole model space, frozen by a sample.
+    sample = trial.parameters.get("sample")
+    spec = from_sample(sample) if isinstance(sample, dict) else trial.parameters
+    # A growth spec has its widths under that key; plain widths are the whole.
+    if not isinstance(spec.get("widths"), dict):
+        spec = {"widths": spec}
     step = spec.get("step")
     took = math.nan if trial.started is None or trial.ended is None else (trial.ended - trial.started) / 1000
     return {

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,22 @@ class Spec:
 
 @dataclass(frozen=True)
 class Space:
-    """The range of every width: low is the seed network, high the cap."""
+    """What every width may be: the lowest is that of the seed network, the highest the cap.
 
-    low: dict[str, int]
-    high: dict[str, int]
+    A growth step may give a width any value between them; other strategies draw from `values`.
+    """
+
+    values: dict[str, Sequence[int]]  # a range, or the list of a choice
+
+    @cached_property
+    def low(self) -> dict[str, int]:
+        """The widths of the seed network."""
+        return {name: min(values) for name, values in self.values.items()}
+
+    @cached_property
+    def high(self) -> dict[str, int]:
+        """The caps."""
+        return {name: max(values) for name, values in self.values.items()}
 
     @classmethod
     def read(cls, path: Path) -> Space:
@@ -65,8 +78,7 @@ class Space:
         """
         if not isinstance(content, Mapping) or not content:
             raise ConfigError(f'{where}: expected a mapping such as {{"conv0": {{"_type": "quniform", ...}}}}')
-        values = {name: _widths_of(entry, f"{where}: {name}") for name, entry in content.items()}
-        return cls({n: min(v) for n, v in values.items()}, {n: max(v) for n, v in values.items()})
+        return cls({name: _values_of(entry, f"{where}: {name}") for name, entry in content.items()})
 
     def check(self, widths: Mapping[str, Any], where: str = "widths") -> dict[str, int]:
         """Return widths as whole numbers in the order of the space (NNI's quniform gives 8.0 for 8).
@@ -103,19 +115,38 @@ def parse_spec(parameters: Mapping[str, Any], space: Space) -> Spec:
     return Spec(widths, spec.step, spec.lineage, spec.parent, spec.params, spec.macs)
 
 
-def _widths_of(entry: Any, where: str) -> list[int]:
-    """Return the values of one entry, or its ends."""
+# What NNI calls a sample of a model space is flat: an entry for every width, and one more, which is None for a network
+# that is trained from scratch, as NNI's own strategies draw it, or the rest of a growth step.
+GROWTH = "growth"
+
+
+def to_sample(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sample for a trial with the parameters of a growth step."""
+    return {**parameters["widths"], GROWTH: {name: value for name, value in parameters.items() if name != "widths"}}
+
+
+def from_sample(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a trial's parameters: those of a growth step, or plain widths."""
+    widths = {name: value for name, value in sample.items() if name != GROWTH}
+    growth = sample.get(GROWTH)
+    return widths if growth is None else {**growth, "widths": widths}
+
+
+def _values_of(entry: Any, where: str) -> Sequence[int]:
     kind, values = (entry.get("_type"), entry.get("_value")) if isinstance(entry, Mapping) else (None, None)
-    if kind == "quniform" and isinstance(values, list) and len(values) == 3 and values[2] == 1:
-        values = values[:2]
-    elif kind == "randint" and isinstance(values, list) and len(values) == 2:
-        values = [values[0], values[1] - 1]
-    elif kind != "choice" or not isinstance(values, list) or not values:
+    values = values if isinstance(values, list) else []
+    quniform = kind == "quniform" and len(values) == 3 and values[2] == 1
+    randint = kind == "randint" and len(values) == 2
+    choice = kind == "choice" and len(values) > 0
+    if not (quniform or randint or choice):
         raise ConfigError(
             f"{where}: expected quniform [low, high, 1], randint [low, end] or choice [...], got {entry!r}"
         )
     if any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in values):
-        raise ConfigError(f"{where}: expected whole numbers >= 1, got {entry['_value']!r}")
-    if kind != "choice" and values[0] > values[1]:
-        raise ConfigError(f"{where}: expected low <= high, got {entry['_value']!r}")
-    return values
+        raise ConfigError(f"{where}: expected whole numbers >= 1, got {values!r}")
+    if choice:
+        return list(values)
+    ends = range(values[0], values[1] + quniform)
+    if not ends:
+        raise ConfigError(f"{where}: expected low <= high, got {values!r}")
+    return ends

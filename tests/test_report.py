@@ -20,6 +20,7 @@ from nni_s3d import experiments, report
 from nni_s3d.errors import ReportError, S3DError
 from nni_s3d.experiments import find, read_trials
 from nni_s3d.report import best, command, follow, read, si, table, write
+from nni_s3d.spec import to_sample
 
 SCHEMA = """
 create table TrialJobEvent (timestamp integer, trialJobId text, event text, data text, logPath text,
@@ -124,6 +125,17 @@ def plain(tmp_path):
 
 
 # reading
+
+
+def test_trials_of_a_nas_experiment_are_read_by_their_samples(tmp_path):
+    nni = Nni(tmp_path)
+    frozen = {"status": "frozen", "model_kwargs": {"task": "task.yml"}}
+    nni.trial(0, {**frozen, "sample": to_sample(spec(1, width=12))}, metrics(0.8, 1), end=20)
+    nni.trial(1, {**frozen, "sample": {"conv0": 8, "growth": None}}, metrics(0.7), end=30)
+    frame = read(experiments_dir=tmp_path)
+    assert list(frame["lineage"]) == ["c1.3-m2-s0", ""]
+    assert list(frame["step"]) == [1, 0]
+    assert list(frame["widths"]) == ['{"conv0": 12}', '{"conv0": 8}']
 
 
 def test_read_lists_trials_in_the_order_of_their_ends(growth):
@@ -584,7 +596,7 @@ def test_a_report_needs_neither_nni_nor_torch(module):
     names |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     assert not {"nni", "torch"} & {name.split(".")[0] for name in names}
     ours = {name for name in names if name.split(".")[0] == "nni_s3d"}
-    assert ours <= {"nni_s3d.errors", "nni_s3d.experiments"}
+    assert ours <= {"nni_s3d.errors", "nni_s3d.experiments", "nni_s3d.spec"}
 
 
 def test_matplotlib_is_imported_only_to_plot():

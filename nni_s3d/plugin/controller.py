@@ -65,8 +65,7 @@ class Controller:
             found = store.read_json(state_path(lineage.label)) if resume else None
             track = Track.start(lineage.label, space) if found is None else build(Track, found, "state of a lineage")
             self._put(lineage.label, track)
-            if track.status == "running" and store.exists(outcome_path(lineage.label, track.step)):
-                self._advance(lineage.label)
+        self.look()
 
     @property
     def done(self) -> bool:
@@ -86,6 +85,13 @@ class Controller:
             if self._store.read_json(trial_path(parameters["lineage"], parameters["step"])) == {"trial": trial}:
                 return parameters
         return None
+
+    def look(self) -> None:
+        """Take note of the running trials whose outcomes are in the store by now."""
+        for parameters in self.running:
+            outcome = self._store.read_json(outcome_path(parameters["lineage"], parameters["step"])) or {}
+            if "key" in outcome:
+                self.finished(parameters)
 
     @property
     def tracks(self) -> dict[str, Track]:

@@ -1,7 +1,7 @@
 """One trial: spec -> parametric phase -> evaluation -> spectrum -> plan -> metrics.
 
-As a command (`python -m nni_s3d.plugin.trial task.yml`) it takes the spec from NNI and reports to it; `run` is the
-same trial without NNI.
+As a command (`python -m nni_s3d.plugin.trial task.yml`) it takes the spec from NNI and reports to it; `evaluate_model`
+is the function of the evaluator in a `NasExperiment`; `run` is the same trial without NNI.
 """
 
 from __future__ import annotations
@@ -234,6 +234,22 @@ def _experiment_folder() -> Path | None:
     """Return the folder of the NNI experiment that this trial belongs to; its own lies some levels below."""
     output = Path(os.environ.get("NNI_OUTPUT_DIR", "")).resolve()
     return next((folder for folder in output.parents if folder.name == os.environ.get("NNI_EXP_ID")), None)
+
+
+def evaluate_model(model: Any, store: str | None = None) -> dict[str, float]:
+    """Run the trial of a model of `nni_s3d.plugin.space.TaskSpace` and report to NNI.
+
+    Args:
+        model: the space as frozen by a sample.
+        store: a path or URL; by default NNI_S3D_STORE, or a folder of the experiment.
+    """
+    import nni
+
+    logging.getLogger("nni_s3d").setLevel(logging.INFO)
+    where = Store(store or store_url(_experiment_folder()))
+    metrics = run(model.parameters, model.task, where, nni.report_intermediate_result)
+    nni.report_final_result(metrics)
+    return metrics
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -79,6 +79,17 @@ class Contract:
         self.finish(second)
         assert [s["step"] for s in self.running()] == [1]
 
+    def test_a_fresh_object_goes_on_where_the_last_one_was(self, tmp_path):
+        self.start(tmp_path)
+        (seed,) = self.running()
+        self.finish(seed)
+        (interrupted,) = self.running()
+        self.start(tmp_path, resume=True)
+        assert self.running() == [interrupted]
+        self.finish(interrupted)
+        assert [s["step"] for s in self.running()] == [2]
+        assert not self.done()
+
     def test_every_step_may_fail_once(self, tmp_path):
         self.start(tmp_path)
         for step in range(STEPS + 1):

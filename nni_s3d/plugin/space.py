@@ -1,0 +1,88 @@
+"""A task as a model space of NNI's, for `NasExperiment`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nni.mutable import Categorical, Sample, SampleValidationError, ensure_frozen
+from nni.mutable.exception import SampleMissingError
+from nni.nas.nn.pytorch import ModelSpace
+from torch import Tensor
+
+from nni_s3d.errors import ConfigError
+from nni_s3d.spec import GROWTH, from_sample, parse_spec
+from nni_s3d.task import read_task
+
+
+class TaskSpace(ModelSpace):
+    """All networks that a task's search space allows; a module with the network that has been chosen.
+
+    Args:
+        task: path of the task.yml, found from the folder in which the experiment is started.
+
+    Raises:
+        ConfigError: the task or its search space is not what it should be.
+    """
+
+    def __init__(self, task: str) -> None:
+        super().__init__()
+        self.task = read_task(Path(task))
+        space = self.task.space()
+        if GROWTH in space.values:
+            raise ConfigError(f"{self.task.search_space}: {GROWTH!r} is taken; expected another name for this width")
+        mutables: list[Categorical[Any]] = [Width(name, values) for name, values in space.values.items()]
+        mutables.append(_GrowthStep())
+        sample = {mutable.label: ensure_frozen(self.add_mutable(mutable)) for mutable in mutables}
+        self.parameters = from_sample(sample)
+        self.network = self.task.build_model(parse_spec(self.parameters, space).widths, self.task.seed)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Apply the network, whose weights are fresh."""
+        outputs: Tensor = self.network(inputs)
+        return outputs
+
+    def extra_repr(self) -> str:
+        """Name the task."""
+        return f"data={self.task.data.name!r}"
+
+
+class Width(Categorical[int]):
+    """One width: drawn from the values of the search space, grown to any whole number between them."""
+
+    def __init__(self, name: str, values: Sequence[int]) -> None:
+        super().__init__(sorted(values), label=name)  # the first is the default: the width of the seed network
+        self.range = isinstance(values, range)
+
+    def check_contains(self, sample: Sample) -> SampleValidationError | None:
+        """Return what is wrong with a sample, if anything is."""
+        if self.label not in sample:
+            return SampleMissingError(self.label, list(sample))
+        low, high, width = self.values[0], self.values[-1], sample[self.label]
+        if not isinstance(width, (int, float)) or not low <= width <= high or width != int(width):
+            return SampleValidationError(f"{self.label}: expected a whole number from {low} to {high}, got {width!r}")
+        return None
+
+    def as_legacy_dict(self) -> dict[str, Any]:
+        """Return the entry of a search-space file; NNI's TPE and its web UI read it."""
+        if self.range:
+            return {"_type": "quniform", "_value": [self.values[0], self.values[-1], 1]}
+        legacy: dict[str, Any] = super().as_legacy_dict()
+        return legacy
+
+
+class _GrowthStep(Categorical[Any]):
+    """What a sample of S3D says beside the widths."""
+
+    def __init__(self) -> None:
+        super().__init__([None], label=GROWTH)
+
+    def check_contains(self, sample: Sample) -> SampleValidationError | None:
+        """Return what is wrong with a sample, if anything is; the trial looks more closely."""
+        if self.label not in sample:
+            return SampleMissingError(self.label, list(sample))
+        growth = sample[self.label]
+        if growth is not None and not isinstance(growth, dict):
+            return SampleValidationError(f"{self.label}: expected a mapping or None, got {growth!r}")
+        return None
