@@ -126,11 +126,13 @@ def _losses(axis, runs: dict[Method, list[s3d.GrowthStep]], title: str) -> None:
 def _mark_first_difference(axis, runs: dict[Method, list[s3d.GrowthStep]]) -> None:
     """Put a triangle where signed splitting first does something that S2D would not do to the same network."""
     for method in BY_C[1:]:
-        for step in runs[method]:
-            plan = _plan(step)
-            if plan is not None and bool(plan.weights["neurons"].min() < 0):
-                axis.plot(step.widths["neurons"], step.trained, "^", markersize=11, color=method.color)
-                break
+        step = _first_difference(runs[method])
+        if step is not None:
+            axis.plot(step.widths["neurons"], step.trained, "^", markersize=11, color=method.color)
+
+
+def _first_difference(steps: list[s3d.GrowthStep]) -> s3d.GrowthStep | None:
+    return next((s for s in steps if (p := _plan(s)) is not None and bool(p.weights["neurons"].min() < 0)), None)
 
 
 def _curves(axis, runs: dict[Method, list[s3d.GrowthStep]], seed: int) -> None:
@@ -148,8 +150,8 @@ def _curves(axis, runs: dict[Method, list[s3d.GrowthStep]], seed: int) -> None:
 
 
 def _choice(axis, steps: list[s3d.GrowthStep], seed: int) -> None:
-    """Show the spectra at the fourth step, and what the two methods choose there."""
-    step = steps[min(3, len(steps) - 2)]
+    """Show the spectra where the two methods first choose differently, and what they choose."""
+    step = _first_difference(steps) or steps[-2]
     inputs, targets, _ = problem(seed)
     order = inputs[:, 0].argsort()
     theta, spectrum = step.model[0], step.decision.spectrum["neurons"]
@@ -175,7 +177,11 @@ def _choice(axis, steps: list[s3d.GrowthStep], seed: int) -> None:
         grown = s3d.split(step.model, graph, plan, epsilon=SHOWN_EPSILON).model
         with torch.no_grad():
             curves.plot(inputs[order, 0], grown(inputs)[order, 0], "--", color=color, label=f"after {name}")
-    axis.set(title="(d) choice at the fourth step, m = 2", xlabel="centre of the neuron, x", ylabel="eigenvalue")
+    axis.set(
+        title=f"(d) what is split next at width {step.widths['neurons']}, m = 2",
+        xlabel="centre of the neuron, x",
+        ylabel="eigenvalue",
+    )
     axis.set(xlim=(-RANGE, RANGE), ylim=(low - 0.4 * (high - low), high + 0.6 * (high - low)))
     curves.set_ylabel(f"f(x), split with epsilon = {SHOWN_EPSILON}")
     handles = [*axis.get_legend_handles_labels()[0], *curves.get_legend_handles_labels()[0]]
