@@ -1,6 +1,7 @@
 """Grow PyTorch networks by signed neuron splitting (S3D), alone or as a search strategy of NNI."""
 
 from nni_s3d.errors import ConfigError, DataError, ModelError, S3DError, StoreError
+from nni_s3d.growth.balance import balanced
 from nni_s3d.growth.channels import ChannelGraph, ChannelGroup, trace
 from nni_s3d.growth.cost import Cost, count
 from nni_s3d.growth.curvature import SplittingOperator
@@ -32,6 +33,7 @@ __all__ = [
     "StoreError",
     "TopFraction",
     "TopK",
+    "balanced",
     "count",
     "gain",
     "grow",

@@ -33,6 +33,9 @@ class Axis:
     dim: int
     role: Role
     slots: Tensor  # (n,) int64: the channel at every slot, numbered over the whole graph; -1 where there is none
+    # The columns of a grouped convolution: its rows form this many blocks, each with slots of its own, one block after
+    # the other in `slots`; the dimension of the tensor has the slots of one block.
+    blocks: int = 1
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,17 @@ class Work:
     """What a network computes once per sample: a row of the cost tables in `cost`."""
 
     kind: str  # the function that was called
-    positions: int  # how often the weight is applied, or how many elements every slot has
+    positions: int  # how often the weight is applied, how many elements every slot has, or MACs where there are neither
     weight: str | None = None  # for layers with a weight
     slots: Tensor | None = None  # (n,) for element-wise work: the channels it runs over, -1 where there is none
+
+
+@dataclass(frozen=True)
+class Balance:
+    """Sets of channels that must stay equally large, since a layer or a reshape cuts its input into equal parts."""
+
+    where: str  # the layer or function that cuts
+    parts: Tensor  # (parts, n) int64: the channel at every slot of every part, -1 where there is none
 
 
 @dataclass(frozen=True)
@@ -88,7 +99,8 @@ class ChannelGroup:
     def rows(self, layer: Layer) -> Tensor:
         """Return the slots of each neuron along a producer's rows, shape (width, rows per neuron)."""
         axis = next(axis for axis in layer.axes if axis.role is Role.ROW)
-        return torch.stack([(axis.slots == i).nonzero()[:, 0] for i in range(self.first, self.first + self.width)])
+        slots = ((axis.slots >= self.first) & (axis.slots < self.first + self.width)).nonzero()[:, 0]
+        return slots[torch.argsort(axis.slots[slots], stable=True)].reshape(self.width, -1)
 
 
 @dataclass(frozen=True)
@@ -101,7 +113,10 @@ class ChannelGraph:
     groups: tuple[ChannelGroup, ...]
     layers: tuple[Layer, ...]
     works: tuple[Work, ...]
+    balances: tuple[Balance, ...]
     shapes: dict[str, torch.Size]  # of every parameter
+    unreached: tuple[str, ...]  # modules with parameters that the example run did not come to
+    example_inputs: object = field(repr=False, compare=False)
     _by_name: dict[str, ChannelGroup] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -151,26 +166,28 @@ class ChannelGraph:
             for group in self.groups
         ]
         sizes = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-        lines = ("  ".join(cell.ljust(size) for cell, size in zip(row, sizes, strict=True)) for row in (head, *rows))
+        lines = ["  ".join(cell.ljust(size) for cell, size in zip(row, sizes, strict=True)) for row in (head, *rows)]
+        if self.unreached:
+            lines.append(f"not reached by the example run: {', '.join(self.unreached)}")
         return "\n".join(line.rstrip() for line in lines)
 
 
 def trace(model: nn.Module, example_inputs: object) -> ChannelGraph:
-    """Run the model once on example inputs and return its channel graph.
+    """Run the model on example inputs and return its channel graph.
 
     The model is run in evaluation mode without gradients and left as it was. What the trace does not know is never
-    guessed: the channels that meet it are refused, with the reason, and the rest of the network stays splittable.
+    guessed: the channels that meet it are refused, with the reason, and the rest of the network stays splittable. In
+    the end some neurons of every group are split in a copy of the model, and groups that change what it computes (a
+    width that is written as a number in its code, say) are refused too.
 
     Args:
         model: any module. Nothing in it needs to be prepared.
         example_inputs: a tensor, a tuple of positional or a dict of keyword arguments; the first dimension of the
-            first tensor counts the samples.
+            first tensor counts the samples. Random numbers, not zeros: they show whether the function stays the same.
 
     Raises:
         ModelError: the model is not on one device together with the inputs, or fails on them.
     """
-    from nni_s3d.growth import grouping, rules, tracing  # they build the classes of this file
+    from nni_s3d.growth import probe, tracing  # they build the classes of this file
 
-    tracer = tracing.Tracer(model, rules.RULES)
-    tracer.run(example_inputs)
-    return grouping.build(tracer)
+    return probe.without_pretenders(model, tracing.read(model, example_inputs))

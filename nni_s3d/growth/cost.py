@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from nni_s3d.errors import ConfigError
 from nni_s3d.growth.channels import ChannelGraph
 from nni_s3d.growth.modes import call, evaluation_mode
+from nni_s3d.growth.tracing import LINEAR
 
 # FLOPs per application of a weight entry, or per element of the output, as the paper's tables count them on CIFAR.
 FLOPS = {
-    **dict.fromkeys(("linear", "conv1d", "conv2d", "conv3d"), 2),
+    **dict.fromkeys(LINEAR, 2),
+    "matmul": 2,
     "batch_norm": 2,
 }
 FLOPS_OF_AN_ACTIVATION = 1
@@ -88,19 +90,23 @@ def _terms(graph: ChannelGraph, kind: str) -> list[_Term]:
         widths = torch.arange(graph.channels)
         return [_Term(1, (widths[group.channels],)) for group in graph.splittable]
     sizes: dict[str, list[int | Tensor]] = {name: list(shape) for name, shape in graph.shapes.items()}
+    share = dict.fromkeys(sizes, 1.0)  # of the slots that the rows of one block read
     for axis in graph.axes():
         if axis.tensor in sizes:
             sizes[axis.tensor][axis.dim] = axis.slots
+            share[axis.tensor] /= axis.blocks
     if kind == "params":
-        return [_Term(1, tuple(dims)) for dims in sizes.values()]
+        return [_Term(share[name], tuple(dims)) for name, dims in sizes.items()]
     if kind not in COSTS:
         raise ConfigError(f"cost: expected one of {', '.join(COSTS)}, got {kind!r}")
     terms = []
     for work in graph.works:
         rate = FLOPS.get(work.kind, FLOPS_OF_AN_ACTIVATION) if kind == "flops" else 1
         if work.weight is not None:
-            terms.append(_Term(rate * work.positions, tuple(sizes[work.weight])))
-        elif kind == "flops" and work.slots is not None:
+            terms.append(_Term(rate * work.positions * share[work.weight], tuple(sizes[work.weight])))
+        elif work.slots is None:
+            terms.append(_Term(rate * work.positions, ()))
+        elif kind == "flops":
             terms.append(_Term(rate * work.positions, (work.slots,)))
     return terms
 

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from nni_s3d.errors import ModelError
 from nni_s3d.growth.channels import ChannelGraph, Layer
-from nni_s3d.growth.layout import dimension, pack, unpack
+from nni_s3d.growth.layout import dimension, pack, scatter
 from nni_s3d.growth.modes import call, check_device, tensors
 from nni_s3d.growth.smoothing import SMOOTHED, smoothed
 from nni_s3d.growth.tracing import LINEAR, canonical_name
@@ -58,22 +58,20 @@ class BatchOperator:
 
     def matvec(self, vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return S v for the groups in `vectors`, each (width, d), one vector per neuron."""
-        tangents = {}
+        filters: dict[str, Tensor] = {}
+        layers: dict[str, Layer] = {}  # by their weights; a layer may produce the channels of several groups
         for name, vector in vectors.items():
             group = self._graph[_known(name, self.shapes)]
             if vector.shape != self.shapes[name]:
                 raise ModelError(f"{name}: expected vectors of shape {self.shapes[name]}, got {tuple(vector.shape)}")
-            filters = unpack(group, vector, self._graph.shapes)
-            for layer in group.producers:
-                tangents[layer.weight] = self._producers[layer.weight].times(filters, layer)
-        curved = self._hessian_times(tangents)
-        products = {}
-        for name in vectors:
-            group, rows = self._graph[name], {}
-            for layer in group.producers:
-                rows.update(self._producers[layer.weight].transpose_times(curved[layer.weight], layer))
-            products[name] = pack(group, rows)
-        return products
+            scatter(group, vector, filters, self._graph.shapes)
+            layers |= {layer.weight: layer for layer in group.producers if layer.weight in self._producers}
+        curved = self._hessian_times({w: self._producers[w].times(filters, layer) for w, layer in layers.items()})
+        # Producers that do not run in evaluation mode change nothing there.
+        rows = {name: torch.zeros_like(tensor) for name, tensor in filters.items()}
+        for weight, layer in layers.items():
+            rows |= self._producers[weight].transpose_times(curved[weight], layer)
+        return {name: pack(self._graph[name], rows) for name in vectors}
 
     def _hessian_times(self, tangents: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return H t; since H couples no two neurons, the groups that are left out change nothing."""

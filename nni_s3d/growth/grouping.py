@@ -1,93 +1,91 @@
-"""From the labels of a trace to channel groups."""
+"""From the labels of a trace to channel groups.
+
+Channels belong to one group if they have the same producers; so every neuron of a group has the same parameters.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from nni_s3d.growth.channels import Axis, ChannelGraph, ChannelGroup, Layer, Role, Work
-from nni_s3d.growth.tracing import Tracer, UnionFind
+from nni_s3d.growth.channels import Axis, Balance, ChannelGraph, ChannelGroup, Layer, Role
+from nni_s3d.growth.tracing import Tracer
 
 
-def build(t: Tracer) -> ChannelGraph:
+def build(t: Tracer, example_inputs: object) -> ChannelGraph:
     """Number the channels group by group and translate everything that was noted."""
+    root = [t.same.find(channel) for channel in range(len(t.same.parent))]
+    drafts = _by_producers(t.layers, root)
+    place = {member: n for n, member in enumerate(member for _, members in drafts for member in members)}
+    # Slots of -1 index the last entry, which is -1 as well.
+    number = torch.tensor([*(place.get(r, -1) for r in root), -1], dtype=torch.int64)
     sealed: dict[int, str] = {}
     for channel, reason in t.sealed.items():
-        sealed.setdefault(t.same.find(channel), reason)
-    drafts = _components(t)
-    number = torch.full((len(t.same.parent) + 2,), -1)
-    roots = [t.same.find(channel) for channel in range(len(t.same.parent))]
-    place = {root: n for n, root in enumerate(root for draft in drafts for root in draft[0])}
-    number[: len(roots)] = torch.tensor([place.get(root, -1) for root in roots], dtype=torch.int64)
-    # Slots of -1 index the last entry, which is -1 as well.
-    layers = {id(layer): _renumbered(layer, number) for layer in t.layers}
+        sealed.setdefault(root[channel], reason)
+    layers = tuple(replace(layer, axes=tuple(_renumbered(a, number) for a in layer.axes)) for layer in t.layers)
+    group_of = torch.tensor([n for n, (_, members) in enumerate(drafts) for _ in members], dtype=torch.int64)
+    followers, consumers = (_with_role(layers, role, group_of, len(drafts)) for role in (Role.FOLLOW, Role.COLUMN))
+    names: Counter[str] = Counter()
     groups, first = [], 0
-    for members, producers in drafts:
-        inside = range(first, first + len(members))
-        all_layers = list(layers.values())
-        reason = next((sealed[root] for root in members if root in sealed), "")
-        consumers = _with_role(all_layers, Role.COLUMN, inside)
-        if not reason and any(not _covers(layers[id(p)], inside) for p in producers):
-            reason = f"its producers {', '.join(p.name for p in producers)} share only some of their channels"
+    for n, (producers, members) in enumerate(drafts):
+        name = str(layers[producers[0]])
+        names[name] += 1
+        reason = next((sealed[member] for member in members if member in sealed), "")
         groups.append(
             ChannelGroup(
-                name=str(producers[0]),
+                name=name if names[name] == 1 else f"{name}#{names[name]}",
                 width=len(members),
                 first=first,
-                producers=tuple(layers[id(p)] for p in producers),
-                followers=_with_role(all_layers, Role.FOLLOW, inside),
-                consumers=consumers,
-                reason=reason or ("" if consumers else "nothing reads it linearly"),
+                producers=tuple(layers[p] for p in dict.fromkeys(producers)),
+                followers=followers[n],
+                consumers=consumers[n],
+                reason=reason or ("" if consumers[n] else "nothing reads it linearly"),
             )
         )
         first += len(members)
-    works = tuple(
-        Work(w.kind, w.positions, w.weight, number[w.slots] if w.slots is not None else None) for w in t.works
-    )
-    shapes = {name: parameter.shape for name, parameter in t.model.named_parameters()}
-    return ChannelGraph(tuple(groups), tuple(layers.values()), works, shapes)
-
-
-def _components(t: Tracer) -> list[tuple[list[int], list[Layer]]]:
-    """Gather the channels that share a producer: (roots in the first producer's order, producers) per group."""
-    producers = [layer for layer in t.layers if any(axis.role is Role.ROW for axis in layer.axes)]
-    rows = {
-        id(layer): list(
-            dict.fromkeys(t.same.find(c) for a in layer.axes if a.role is Role.ROW for c in a.slots.tolist())
-        )
-        for layer in producers
-    }
-    group_of = UnionFind()
-    group_of.fresh(len(t.same.parent))
-    for members in rows.values():
-        for member in members:
-            group_of.union(members[0], member)
-    drafts: dict[int, tuple[list[int], list[Layer]]] = {}
-    for layer in producers:
-        members, layers = drafts.setdefault(group_of.find(rows[id(layer)][0]), ([], []))
-        members.extend(root for root in rows[id(layer)] if root not in set(members))
-        layers.append(layer)
-    return list(drafts.values())
-
-
-def _renumbered(layer: Layer, number: Tensor) -> Layer:
-    axes = tuple(Axis(a.tensor, a.dim, a.role, number[a.slots]) for a in layer.axes)
-    return replace(layer, axes=axes)
-
-
-def _with_role(layers: list[Layer], role: Role, channels: range) -> tuple[Layer, ...]:
-    low, high = channels.start, channels.stop
-    return tuple(
-        layer
-        for layer in layers
-        if any(a.role is role and bool(((a.slots >= low) & (a.slots < high)).any()) for a in layer.axes)
+    return ChannelGraph(
+        groups=tuple(groups),
+        layers=layers,
+        works=tuple(replace(w, slots=None if w.slots is None else number[w.slots]) for w in t.works),
+        balances=tuple(Balance(b.where, parts) for b in t.balances if not _trivial(parts := number[b.parts])),
+        shapes={name: parameter.shape for name, parameter in t.model.named_parameters()},
+        unreached=tuple(t.unreached()),
+        example_inputs=example_inputs,
     )
 
 
-def _covers(producer: Layer, channels: range) -> bool:
-    """Whether a producer has the same number of rows for every channel of the group."""
-    slots = next(a.slots for a in producer.axes if a.role is Role.ROW)
-    counts = torch.bincount(slots[slots >= 0], minlength=channels.stop)[channels.start : channels.stop]
-    return bool(counts.min() > 0) and bool(counts.min() == counts.max())
+def _by_producers(layers: list[Layer], root: list[int]) -> list[tuple[tuple[int, ...], list[int]]]:
+    """Gather the channels by their producers: (numbers of the layers, a row each; channels in order) per group."""
+    producers: dict[int, list[int]] = {}
+    for n, layer in enumerate(layers):
+        axis = next((axis for axis in layer.axes if axis.role is Role.ROW), None)
+        for channel in axis.slots.tolist() if axis else ():
+            producers.setdefault(root[channel], []).append(n)
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for channel, rows in producers.items():
+        groups.setdefault(tuple(rows), []).append(channel)
+    return list(groups.items())
+
+
+def _renumbered(axis: Axis, number: Tensor) -> Axis:
+    return replace(axis, slots=number[axis.slots])
+
+
+def _with_role(layers: tuple[Layer, ...], role: Role, group_of: Tensor, groups: int) -> list[tuple[Layer, ...]]:
+    """Return the layers that are this to the channels of each group."""
+    found: list[list[Layer]] = [[] for _ in range(groups)]
+    for layer in layers:
+        slots = [axis.slots for axis in layer.axes if axis.role is role]
+        channels = torch.cat(slots) if slots else torch.empty(0, dtype=torch.int64)
+        for group in group_of[channels[channels >= 0]].unique().tolist():
+            found[group].append(layer)
+    return [tuple(part) for part in found]
+
+
+def _trivial(parts: Tensor) -> bool:
+    """Whether all parts hold the same channels, so that they grow alike whatever happens."""
+    ordered = parts.sort(dim=1).values
+    return bool((ordered == ordered[:1]).all())

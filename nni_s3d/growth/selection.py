@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nni_s3d.errors import ConfigError, ModelError
+from nni_s3d.growth.balance import bound, equations
 from nni_s3d.growth.channels import ChannelGraph
 from nni_s3d.growth.cost import COSTS, marginal, total
 from nni_s3d.growth.eigen import Spectrum
@@ -53,15 +54,17 @@ class TopK:
                 f"copies: {type(self).__name__} expects one of 2, 3 and 4, got {set(choices)}; "
                 "a mixed choice needs Knapsack"
             )
-        gain = gains[0].clone()
+        gain = torch.where(gains[0] <= -self.eta, gains[0], 0.0)
+        if graph.balances:
+            price = torch.full((graph.channels,), 1 / (choices[0] - 1), dtype=torch.float64)
+            return _solve(graph, gain[None], price, choices, self.k, room)
         for group in graph.splittable:
             if room[group.name] < (choices[0] - 1) * group.width:
                 best_first = group.first + torch.argsort(gain[group.channels], stable=True)
                 gain[best_first[int(room[group.name] // (choices[0] - 1)) :]] = 0
         order = torch.argsort(gain, stable=True)[: self.k]  # ties: the earlier neuron first
-        worth = (gain < 0) & (gain <= -self.eta)
         copies = torch.ones(gain.numel(), dtype=torch.int64)
-        copies[order[worth[order]]] = choices[0]
+        copies[order[gain[order] < 0]] = choices[0]
         return copies
 
 
@@ -132,7 +135,10 @@ class Knapsack:
         for _ in range(8):
             prices = marginal(graph, self.cost, copies)
             found = _solve(graph, gains, prices, choices, budget - now, room, self.relaxed)
-            found = _trimmed(graph, self.cost, found, gains, choices, budget)
+            if graph.balances:
+                found = _tightened(graph, self.cost, found, gains, prices, choices, budget, room)
+            else:
+                found = _trimmed(graph, self.cost, found, gains, choices, budget)
             if _gain(found, gains, choices) < _gain(best, gains, choices):
                 best = found
             if torch.equal(found, copies):
@@ -188,34 +194,63 @@ def _solve(
     choices: tuple[int, ...],
     budget: float,
     room: Room,
-    relaxed: bool,
+    relaxed: bool = False,
 ) -> Tensor:
-    """Solve the multiple-choice knapsack at fixed prices with HiGHS; the relaxation is rounded down."""
+    """Solve the multiple-choice knapsack at fixed prices with HiGHS; the relaxation is rounded down.
+
+    Where parts must stay equally large, neurons without a gain may be split to fill up; nothing is rounded there.
+    """
     from scipy.optimize import Bounds, LinearConstraint, milp
     from scipy.sparse import csr_array, vstack
 
     copies = torch.ones(gains.shape[1], dtype=torch.int64)
-    row, neuron = (gains < 0).nonzero(as_tuple=True)
-    if not neuron.numel():
+    fillers = torch.zeros_like(gains, dtype=torch.bool)
+    for group in graph.splittable:
+        fillers[:, group.channels] = bound(graph)[group.channels]
+    row, neuron = ((gains < 0) | fillers).nonzero(as_tuple=True)
+    if not bool((gains < 0).any()):
         return copies
     number = torch.tensor(choices)[row]
     price = ((number - 1) * prices[neuron]).numpy()
-    worth = gains[row, neuron].numpy()
-    each = csr_array((np.ones(len(worth)), (neuron.numpy(), np.arange(len(worth)))), shape=(gains.shape[1], len(worth)))
+    worth = gains[row, neuron].numpy() / float(gains.abs().max())
+    shape = (gains.shape[1], len(worth))
+    each = csr_array((np.ones(len(worth)), (neuron.numpy(), np.arange(len(worth)))), shape=shape)
+    more = csr_array(((number - 1).numpy().astype(float), (neuron.numpy(), np.arange(len(worth)))), shape=shape)
     tight = [group for group in graph.splittable if math.isfinite(room[group.name])]
     inside = [(neuron >= group.first) & (neuron < group.first + group.width) for group in tight]
     crowding = [csr_array(((number - 1) * member).numpy()[None]) for member in inside]
     limits = np.concatenate([np.ones(gains.shape[1]), [budget], [room[group.name] for group in tight]])
+    constraints = [LinearConstraint(vstack([each, csr_array(price[None]), *crowding]), ub=limits)]
+    if graph.balances:
+        constraints.append(LinearConstraint(equations(graph) @ more, 0, 0))
     solved = milp(
-        worth / np.abs(worth).max(),
-        constraints=LinearConstraint(vstack([each, csr_array(price[None]), *crowding]), ub=limits),
+        np.where(worth < 0, worth, 1e-6),
+        constraints=constraints,
         bounds=Bounds(0, 1),
-        integrality=None if relaxed else np.ones(len(worth)),
+        integrality=None if relaxed and not graph.balances else np.ones(len(worth)),
         options={"mip_rel_gap": 1e-4},
     )
     if solved.x is not None:
         taken = torch.from_numpy(solved.x > 1 - 1e-6)
         copies[neuron[taken]] = number[taken]
+    return copies
+
+
+def _tightened(
+    graph: ChannelGraph,
+    cost: str,
+    copies: Tensor,
+    gains: Tensor,
+    prices: Tensor,
+    choices: tuple[int, ...],
+    budget: float,
+    room: Room,
+) -> Tensor:
+    """Solve again for less, until the network is within the budget: single neurons cannot be given up here."""
+    spend = budget - total(graph, cost)
+    while (over := total(graph, cost, copies) - budget) > 0:
+        spend -= over
+        copies = _solve(graph, gains, prices, choices, spend, room) if spend > 0 else torch.ones_like(copies)
     return copies
 
 
@@ -245,7 +280,7 @@ def _filled(
     room: Room,
 ) -> Tensor:
     """Spend what is left of the budget on the best neurons that still fit."""
-    copies, open_to_more = copies.clone(), torch.ones_like(copies, dtype=torch.bool)
+    copies, open_to_more = copies.clone(), ~bound(graph)
     while True:
         left = budget - total(graph, cost, copies)
         price = marginal(graph, cost, copies * 2 - 1)  # with all other sizes as they are after the plan

@@ -1,24 +1,31 @@
-"""Split neurons: tensors, then modules, then the model, which is copied and never touched.
+"""Split neurons: dimensions, then modules, then the model, which is copied and never touched.
 
 Every copy of a neuron sits where the neuron sat, so a dimension grows by repeating its slots in place, and reshapes
 between layers (flatten, concatenation) stay valid. Values: rows and followers are copied, rows move by
 epsilon * delta_j, and a consumer's columns are multiplied by w_j. Where a layer is both, the column rule applies to its
-displacement too, so that neighbouring splits compose.
+displacement too, so that neighbouring splits compose. In the end the grown network is traced: what its layers read is
+seen, not assumed.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from nni_s3d.errors import ConfigError, ModelError
-from nni_s3d.growth.channels import Axis, ChannelGraph, Layer, Role
-from nni_s3d.growth.layout import pack, unpack
+from nni_s3d.growth import balance
+from nni_s3d.growth.channels import ChannelGraph, ChannelGroup, Layer, Role
+from nni_s3d.growth.dimensions import Growth, in_place
+from nni_s3d.growth.layout import pack, scatter
+from nni_s3d.growth.optimizers import grown_state
 from nni_s3d.growth.plan import GrowthPlan
+from nni_s3d.growth.tracing import read
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,8 @@ def split(
     """Return a grown copy of the model; with epsilon = 0 it computes the same function.
 
     Args:
-        model: the network that was traced; it is left as it is.
+        model: the network that was traced, or another one of the same layers and widths, such as a moving average of
+            its weights; it is left as it is.
         graph: its channel graph.
         plan: from `select` or `plan_from_copies`.
         epsilon: length of the displacements.
@@ -55,129 +63,35 @@ def split(
 
     Raises:
         ConfigError: epsilon is negative or not a number.
-        ModelError: the plan does not belong to this graph, or an optimizer keeps buffers of an unknown kind.
+        ModelError: the model or the plan does not belong to this graph, the plan leaves parts unequal that must be
+            equal, or an optimizer keeps buffers of an unknown kind.
     """
-    if not 0 <= epsilon < float("inf"):
+    if isinstance(epsilon, bool) or not isinstance(epsilon, (int, float)) or not 0 <= epsilon < float("inf"):
         raise ConfigError(f"epsilon: expected a number >= 0, got {epsilon!r}")
+    check_model(model, graph)
     copies = _copies(graph, plan)
-    growth = _Growth(graph, plan, copies)
-    grown = copy.deepcopy(model)
-    moves = _moves(model, growth, plan, epsilon, relative)
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if name in growth.axes:
-            value = growth.value(name, tensor, moves.get(name))
-            if value.shape != tensor.shape:  # what does not grow stays as it is, tied to another parameter perhaps
-                _replace(grown, name, value, requires_grad=tensor.requires_grad)
-    for layer in growth.graph.layers:
-        _set_attributes(grown, layer)
-    shapes = {name: parameter.shape for name, parameter in grown.named_parameters()}
+    balance.check(graph, copies)
+    weights = _output_weights(graph, plan, copies)
+    growth = Growth(graph, copies, weights, [in_place(axis.slots, copies) for axis in graph.axes()])
+    grown = _grown(model, graph, growth, plan, epsilon, relative)
+    found = _traced_again(grown, graph, plan)
+    slots = [axis.slots for axis in found.axes()]
+    if not all(map(torch.equal, slots, growth.slots)):  # a shuffle lies between a neuron and its readers
+        growth = Growth(graph, copies, weights, slots)
+        grown = _grown(model, graph, growth, plan, epsilon, relative)
     index_map = {name: torch.arange(number.numel()).repeat_interleave(number) for name, number in plan.copies.items()}
-    state = None if optimizer is None else _optimizer_state(model, optimizer, growth)
-    return SplitResult(grown, replace(growth.graph, shapes=shapes), plan.widths, index_map, state)
+    state = None if optimizer is None else grown_state(model, optimizer, growth)
+    return SplitResult(grown, found, plan.widths, index_map, state)
 
 
-# -- tensors -----------------------------------------------------------------------------------------------------
-
-
-def repeat_slots(slots: Tensor, copies: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (source, copy) of every slot of a grown dimension: the old slot, and which copy of its channel it holds.
-
-    Adjacent slots of one channel, such as the positions that a flatten left side by side, are repeated as a block.
-
-    Args:
-        slots: (n,) channel of every slot, -1 for none.
-        copies: (channels,) number of copies of every channel.
-    """
-    number = torch.where(slots >= 0, copies[slots.clamp(min=0)], 1)
-    source = torch.arange(slots.numel()).repeat_interleave(number)
-    which = torch.arange(source.numel()) - (number.cumsum(0) - number).repeat_interleave(number)
-    new_block = torch.ones_like(slots, dtype=torch.bool)
-    new_block[1:] = (slots[1:] != slots[:-1]) | (slots[1:] < 0)
-    block = new_block.cumsum(0)[source]
-    order = torch.argsort(block * (int(copies.max()) + 1) + which, stable=True)
-    return source[order], which[order]
-
-
-class _Growth:
-    """How every axis of a graph grows, and the graph that results."""
-
-    def __init__(self, graph: ChannelGraph, plan: GrowthPlan, copies: Tensor) -> None:
-        start = copies.cumsum(0) - copies  # the first new channel of every old one
-        weights = torch.ones(int(copies.sum()), dtype=torch.float64)
-        groups, first = [], 0
-        for group in graph:
-            width = int(copies[group.channels].sum())
-            weights[first : first + width] = plan.weights.get(group.name, torch.ones(width)).double().cpu()
-            groups.append(replace(group, width=width, first=first))
-            first += width
-        self.axes: dict[str, list[tuple[Axis, Tensor, Tensor]]] = {}  # (axis, source, w_j of every slot)
-        renewed = {id(layer): self._renewed(layer, copies, start, weights) for layer in graph.layers}
-        self.graph = replace(
-            graph,
-            groups=tuple(
-                replace(
-                    group,
-                    producers=tuple(renewed[id(layer)] for layer in group.producers),
-                    followers=tuple(renewed[id(layer)] for layer in group.followers),
-                    consumers=tuple(renewed[id(layer)] for layer in group.consumers),
-                )
-                for group in groups
-            ),
-            layers=tuple(renewed[id(layer)] for layer in graph.layers),
-            works=tuple(
-                replace(w, slots=self._renewed_slots(w.slots, copies, start)[1]) if w.slots is not None else w
-                for w in graph.works
-            ),
-        )
-
-    def value(self, name: str, tensor: Tensor, move: Tensor | None) -> Tensor:
-        """Return the grown parameter or buffer; `move` has the new rows and the old columns."""
-        tensor = self.rows(name, tensor)
-        if move is not None:
-            tensor = tensor + move
-        for axis, source, weights in self._of(name, Role.COLUMN):
-            tensor = tensor.index_select(axis.dim, source.to(tensor.device)) * _along(tensor, axis.dim, weights)
-        return tensor.clone()
-
-    def rows(self, name: str, tensor: Tensor) -> Tensor:
-        """Return the tensor with its new rows and its old columns."""
-        for axis, source, _ in self._of(name, Role.ROW, Role.FOLLOW):
-            tensor = tensor.index_select(axis.dim, source.to(tensor.device))
-        return tensor
-
-    def gradient(self, name: str, tensor: Tensor, power: int) -> Tensor:
-        """Return what a running mean of gradients to this power would be had the copies been there all along."""
-        for axis, source, weights in self._of(name, Role.ROW, Role.FOLLOW):
-            scale = weights**power if power else weights.sign()
-            tensor = tensor.index_select(axis.dim, source.to(tensor.device)) * _along(tensor, axis.dim, scale)
-        for axis, source, _ in self._of(name, Role.COLUMN):
-            tensor = tensor.index_select(axis.dim, source.to(tensor.device))
-        return tensor.clone()
-
-    def _of(self, name: str, *roles: Role) -> list[tuple[Axis, Tensor, Tensor]]:
-        return [entry for entry in self.axes.get(name, ()) if entry[0].role in roles]
-
-    def _renewed(self, layer: Layer, copies: Tensor, start: Tensor, weights: Tensor) -> Layer:
-        axes = []
-        for axis in layer.axes:
-            source, slots = self._renewed_slots(axis.slots, copies, start)
-            scale = torch.where(slots >= 0, weights[slots.clamp(min=0)], 1.0)
-            self.axes.setdefault(axis.tensor, []).append((axis, source, scale))
-            axes.append(replace(axis, slots=slots))
-        return replace(layer, axes=tuple(axes))
-
-    @staticmethod
-    def _renewed_slots(slots: Tensor, copies: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
-        source, which = repeat_slots(slots, copies)
-        old = slots[source]
-        return source, torch.where(old >= 0, start[old.clamp(min=0)] + which, -1)
-
-
-def _along(tensor: Tensor, dim: int, values: Tensor) -> Tensor:
-    """Shape (n,) values so that they multiply `tensor` along one dimension."""
-    shape = [1] * tensor.dim()
-    shape[dim] = -1
-    return values.to(tensor.device, tensor.dtype if tensor.is_floating_point() else None).reshape(shape)
+def check_model(model: nn.Module, graph: ChannelGraph) -> None:
+    """Raise ModelError if the parameters of a model are not those of the model that was traced."""
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    for name in (*graph.shapes, *shapes):
+        found, expected = shapes.get(name), graph.shapes.get(name)
+        if found != expected:
+            shown = ["none" if shape is None else str(tuple(shape)) for shape in (expected, found)]
+            raise ModelError(f"{name}: expected the parameter that was traced, of shape {shown[0]}, got {shown[1]}")
 
 
 def _copies(graph: ChannelGraph, plan: GrowthPlan) -> Tensor:
@@ -192,20 +106,98 @@ def _copies(graph: ChannelGraph, plan: GrowthPlan) -> Tensor:
     return copies
 
 
-def _moves(model: nn.Module, growth: _Growth, plan: GrowthPlan, epsilon: float, relative: bool) -> dict[str, Tensor]:
+def _output_weights(graph: ChannelGraph, plan: GrowthPlan, copies: Tensor) -> Tensor:
+    """Return w_j of every new channel."""
+    widths = [int(copies[group.channels].sum()) for group in graph]
+    parts = [
+        plan.weights[group.name].double().cpu() if group.name in plan.weights else torch.ones(width).double()
+        for group, width in zip(graph, widths, strict=True)
+    ]
+    return torch.cat(parts) if parts else torch.ones(0).double()
+
+
+def _grown(
+    model: nn.Module, graph: ChannelGraph, growth: Growth, plan: GrowthPlan, epsilon: float, relative: bool
+) -> nn.Module:
+    """Return a copy of the model in which every tensor has grown."""
+    grown = copy.deepcopy(model)
+    moves = _moves(model, graph, growth, plan, epsilon, relative)
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if name in growth.axes:
+            value = growth.value(name, tensor, moves)
+            if value.shape != tensor.shape:  # what does not grow stays as it is, tied to another parameter perhaps
+                _replace(grown, name, value, requires_grad=tensor.requires_grad)
+    for layer in graph.layers:
+        _set_attributes(grown, layer)
+    return grown
+
+
+def _moves(
+    model: nn.Module, graph: ChannelGraph, growth: Growth, plan: GrowthPlan, epsilon: float, relative: bool
+) -> dict[str, Tensor]:
     """Return epsilon * delta for every producer parameter, with its new rows and its old columns."""
     parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    layers = _with_slots(graph.layers, growth.slots)
     moves: dict[str, Tensor] = {}
-    for name, displacement in plan.displacements.items():
-        group = growth.graph[name]
-        rows = {p: growth.rows(p, parameters[p]) for layer in group.producers for p in layer.parameters}
-        theta = pack(group, rows)
-        length = theta.norm(dim=1, keepdim=True) * epsilon if relative else epsilon
-        moves |= unpack(group, displacement.to(theta) * length, {p: row.shape for p, row in rows.items()})
+    first = 0
+    for old in graph:
+        width = plan.widths.get(old.name, old.width)
+        group = replace(old, width=width, first=first, producers=tuple(layers[id(p)] for p in old.producers))
+        first += width
+        if old.name in plan.displacements:
+            _move(group, plan.displacements[old.name], parameters, growth, epsilon, relative, moves)
     return moves
 
 
-# -- modules and the model ---------------------------------------------------------------------------------------
+def _move(
+    group: ChannelGroup,
+    displacement: Tensor,
+    parameters: Mapping[str, Tensor],
+    growth: Growth,
+    epsilon: float,
+    relative: bool,
+    moves: dict[str, Tensor],
+) -> None:
+    rows = {p: growth.rows(p, parameters[p]) for layer in group.producers for p in layer.parameters}
+    theta = pack(group, rows)
+    length = theta.norm(dim=1, keepdim=True) * epsilon if relative else epsilon
+    scatter(group, displacement.to(theta) * length, moves, {p: row.shape for p, row in rows.items()})
+
+
+def _with_slots(layers: Sequence[Layer], slots: Sequence[Tensor]) -> dict[int, Layer]:
+    """Return the layers, by the ids of the old ones, with new slots in the order of their axes."""
+    new = iter(slots)
+    return {
+        id(layer): replace(layer, axes=tuple(replace(axis, slots=next(new)) for axis in layer.axes)) for layer in layers
+    }
+
+
+def _traced_again(grown: nn.Module, graph: ChannelGraph, plan: GrowthPlan) -> ChannelGraph:
+    """Return the graph of a grown network, after a look whether its groups are those of its parent, grown."""
+    own = next(grown.parameters())  # the model may have been moved since it was traced
+    inputs = pytree.tree_map_only(
+        Tensor, lambda x: x.to(own.device, own.dtype if x.is_floating_point() else None), graph.example_inputs
+    )
+    try:
+        found = read(grown, inputs)
+    except ModelError as error:
+        reason = str(error.__cause__ or error).strip().splitlines()
+        raise ModelError(f"the model fails when it grows: {reason[0] if reason else error}") from error
+    expected = {group.name: plan.widths.get(group.name, group.width) for group in graph}
+    if {group.name: group.width for group in found} != expected:
+        names = [n for n, width in expected.items() if {g.name: g.width for g in found}.get(n) != width]
+        raise ModelError(f"{', '.join(names) or graph.groups[0].name}: copies of its neurons meet other channels")
+    layers = [(layer.name, [axis.tensor for axis in layer.axes]) for layer in graph.layers]
+    if [(layer.name, [axis.tensor for axis in layer.axes]) for layer in found.layers] != layers:
+        raise ModelError("model: expected the layers of the trace in the grown network, got other ones")
+    for group in found:
+        if graph[group.name].splittable and not group.splittable:
+            raise ModelError(f"{group.name}: cannot be split any more: {group.reason}")
+    reasons = {group.name: group.reason for group in graph}
+    return replace(found, groups=tuple(replace(group, reason=reasons[group.name]) for group in found))
+
+
+# -- modules -------------------------------------------------------------------------------------------------------
 
 
 def _replace(model: nn.Module, name: str, value: Tensor, requires_grad: bool) -> None:
@@ -223,50 +215,17 @@ def _set_attributes(model: nn.Module, layer: Layer) -> None:
     module = model.get_submodule(layer.name)
     if isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, nn.modules.conv._ConvTransposeNd):
+        columns, rows = module.weight.shape[:2]
+        if any(axis.role is Role.FOLLOW for axis in layer.axes):
+            module.groups = columns
+        module.out_channels, module.in_channels = rows * module.groups, columns
     elif isinstance(module, nn.modules.conv._ConvNd):
         rows, columns = module.weight.shape[:2]
         if any(axis.role is Role.FOLLOW for axis in layer.axes):
             module.groups = module.groups * rows // module.out_channels
         module.out_channels, module.in_channels = rows, columns * module.groups
     elif isinstance(module, nn.modules.batchnorm._NormBase):
-        module.num_features = next(axis.slots.numel() for axis in layer.axes)
+        module.num_features = next(t for t in (module.weight, module.running_mean) if t is not None).numel()
     elif isinstance(module, nn.PReLU):
         module.num_parameters = module.weight.numel()
-
-
-# Which power of the gradient the buffers of PyTorch's optimizers average; 0 is its sign.
-_POWERS = {
-    "momentum_buffer": 1,
-    "exp_avg": 1,
-    "exp_avg_sq": 2,
-    "max_exp_avg_sq": 2,
-    "square_avg": 2,
-    "grad_avg": 1,
-    "sum": 2,
-}
-
-
-def _optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer, growth: _Growth) -> dict[str, Any]:
-    """Return the optimizer's state dict with every buffer grown like its parameter's gradient."""
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    ordered = [parameter for settings in optimizer.param_groups for parameter in settings["params"]]
-    state = optimizer.state_dict()
-    grown = {}
-    for number, buffers in state["state"].items():
-        parameter = ordered[number]
-        name = names.get(id(parameter))
-        if name is None:
-            raise ModelError("optimizer: expected one over the parameters of the model that is split")
-        powers = _POWERS | ({"momentum_buffer": 0} if "square_avg" in buffers else {})  # RMSprop's averages g / |g|
-        grown[number] = {
-            key: _grown_buffer(name, parameter, key, value, growth, powers) for key, value in buffers.items()
-        }
-    return {**copy.deepcopy({key: value for key, value in state.items() if key != "state"}), "state": grown}
-
-
-def _grown_buffer(name: str, parameter: Tensor, key: str, value: Any, growth: _Growth, powers: dict[str, int]) -> Any:
-    if not isinstance(value, Tensor) or value.shape != parameter.shape or name not in growth.axes:
-        return copy.deepcopy(value)
-    if key not in powers:
-        raise ModelError(f"optimizer: expected buffers among {', '.join(powers)}, got {key!r} for {name}")
-    return growth.gradient(name, value, powers[key])

@@ -8,8 +8,11 @@ channels become one. Whatever has no rule seals the channels that enter it: they
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,13 +20,61 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from nni_s3d.errors import ModelError
-from nni_s3d.growth.channels import Axis, Layer, Work
+from nni_s3d.growth.channels import Axis, Balance, ChannelGraph, Layer, Work
 from nni_s3d.growth.modes import call, check_device, evaluation_mode, tensors
 
-LINEAR = ("linear", "conv1d", "conv2d", "conv3d")  # functions of (input, weight, bias, ...) that can produce channels
-_WITH_WEIGHT = (*LINEAR, "batch_norm", "prelu")
+LINEAR = tuple(  # functions of (input, weight, bias, ...) that can produce channels
+    "linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d".split()
+)
 _READS_VALUES = {"item", "tolist", "numpy", "bool", "int", "float", "setitem"}
-Rule = Callable[..., "Tensor | None"]
+_READS_NO_VALUES = {"zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"}
+Rule = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Call:
+    """The function that a rule is asked about."""
+
+    name: str  # without its module, see `canonical_name`
+    func: Callable[..., Any]
+
+
+def registry() -> tuple[dict[str, Rule], Callable[..., Callable[[Rule], Rule]]]:
+    """Return an empty table of rules, and a decorator that enters a rule under the names of functions."""
+    table: dict[str, Rule] = {}
+
+    def rule(*names: str) -> Callable[[Rule], Rule]:
+        def enter(function: Rule) -> Rule:
+            table.update(dict.fromkeys(names, function))
+            return function
+
+        return enter
+
+    return table, rule
+
+
+def read(model: nn.Module, example_inputs: object) -> ChannelGraph:
+    """Return the channel graph that the rules find in one example run, as `trace` does but without its last look."""
+    from nni_s3d.growth import grouping, rules  # they build on the classes of this file
+
+    tracer = Tracer(model, rules.RULES)
+    tracer.run(example_inputs)
+    if tracer.unreached():  # auxiliary heads, perhaps, which run in training mode only
+        again = Tracer(_as_if_training(model), rules.RULES)
+        with torch.random.fork_rng():
+            again.run(example_inputs, training=True)
+        if set(again.unreached()) < set(tracer.unreached()):
+            tracer = again
+    return grouping.build(tracer, example_inputs)
+
+
+def _as_if_training(model: nn.Module) -> nn.Module:
+    """Return a copy whose modules believe that they are trained, but for those that would then do something else."""
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        changes = isinstance(module, (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd))
+        module.training = not changes
+    return model
 
 
 class UnionFind:
@@ -68,20 +119,21 @@ class Tracer(TorchFunctionMode):
         self.sealed: dict[int, str] = {}
         self.layers: list[Layer] = []
         self.works: list[Work] = []
+        self.balances: list[Balance] = []
         self.used: Counter[str] = Counter()
         self.elsewhere: dict[str, str] = {}  # parameters and buffers that also enter a function without a rule for them
         self.samples = 1
         # The run's tensors are kept alive so that no two of them ever share an id.
         self._labels: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def run(self, example_inputs: object) -> None:
-        """Run the model on the inputs and note what is seen."""
+    def run(self, example_inputs: object, training: bool = False) -> None:
+        """Run the model on the inputs, in evaluation mode or in the mode that it is in, and note what is seen."""
         inputs = tensors(example_inputs)
         if not inputs or inputs[0].dim() == 0:
             raise ModelError("example_inputs: expected at least one tensor with a batch dimension, got none")
         check_device(self.model, example_inputs, "example_inputs")
         self.samples = max(1, inputs[0].shape[0])
-        with evaluation_mode(self.model), torch.no_grad():
+        with nullcontext() if training else evaluation_mode(self.model), torch.no_grad():
             try:
                 with self:
                     outputs = call(self.model, example_inputs)
@@ -102,18 +154,21 @@ class Tracer(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        known = len(self.layers)
         out = func(*args, **kwargs)
         name = canonical_name(func)
-        if name.startswith("new_"):  # new_zeros and its like read a type and a device, not values
+        if name.startswith("new_") or name in _READS_NO_VALUES:  # they read a type and a device
             return out
-        if isinstance(out, Tensor) and name in self.rules:
-            labels = self.rules[name](self, name, out, *args, **kwargs)
-            if labels is not None:
-                self._labels[id(out)] = (out, labels)
-        elif tensors(out) or name in _READS_VALUES:
+        outputs = tensors(out)
+        if outputs and name in self.rules:
+            labels = self.rules[name](self, Call(name, func), out, *args, **kwargs)
+            pairs = zip(outputs, labels, strict=True) if isinstance(labels, tuple) else ((o, labels) for o in outputs)
+            self._labels.update({id(o): (o, label) for o, label in pairs if label is not None})
+        elif outputs or name in _READS_VALUES:
             self.seal_inputs(name, (args, kwargs))
-        if name not in _WITH_WEIGHT and tensors(out):
-            owners = (self.owner(tensor) for tensor in tensors((args, kwargs)))
+        if outputs:
+            understood = {axis.tensor for layer in self.layers[known:] for axis in layer.axes}
+            owners = {self.owner(tensor) for tensor in tensors((args, kwargs))} - {None} - understood
             self.elsewhere.update(dict.fromkeys((owner for owner in owners if owner), name))
         return out
 
@@ -151,6 +206,38 @@ class Tracer(TorchFunctionMode):
             return None
         return labels.reshape(-1).expand(size)
 
+    def join(self, first: Tensor, second: Tensor) -> None:
+        """Make the channels one that meet where two labels are laid over each other."""
+        first, second = torch.broadcast_tensors(first, second)
+        pairs = torch.stack([first.flatten(), second.flatten()])
+        pairs = pairs[:, ((pairs[0] >= 0) & (pairs[1] >= 0))]
+        for a, b in pairs.unique(dim=1).T.tolist():
+            self.same.union(a, b)
+
+    def balance(self, where: str, slots: Tensor, parts: int) -> None:
+        """Note that these slots are cut into parts that must stay equally large."""
+        if slots.numel() % parts:
+            self.seal([slots], f"{where} cuts its channels into unequal parts")
+            return
+        strands = _strands(slots)
+        if (slots.numel() // strands) % parts == 0:
+            cut = slots.reshape(parts, -1, strands).transpose(1, 2).reshape(parts * strands, -1)
+            self.balances.append(Balance(where, cut))
+        else:
+            self.balances.append(Balance(where, slots.reshape(parts, -1)))
+
+    def activation_work(self, name: str, out: Tensor, labels: Tensor | None) -> None:
+        """Note that an activation is applied to every element."""
+        slots = torch.full((1,), -1) if labels is None else labels.flatten()
+        self.works.append(Work(name, out.numel() // (self.samples * slots.numel()), slots=slots))
+
+    def unreached(self) -> list[str]:
+        """Return the modules with parameters that no function was given."""
+        seen = {axis.tensor for layer in self.layers for axis in layer.axes} | self.elsewhere.keys()
+        aliases = {name: names for names in self.owners.values() for name in names}
+        missed = (name for name, _ in self.model.named_parameters() if seen.isdisjoint(aliases[name]))
+        return list(dict.fromkeys(name.rpartition(".")[0] for name in missed))
+
     def add_layer(self, kind: str, parameters: Iterable[str | None], axes: list[Axis]) -> None:
         """Note one use of a module's parameters; a second use of the same ones refuses everything they touch."""
         name = axes[0].tensor.rpartition(".")[0]
@@ -162,6 +249,27 @@ class Tracer(TorchFunctionMode):
         if twice is not None:
             again = (a.slots for layer in self.layers for a in layer.axes if layer.name == name or a.tensor in names)
             self.seal(again, f"the parameter {twice} is used more than once")
+
+
+def compressed(labels: Tensor) -> Tensor:
+    """Drop the dimensions along which labels do not change."""
+    for dim in range(labels.dim()):
+        first = labels.narrow(dim, 0, 1)
+        if labels.shape[dim] > 1 and torch.equal(first.expand_as(labels), labels):
+            labels = first
+    return labels
+
+
+def _strands(slots: Tensor) -> int:
+    """Return how many runs of neighbouring channels are interleaved, as a channel shuffle leaves them.
+
+    Copies of a neuron stay within its run; so where interleaved runs are cut, each run must be cut evenly.
+    """
+    for strands in (n for n in range(1, slots.numel()) if slots.numel() % n == 0):
+        steps = slots.reshape(-1, strands).diff(dim=0)
+        if bool(((steps == 1) | (steps == 0)).all()):
+            return strands
+    return 1
 
 
 def canonical_name(func: Callable[..., Any]) -> str:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 import nni_s3d as s3d
 from nni_s3d.growth.channels import ChannelGraph, Role
-from nni_s3d.growth.surgery import repeat_slots
+from nni_s3d.growth.dimensions import in_place
 from tests import reference
 from tests.cases import BY_NAME, Case, Mlp, all_cases, measured, smooth_cases
 
@@ -130,8 +130,10 @@ def test_the_order_of_the_error(c, order):
     ],
 )
 def test_repeated_slots(slots, copies, source, which):
-    found = repeat_slots(torch.tensor(slots), torch.tensor(copies))
-    assert [t.tolist() for t in found] == [source, which]
+    slots, copies = torch.tensor(slots), torch.tensor(copies)
+    start = copies.cumsum(0) - copies
+    expected = [start[slots[s]] + k if slots[s] >= 0 else -1 for s, k in zip(source, which, strict=True)]
+    assert in_place(slots, copies).tolist() == [int(new) for new in expected]
 
 
 def test_splitting_by_hand():

@@ -1,0 +1,363 @@
+"""Seeded float64 networks of every structure that a trace follows beyond plain chains; all activations are smooth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tests.cases import Case
+
+
+class Net(nn.Module):
+    """A forward pass written as a function, over the modules that are given by name."""
+
+    def __init__(self, forward: Callable[..., object], **modules: nn.Module) -> None:
+        super().__init__()
+        for name, module in modules.items():
+            setattr(self, name, module)
+        self._forward = forward
+
+    def forward(self, *inputs: Tensor) -> object:
+        return self._forward(self, *inputs)
+
+
+def head(width: int) -> nn.Linear:
+    return nn.Linear(width, 3)
+
+
+def pooled(x: Tensor) -> Tensor:
+    return x.mean((2, 3))
+
+
+class Dense(nn.Module):
+    """DenseNet: every layer reads the concatenation of all before it, through a batch norm of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(2, 3, 3, padding=1)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(w) for w in (3, 5, 7))
+        self.convs = nn.ModuleList(nn.Conv2d(w, 2, 3, padding=1, bias=False) for w in (3, 5))
+        self.transition, self.head = nn.Conv2d(7, 4, 1), head(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = [self.stem(x)]
+        for norm, conv in zip(self.norms, self.convs, strict=False):
+            features.append(conv(F.silu(norm(torch.cat(features, 1)))))
+        x = self.transition(F.silu(self.norms[2](torch.cat(features, 1))))
+        return self.head(F.silu(x).mean((2, 3)))
+
+
+class Grouped(nn.Module):
+    """ResNeXt: a grouped convolution between two pointwise ones, in a residual stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.reduce = nn.Conv2d(4, 6, 1)
+        self.grouped, self.norm2 = nn.Conv2d(6, 6, 3, padding=1, groups=2, bias=False), nn.BatchNorm2d(6)
+        self.expand, self.head = nn.Conv2d(6, 4, 1), head(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.silu(self.norm(self.stem(x)))
+        y = F.silu(self.norm2(self.grouped(F.silu(self.reduce(x)))))
+        return self.head(pooled(F.silu(x + self.expand(y))))
+
+
+class GroupedGate(nn.Module):
+    """RegNetY: a grouped convolution whose output is gated by squeeze and excitation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(2, 4, 3, padding=1)
+        self.grouped = nn.Conv2d(4, 4, 3, groups=2, padding=1)
+        self.squeeze, self.excite = nn.Conv2d(4, 2, 1), nn.Conv2d(2, 4, 1)
+        self.project, self.head = nn.Conv2d(4, 4, 1), head(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.silu(self.grouped(F.silu(self.stem(x))))
+        gate = torch.sigmoid(self.excite(F.silu(self.squeeze(F.adaptive_avg_pool2d(x, 1)))))
+        return self.head(pooled(F.silu(self.project(x * gate))))
+
+
+class Shuffled(nn.Module):
+    """ShuffleNetV1: grouped convolutions with a channel shuffle between them, and a depthwise one after it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.first = nn.Conv2d(2, 8, 1), nn.Conv2d(8, 8, 1, groups=2)
+        self.depthwise, self.norm = nn.Conv2d(8, 8, 3, groups=8, padding=1), nn.BatchNorm2d(8)
+        self.second, self.head = nn.Conv2d(8, 4, 1, groups=2), head(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.silu(self.first(F.silu(self.stem(x))))
+        n, c, h, w = x.shape
+        x = x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+        return self.head(pooled(F.silu(self.second(self.norm(self.depthwise(x))))))
+
+
+class Split(nn.Module):
+    """C2f: the halves of a layer go different ways and meet again side by side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.inner = nn.Conv2d(2, 6, 1), nn.Conv2d(3, 3, 3, padding=1)
+        self.out, self.head = nn.Conv2d(9, 4, 1), head(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = F.silu(self.stem(x)).chunk(2, dim=1)
+        return self.head(pooled(F.silu(self.out(torch.cat([first, second, F.silu(self.inner(second))], 1)))))
+
+
+class Overlap(nn.Module):
+    """A layer that is added to the concatenation of two others: its rows belong to two groups."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right, self.both = nn.Conv1d(2, 2, 1), nn.Conv1d(2, 3, 1), nn.Conv1d(2, 5, 1)
+        self.read, self.head = nn.Conv1d(5, 4, 2), head(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([self.left(x).tanh(), self.right(x)], 1) + self.both(x)
+        return self.head(F.silu(self.read(F.silu(x))).mean(2))
+
+
+class UNet(nn.Module):
+    """Down, up by a transposed convolution and by interpolation, with a skip connection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.deep = nn.Conv2d(2, 3, 3, padding=1), nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.up, self.norm = nn.ConvTranspose2d(4, 3, 2, stride=2), nn.BatchNorm2d(3)
+        self.fuse, self.head = nn.Conv2d(10, 3, 3), head(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        high = F.silu(self.down(x))
+        deep = F.silu(self.deep(high))
+        resized = F.interpolate(deep, size=high.shape[2:], mode="bilinear")
+        return self.head(pooled(F.silu(self.fuse(torch.cat([high, F.silu(self.norm(self.up(deep))), resized], 1)))))
+
+
+class Transformer(nn.Module):
+    """A block of attention and one of a gated MLP, both with layer norm and layer scale."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.attention = nn.LayerNorm(4), nn.MultiheadAttention(4, 2, batch_first=True)
+        self.scale = nn.Parameter(torch.full((4,), 0.5))
+        self.norm2, self.gate, self.up, self.down = nn.LayerNorm(4), nn.Linear(4, 5), nn.Linear(4, 5), nn.Linear(5, 4)
+        self.norm3, self.fc1, self.fc2, self.head = nn.LayerNorm(4), nn.Linear(4, 6), nn.Linear(6, 4), head(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x)
+        x = x + self.scale * self.attention(y, y, y, need_weights=False)[0]
+        y = self.norm2(x)
+        x = x + self.scale * self.down(F.silu(self.gate(y)) * self.up(y))
+        x = x + self.fc2(F.gelu(self.fc1(self.norm3(x))))
+        return self.head(x.mean(1))
+
+
+class Scaled(nn.Module):
+    """Layer scale and a learnt bias on a residual stream without a norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.block, self.head = nn.Conv2d(2, 4, 1), nn.Conv2d(4, 4, 3, padding=1), head(4)
+        self.scale, self.shift = nn.Parameter(torch.rand(4, 1, 1)), nn.Parameter(torch.rand(1, 4, 5, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x) + self.shift
+        return self.head(pooled(F.silu(x + self.scale * torch.tanh(self.block(F.silu(x))))))
+
+
+class Volume(nn.Module):
+    """Three dimensions, instance norm, and flattened positions side by side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv3d(1, 3, 2), nn.InstanceNorm3d(3, affine=True)
+        self.hidden, self.head = nn.Linear(3 * 8, 4), head(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.softplus(self.hidden(F.silu(self.norm(self.conv(x))).flatten(1))))
+
+
+class Auxiliary(nn.Module):
+    """A second head that runs in training mode only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.deep, self.head = nn.Conv2d(2, 4, 3), nn.Conv2d(4, 3, 1), head(3)
+        self.aux, self.aux_norm, self.aux_head = nn.Conv2d(4, 2, 1), nn.BatchNorm2d(2), head(2)
+
+    def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
+        x = F.silu(self.stem(x))
+        out = self.head(pooled(F.silu(self.deep(x))))
+        if not self.training:
+            return out
+        return {"out": out, "aux": self.aux_head(pooled(F.silu(self.aux_norm(self.aux(x)))))}
+
+
+class GluNet(nn.Module):
+    """Both kinds of gated linear unit over one layer: the function, and a chunk."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(4, 6), nn.Linear(3, 8), head(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.second(F.glu(self.first(x), dim=-1)).chunk(2, -1)
+        return self.head(value * F.gelu(gate))
+
+
+class Points(nn.Module):
+    """PointNet: a layer on every point, the largest value of each channel, and a skip of the global features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.point, self.deep, self.head = nn.Conv1d(3, 4, 1), nn.Conv1d(4, 5, 1), nn.Linear(9, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        local = torch.tanh(self.point(x))
+        best = torch.tanh(self.deep(local)).max(dim=-1)[0]
+        return self.head(torch.cat([best, local.mean(-1)], dim=1))
+
+
+class WindowMerge(nn.Module):
+    """Swin: patches are merged by slicing positions and concatenating channels, which come last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.merge, self.head = nn.Conv2d(2, 3, 1), nn.Linear(12, 4, bias=False), head(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.gelu(self.embed(x)).permute(0, 2, 3, 1)
+        x = torch.cat([x[:, ::2, ::2], x[:, 1::2, ::2], x[:, ::2, 1::2], x[:, 1::2, 1::2]], -1)
+        return self.head(F.gelu(self.merge(x)).flatten(1, 2).mean(1))
+
+
+WIDE = (
+    Case("dense", Dense, (2, 5, 5), smooth=True),
+    Case("grouped", Grouped, (2, 5, 5), smooth=True),
+    Case("grouped-gate", GroupedGate, (2, 5, 5), smooth=True),
+    Case("shuffled", Shuffled, (2, 4, 4), smooth=True),
+    Case("split", Split, (2, 4, 4), smooth=True),
+    Case("overlap", Overlap, (2, 5), smooth=True),
+    Case("unet", UNet, (2, 4, 4), smooth=True),
+    Case("transformer", Transformer, (3, 4), smooth=True),
+    Case("scaled", Scaled, (2, 5, 5), smooth=True),
+    Case("volume", Volume, (1, 3, 3, 3), smooth=True),
+    Case("auxiliary", Auxiliary, (2, 5, 5), smooth=True),
+    Case("glu", GluNet, (4,), smooth=True),
+    Case("points", Points, (3, 6), smooth=True),
+    Case("window-merge", WindowMerge, (2, 4, 4), smooth=True),
+)
+
+
+class Random(nn.Module):
+    """A network drawn from a small grammar: chains, branches, sums, concatenations, gates, depthwise and grouped.
+
+    A stream of channels goes through blocks; each is drawn with its widths, and hands a stream on.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._draw = torch.Generator().manual_seed(seed)
+        self.stem, width = nn.Conv2d(2, 4, 3, padding=1), 4
+        blocks = []
+        for _ in range(self._pick(2, 4)):
+            block = (Chain, Branches, Add, Concatenation, Gate, Depthwise, GroupedBlock)[self._pick(0, 6)]
+            blocks.append(block(width, self._pick))
+            width = blocks[-1].width
+        self.blocks, self.head = nn.ModuleList(blocks), head(width)
+        del self._draw
+
+    def _pick(self, low: int, high: int) -> int:
+        return int(torch.randint(low, high + 1, (1,), generator=self._draw))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(F.silu(x))
+        return self.head(pooled(F.silu(x)))
+
+
+class Chain(nn.Module):
+    def __init__(self, width: int, pick: Callable[[int, int], int]) -> None:
+        super().__init__()
+        self.width = pick(2, 4)
+        self.conv = nn.Conv2d(width, self.width, 2 * pick(0, 1) + 1, padding="same", bias=bool(pick(0, 1)))
+        self.norm = nn.BatchNorm2d(self.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x))
+
+
+class Branches(nn.Module):
+    def __init__(self, width: int, pick: Callable[[int, int], int]) -> None:
+        super().__init__()
+        self.width = pick(2, 4)
+        self.one, self.two = (nn.Conv2d(width, self.width, k, padding="same") for k in (1, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.one(x) * torch.tanh(self.two(x))
+
+
+class Add(nn.Module):
+    def __init__(self, width: int, pick: Callable[[int, int], int]) -> None:
+        super().__init__()
+        self.width, inner = width, pick(2, 3)
+        self.reduce, self.expand = nn.Conv2d(width, inner, 1), nn.Conv2d(inner, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.expand(torch.tanh(self.reduce(x)))
+
+
+class Concatenation(nn.Module):
+    def __init__(self, width: int, pick: Callable[[int, int], int]) -> None:
+        super().__init__()
+        more = pick(1, 3)
+        self.width = width + more
+        self.conv, self.norm = nn.Conv2d(width, more, 3, padding=1), nn.BatchNorm2d(self.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(torch.cat([x, self.conv(x)], 1))
+
+
+class Gate(nn.Module):
+    def __init__(self, width: int, pick: Callable[[int, int], int]) -> None:
+        super().__init__()
+        self.width = width
+        self.squeeze, self.excite = nn.Linear(width, 2), nn.Linear(2, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(self.excite(F.silu(self.squeeze(pooled(x)))))[..., None, None]
+
+
+class Depthwise(nn.Module):
+    def __init__(self, width: int, pick: Callable[[int, int], int]) -> None:
+        super().__init__()
+        times = pick(1, 2)
+        self.width = width * times
+        self.conv = nn.Conv2d(width, self.width, 3, padding=1, groups=width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class GroupedBlock(nn.Module):
+    def __init__(self, width: int, pick: Callable[[int, int], int]) -> None:
+        super().__init__()
+        self.width = 2 * pick(1, 2)
+        self.wide = nn.Conv2d(width, 4, 1)
+        self.conv = nn.Conv2d(4, self.width, 3, padding=1, groups=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.silu(self.wide(x)))
+
+
+def random_case(seed: int) -> Case:
+    return Case(f"random-{seed}", partial(Random, seed), (2, 4, 4), smooth=True, seed=seed)
