@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,10 +61,11 @@ def read(model: nn.Module, example_inputs: object) -> ChannelGraph:
     tracer.run(example_inputs)
     if tracer.unreached():  # auxiliary heads, perhaps, which run in training mode only
         again = Tracer(_as_if_training(model), rules.RULES)
-        with torch.random.fork_rng():
+        # Where this fails too, the graph names what was not reached.
+        with torch.random.fork_rng(), suppress(ModelError):
             again.run(example_inputs, training=True)
-        if set(again.unreached()) < set(tracer.unreached()):
-            tracer = again
+            if set(again.unreached()) < set(tracer.unreached()):
+                tracer = again
     return grouping.build(tracer, example_inputs)
 
 
@@ -179,8 +180,10 @@ class Tracer(TorchFunctionMode):
     def seal(self, labels: Iterable[Tensor | None], reason: str) -> Tensor | None:
         """Refuse all these channels, for the first reason given; what comes out carries no labels."""
         for label in labels:
-            for channel in label.unique().tolist() if label is not None else ():
-                if channel >= 0:
+            if label is not None:
+                met = torch.zeros(len(self.same.parent) + 2, dtype=torch.bool)
+                met[label.flatten()] = True  # what belongs to no channel is negative, and ends at the end
+                for channel in met[:-2].nonzero()[:, 0].tolist():
                     self.sealed.setdefault(channel, reason)
         return None
 
@@ -209,10 +212,9 @@ class Tracer(TorchFunctionMode):
     def join(self, first: Tensor, second: Tensor) -> None:
         """Make the channels one that meet where two labels are laid over each other."""
         first, second = torch.broadcast_tensors(first, second)
-        pairs = torch.stack([first.flatten(), second.flatten()])
-        pairs = pairs[:, ((pairs[0] >= 0) & (pairs[1] >= 0))]
-        for a, b in pairs.unique(dim=1).T.tolist():
-            self.same.union(a, b)
+        both, base = (first >= 0) & (second >= 0), len(self.same.parent)
+        for pair in (first[both] * base + second[both]).unique().tolist():
+            self.same.union(*divmod(pair, base))
 
     def balance(self, where: str, slots: Tensor, parts: int) -> None:
         """Note that these slots are cut into parts that must stay equally large."""
