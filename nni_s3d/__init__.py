@@ -1,6 +1,7 @@
 """Grow PyTorch networks by signed neuron splitting (S3D), alone or as a search strategy of NNI."""
 
 from nni_s3d.errors import ConfigError, DataError, ModelError, S3DError, StoreError
+from nni_s3d.grown import load_grown, save_grown
 from nni_s3d.growth.balance import balanced
 from nni_s3d.growth.channels import ChannelGraph, ChannelGroup, trace
 from nni_s3d.growth.cost import Cost, count
@@ -10,7 +11,7 @@ from nni_s3d.growth.loop import Growth, GrowthStep, grow
 from nni_s3d.growth.plan import GrowthPlan, plan_from_copies
 from nni_s3d.growth.schemes import Scheme, gain, scheme
 from nni_s3d.growth.selection import Knapsack, TopFraction, TopK, select
-from nni_s3d.growth.surgery import SplitResult, split
+from nni_s3d.growth.surgery import SplitResult, split, split_average
 
 __version__ = "0.1.0"
 
@@ -37,10 +38,13 @@ __all__ = [
     "count",
     "gain",
     "grow",
+    "load_grown",
     "plan_from_copies",
+    "save_grown",
     "scheme",
     "select",
     "spectrum",
     "split",
+    "split_average",
     "trace",
 ]

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils import _pytree as pytree
 
 from nni_s3d.errors import ConfigError, ModelError
@@ -84,6 +85,19 @@ def split(
     return SplitResult(grown, found, plan.widths, index_map, state)
 
 
+def split_average(
+    average: AveragedModel, graph: ChannelGraph, plan: GrowthPlan, epsilon: float = 0.01, relative: bool = False
+) -> AveragedModel:
+    """Split a moving average of the weights as `split` does the model; arguments and errors as there."""
+    module = split(average.module, graph, plan, epsilon, relative=relative).model
+    grown = copy.copy(average)
+    grown._modules, grown._buffers = (
+        {"module": module},
+        {n: b.clone() for n, b in average._buffers.items() if b is not None},
+    )
+    return grown
+
+
 def check_model(model: nn.Module, graph: ChannelGraph) -> None:
     """Raise ModelError if the parameters of a model are not those of the model that was traced."""
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
@@ -126,7 +140,7 @@ def _grown(
         if name in growth.axes:
             value = growth.value(name, tensor, moves)
             if value.shape != tensor.shape:  # what does not grow stays as it is, tied to another parameter perhaps
-                _replace(grown, name, value, requires_grad=tensor.requires_grad)
+                replace_tensor(grown, name, value, requires_grad=tensor.requires_grad)
     for layer in graph.layers:
         _set_attributes(grown, layer)
     return grown
@@ -200,7 +214,7 @@ def _traced_again(grown: nn.Module, graph: ChannelGraph, plan: GrowthPlan) -> Ch
 # -- modules -------------------------------------------------------------------------------------------------------
 
 
-def _replace(model: nn.Module, name: str, value: Tensor, requires_grad: bool) -> None:
+def replace_tensor(model: nn.Module, name: str, value: Tensor, requires_grad: bool) -> None:
     """Put a tensor into the place of a parameter or buffer."""
     path, _, attribute = name.rpartition(".")
     module = model.get_submodule(path)
