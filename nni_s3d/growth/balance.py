@@ -6,6 +6,7 @@ of linear equations, equations @ (copies - 1) = 0, since the parts are equal bef
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,6 +41,15 @@ def bound(graph: ChannelGraph) -> Tensor:
     for balance in graph.balances:
         found[balance.parts[balance.parts >= 0]] = True
     return found
+
+
+def parts(graph: ChannelGraph, name: str) -> int:
+    """Return how many neurons of a group must be added at once at least, if all its parts grow evenly."""
+    channels, step = graph[name].channels, 1
+    for balance in graph.balances:
+        inside = ((balance.parts >= channels.start) & (balance.parts < channels.stop)).any(dim=1)
+        step = math.lcm(step, max(1, int(inside.sum())))
+    return step
 
 
 def check(graph: ChannelGraph, copies: Tensor) -> None:

@@ -9,6 +9,7 @@ channels become one. Whatever has no rule seals the channels that enter it: they
 from __future__ import annotations
 
 import copy
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext, suppress
@@ -139,7 +140,8 @@ class Tracer(TorchFunctionMode):
                 with self:
                     outputs = call(self.model, example_inputs)
             except Exception as error:
-                raise ModelError(f"{type(self.model).__name__} fails on the example inputs: {error}") from error
+                where = _innermost(self.model, error)
+                raise ModelError(f"{where} fails on the example inputs: {error}") from error
         for output in tensors(outputs):
             self.seal([self.labels(output)], "it is an output of the network")
         for axis in (axis for layer in self.layers for axis in layer.axes if axis.tensor in self.elsewhere):
@@ -251,6 +253,14 @@ class Tracer(TorchFunctionMode):
         if twice is not None:
             again = (a.slots for layer in self.layers for a in layer.axes if layer.name == name or a.tensor in names)
             self.seal(again, f"the parameter {twice} is used more than once")
+
+
+def _innermost(model: nn.Module, error: BaseException) -> str:
+    """Return the name of the innermost module of a model whose code an error came through."""
+    names = {id(module): name for name, module in model.named_modules()}
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    inside = [names[id(owner)] for frame in frames if id(owner := frame.f_locals.get("self")) in names]
+    return next((name for name in reversed(inside) if name), type(model).__name__)
 
 
 def compressed(labels: Tensor) -> Tensor:

@@ -130,7 +130,7 @@ def test_trace_does_not_depend_on_the_number_of_samples(case):
 
 def test_trace_leaves_the_model_as_it_was_when_it_fails():
     model = BY_NAME["conv-bn-relu"].model().train()
-    with reference.untouched(model), pytest.raises(s3d.ModelError, match="ConvBn fails on the example inputs"):
+    with reference.untouched(model), pytest.raises(s3d.ModelError, match="0 fails on the example inputs"):
         s3d.trace(model, torch.zeros(2, 5, 6, 6, dtype=torch.float64))
 
 
@@ -548,3 +548,15 @@ def test_evaluation_mode_restores_every_mode_after_an_error():
     with pytest.raises(KeyError):
         fail()
     assert [module.training for module in model] == [index == 1 for index in range(len(model))]
+
+
+def test_the_module_that_fails_is_named():
+    model = nn.Sequential(nn.Linear(4, 3), nn.Sequential(nn.Tanh(), nn.Linear(2, 3)))
+    with pytest.raises(s3d.ModelError, match=r"1\.1 fails on the example inputs: mat1 and mat2"):
+        s3d.trace(model, torch.zeros(5, 4))
+    with pytest.raises(s3d.ModelError, match=r"Net fails on the example inputs: 'no'"):
+        s3d.trace(Net(_failing, a=nn.Linear(4, 3)), torch.zeros(5, 4))
+
+
+def _failing(*_: object) -> None:
+    raise KeyError("no")
