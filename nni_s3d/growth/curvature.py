@@ -23,7 +23,7 @@ from nni_s3d.errors import ModelError
 from nni_s3d.growth.channels import ChannelGraph, Layer
 from nni_s3d.growth.layout import dimension, pack, scatter
 from nni_s3d.growth.modes import call, check_device, tensors
-from nni_s3d.growth.smoothing import SMOOTHED, smoothed
+from nni_s3d.growth.tape import Tape
 from nni_s3d.growth.tracing import LINEAR, canonical_name
 
 Batch = tuple[Any, Any]
@@ -47,13 +47,12 @@ class BatchOperator:
         self.samples = tensors(inputs)[0].shape[0]
         with torch.enable_grad():
             effects = _effects(model, graph, inputs, targets, loss_fn)
-            cut = _Cut(model, graph, smoothing)
-            with cut:
-                call(model, inputs)
-            terms = [(effects[name] * z).sum() for name, z in cut.read.items() if z.requires_grad]
-            self._producers = cut.producers
-            self._slopes = _slopes(sum(terms), self._producers)
-        output = next(iter(self._producers.values())).output
+        cut = _Cut(model, graph, effects, smoothing)
+        with torch.no_grad(), cut:
+            call(model, inputs)
+        cut.tape.close()
+        self._producers, self._tape = cut.producers, cut.tape
+        output = next(iter(self._producers.values())).applied
         self.dtype, self.device = output.dtype, output.device
 
     def matvec(self, vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -66,27 +65,15 @@ class BatchOperator:
                 raise ModelError(f"{name}: expected vectors of shape {self.shapes[name]}, got {tuple(vector.shape)}")
             scatter(group, vector, filters, self._graph.shapes)
             layers |= {layer.weight: layer for layer in group.producers if layer.weight in self._producers}
-        curved = self._hessian_times({w: self._producers[w].times(filters, layer) for w, layer in layers.items()})
+        tangents = {w: self._producers[w].times(filters, layer) for w, layer in layers.items()}
+        # H couples no two neurons, so the groups that are left out change nothing.
+        curved = self._tape.hessian_times({self._producers[w].value: tangent for w, tangent in tangents.items()})
         # Producers that do not run in evaluation mode change nothing there.
         rows = {name: torch.zeros_like(tensor) for name, tensor in filters.items()}
         for weight, layer in layers.items():
-            rows |= self._producers[weight].transpose_times(curved[weight], layer)
+            if (cotangent := curved.get(self._producers[weight].value)) is not None:
+                rows |= self._producers[weight].transpose_times(cotangent, layer)
         return {name: pack(self._graph[name], rows) for name in vectors}
-
-    def _hessian_times(self, tangents: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return H t; since H couples no two neurons, the groups that are left out change nothing."""
-        curved = [name for name in tangents if self._slopes[name].requires_grad]
-        found: tuple[Tensor | None, ...] = ()
-        if curved:
-            found = torch.autograd.grad(
-                [self._slopes[name] for name in curved],
-                [self._producers[name].output for name in curved],
-                [tangents[name] for name in curved],
-                retain_graph=True,
-                allow_unused=True,
-            )
-        products = {name: product for name, product in zip(curved, found, strict=True) if product is not None}
-        return {name: products.get(name, torch.zeros_like(tangent)) for name, tangent in tangents.items()}
 
 
 class SplittingOperator:
@@ -152,6 +139,12 @@ class _LinearCall:
         self.parameters: list[Tensor] = [p for p in (named.pop("weight"), named.pop("bias", None)) if p is not None]
         self._func, self._rest, self._settings = func, args[3:], named
 
+    @property
+    def call(self) -> tuple[Callable[..., Tensor], str, tuple[Any, ...], dict[str, Any]]:
+        """Function, name, arguments and keywords."""
+        weight, bias = (*self.parameters, None)[:2]
+        return self._func, canonical_name(self._func), (self.input, weight, bias, *self._rest), self._settings
+
     def run(self, parameters: list[Tensor]) -> Tensor:
         weight, bias = (*parameters, None)[:2]
         return self._func(self.input, weight, bias, *self._rest, **self._settings)
@@ -160,20 +153,22 @@ class _LinearCall:
 class _Producer:
     """A producer applied to its input X: u = X theta, and products with X and its transpose."""
 
+    value: int  # the number of u on the tape
+
     def __init__(self, linear: _LinearCall) -> None:
         linear.input = linear.input.detach()
         self._linear = linear
         self._parameters = [p.detach().requires_grad_() for p in linear.parameters]
         # The graph of this one application is kept: running it backwards is the product with X'.
-        self._applied = linear.run(self._parameters)
-        self.output = self._applied.detach().requires_grad_()
+        with torch.enable_grad():
+            self.applied = linear.run(self._parameters)
 
     @torch.no_grad()
     def times(self, filters: Mapping[str, Tensor], layer: Layer) -> Tensor:
         return self._linear.run([filters[name] for name in layer.parameters])
 
     def transpose_times(self, cotangent: Tensor, layer: Layer) -> dict[str, Tensor]:
-        found = torch.autograd.grad(self._applied, self._parameters, cotangent, retain_graph=True)
+        found = torch.autograd.grad(self.applied, self._parameters, cotangent, retain_graph=True)
         return dict(zip(layer.parameters, found, strict=True))
 
 
@@ -215,28 +210,30 @@ class _Probe(TorchFunctionMode):
 
 
 class _Cut(_Probe):
-    """Cuts the network at its consumers, and makes the output of every producer a leaf."""
+    """Cuts the network at its consumers, and records on a tape what lies between them and the producers."""
 
-    def __init__(self, model: nn.Module, graph: ChannelGraph, smoothing: float) -> None:
+    def __init__(self, model: nn.Module, graph: ChannelGraph, effects: dict[str, Tensor], smoothing: float) -> None:
         super().__init__(model, graph)
         self._weights = {layer.weight for group in graph.splittable for layer in group.producers}
-        self._smoothing = smoothing
+        self._effects = effects
+        self.tape = Tape(smoothing)
         self.producers: dict[str, _Producer] = {}
 
     def at_consumer(self, weight: str, z: Tensor) -> Tensor:
-        self.read[weight] = z
+        if self.tape.alive(z):
+            self.tape.read(z, self._effects[weight])
         return z.detach()
 
     def apply(self, weight: str | None, linear: _LinearCall) -> Tensor:
         if weight not in self._weights:
-            return super().apply(weight, linear)
-        self.producers[weight] = _Producer(linear)
-        return self.producers[weight].output.clone()  # what follows may work in place, which a leaf does not allow
+            return self.tape.apply(*linear.call)
+        producer = self.producers[weight] = _Producer(linear)
+        output = producer.applied.detach().clone()  # what follows may work in place
+        producer.value = self.tape.leaf(output)
+        return output
 
     def other(self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if name in SMOOTHED:
-            return smoothed(func, name, self._smoothing, args, kwargs)
-        return func(*args, **kwargs)
+        return self.tape.apply(func, name, args, kwargs)
 
 
 def _effects(
@@ -253,16 +250,6 @@ def _effects(
     effects = torch.autograd.grad(loss, read, allow_unused=True)
     filled = [torch.zeros_like(z) if g is None else g for g, z in zip(effects, read, strict=True)]
     return dict(zip(probe.read, filled, strict=True))
-
-
-def _slopes(h: Tensor | int, producers: Mapping[str, _Producer]) -> dict[str, Tensor]:
-    """Return the derivatives of h with respect to every producer's output, themselves differentiable."""
-    outputs = [producer.output for producer in producers.values()]
-    if not isinstance(h, Tensor):
-        return {name: torch.zeros_like(producer.output) for name, producer in producers.items()}
-    slopes = torch.autograd.grad(h, outputs, create_graph=True, allow_unused=True)
-    filled = [torch.zeros_like(u).detach() if s is None else s for s, u in zip(slopes, outputs, strict=True)]
-    return dict(zip(producers, filled, strict=True))
 
 
 def _known(name: str, shapes: Mapping[str, object]) -> str:

@@ -1,0 +1,383 @@
+"""The functions between producers and consumers, linearised where they ran: products with the Hessian of h.
+
+Autograd could differentiate twice through them, but would then compute much that is not asked for. The tape keeps of
+every function only what a product needs. A product pushes tangents forward (t -> J t) and pulls the tangents of the
+cotangents back, w -> J' w + (sum over outputs of g f'') t, where g is the cotangent of h at the function's output, which
+is the same for every product.
+
+    element-wise    the slope and g times the curvature, a tensor each; a scale before it is taken into both
+    linear          the function itself, and its backward graph
+    anything else   its own backward graph, differentiated once more
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from nni_s3d.growth.rules import elementwise, reductions, shapes
+from nni_s3d.growth.smoothing import SMOOTHED, smoothed
+from nni_s3d.growth.tracing import LINEAR
+
+Maybe = Tensor | None
+Function = Callable[..., Any]
+
+_IDENTITIES = frozenset(
+    "contiguous clone identity dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout".split()
+)
+_SHIFTS = frozenset("add sub iadd isub radd".split())
+_SCALES = frozenset("mul multiply imul rmul div truediv itruediv idiv".split())
+_SUMS = frozenset("add sub iadd isub radd mean sum interpolate".split())
+_AVERAGES = frozenset(name for name in reductions.RULES if "avg_pool" in name)
+_LINEAR = frozenset(LINEAR) | _SUMS | _AVERAGES | shapes.RULES.keys() - {"pad"}
+_ELEMENTWISE = (elementwise.RULES.keys() | {"prelu"}) - {"glu"}
+
+
+class Tape:
+    """Records functions as they run, then multiplies by the Hessian of the sum of <effect, tensor> over what was read.
+
+    Args:
+        beta: sharpness of the softplus that lends piecewise-linear activations its curvature.
+    """
+
+    def __init__(self, beta: float) -> None:
+        self._beta = beta
+        self._values = 0
+        self._alive: dict[int, tuple[Tensor, int]] = {}  # by id; the tensors are kept so that no id comes again
+        self._nodes: list[_Node] = []
+        self._made_by: dict[int, _Node] = {}
+        self._effects: dict[int, Tensor] = {}
+
+    def leaf(self, tensor: Tensor) -> int:
+        """Return the number of a new value, with respect to which h is differentiated."""
+        return self._number(tensor)
+
+    def alive(self, tensor: object) -> bool:
+        """Whether a tensor depends on a leaf."""
+        return id(tensor) in self._alive
+
+    def read(self, tensor: Tensor, effect: Tensor) -> None:
+        """Add <effect, tensor> to h."""
+        number = self._alive[id(tensor)][1]
+        self._effects[number] = _sum(self._effects.get(number), effect)
+
+    def apply(self, func: Function, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a function and record it if anything that it takes depends on a leaf."""
+        flat, spec = pytree.tree_flatten((args, kwargs))
+        flat = [x.detach() if isinstance(x, nn.Parameter) else x for x in flat]
+        places = [i for i, x in enumerate(flat) if self.alive(x)]
+        originals = [flat[i] for i in places]
+
+        def run(*inputs: Tensor) -> Any:
+            filled = list(flat)
+            for i, x in zip(places, inputs, strict=True):
+                filled[i] = x
+            given, named = pytree.tree_unflatten(filled, spec)
+            if name == "batch_norm":
+                return _affine(*given, **named)
+            if name in SMOOTHED:
+                return smoothed(func, name, self._beta, given, named)
+            return func(*given, **named)
+
+        if not places or name == "detach":
+            return run(*originals)
+        # A function that works in place is given copies, so that its derivatives are taken where it began.
+        copies = [x.clone() if name in _ELEMENTWISE else x for x in originals]
+        out = run(*copies)
+        numbers = [self._alive[id(x)][1] for x in originals]
+        changed = next((i for i, x in enumerate(copies) if out is x and name in _ELEMENTWISE), None)
+        if changed is None or name in _IDENTITIES:
+            self._record(name, func, run, originals, numbers, out, args, kwargs)
+            return out
+        self._record(name, func, lambda *xs: run(*(x.clone() for x in xs)), originals, numbers, out, args, kwargs)
+        self._alive[id(originals[changed])] = (originals[changed], self._alive[id(out)][1])
+        return originals[changed].copy_(out)
+
+    def _record(
+        self,
+        name: str,
+        func: Function,
+        run: Function,
+        inputs: list[Tensor],
+        numbers: list[int],
+        out: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        outputs = [x for x in pytree.tree_leaves(out) if isinstance(x, Tensor) and x.is_floating_point()]
+        single = len(numbers) == 1 and len(outputs) == 1 and outputs[0].shape == inputs[0].shape
+        first = single and args and self.alive(args[0])
+        if name in _IDENTITIES or (name in _SHIFTS and first):
+            self._alive[id(outputs[0])] = (outputs[0], numbers[0])
+            return
+        node: _Node
+        if name == "batch_norm":
+            node = _Scale(numbers, _slope(run, inputs[0][:1]))
+        elif name in _SCALES and first and len(args) == 2 and not kwargs:
+            factor = args[1] if "mul" in name else 1 / args[1]
+            node = _Scale(numbers, torch.as_tensor(factor, dtype=outputs[0].dtype, device=outputs[0].device).detach())
+        elif name in _ELEMENTWISE and single:
+            before = self._made_by.get(numbers[0])
+            scale = before if isinstance(before, _Scale) else None
+            node = _Elementwise(numbers if scale is None else scale.inputs, run, inputs[0], scale)
+        elif name in _LINEAR:
+            node = _Linear(numbers, _without_bias(func, name, args, kwargs, run), inputs)
+        else:
+            node = _Other(numbers, run, inputs)
+        node.outputs = [self._number(x) for x in outputs]
+        self._made_by.update(dict.fromkeys(node.outputs, node))
+        self._nodes.append(node)
+
+    def _number(self, tensor: Tensor) -> int:
+        self._alive[id(tensor)] = (tensor, self._values)
+        self._values += 1
+        return self._values - 1
+
+    def close(self) -> None:
+        """Compute the cotangents, and let go of everything that no product needs."""
+        cotangents: dict[int, Tensor] = dict(self._effects)
+        used: list[_Node] = []
+        for node in reversed(self._nodes):
+            arrived = [cotangents.pop(number, None) for number in node.outputs]
+            if any(g is not None for g in arrived):
+                used.append(node)
+                for number, cotangent in zip(node.inputs, node.fix(arrived), strict=True):
+                    if cotangent is not None:
+                        cotangents[number] = _sum(cotangents.get(number), cotangent)
+        self._nodes = used[::-1]
+        self._alive.clear()
+        self._made_by.clear()
+        self._effects.clear()
+        wanted = {number for node in self._nodes for number in node.inputs}
+        for node in self._nodes:
+            node.wanted = any(number in wanted for number in node.outputs)
+
+    def hessian_times(self, tangents: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        """Return the product of the Hessian with one vector, by leaf; leaves that are left out are not moved."""
+        pushed: dict[int, Tensor] = dict(tangents)
+        for node in self._nodes:
+            found = [pushed.get(number) for number in node.inputs]
+            node.kept = None
+            if any(t is not None for t in found):
+                for number, tangent in zip(node.outputs, node.push(found), strict=True):
+                    if tangent is not None:
+                        pushed[number] = tangent
+        pulled: dict[int, Tensor] = {}
+        for node in reversed(self._nodes):
+            arrived = [pulled.pop(number, None) for number in node.outputs]
+            if node.kept is not None or any(w is not None for w in arrived):
+                for number, part in zip(node.inputs, node.pull(arrived), strict=True):
+                    if part is not None:
+                        pulled[number] = _sum(pulled.get(number), part)
+            node.kept = None
+        return pulled
+
+
+class _Node:
+    """One recorded function."""
+
+    outputs: list[int]
+    wanted: bool  # whether another function takes an output, so that its tangent is needed
+    kept: Any = None  # what `push` leaves for `pull` within one product
+
+    def __init__(self, inputs: Sequence[int]) -> None:
+        self.inputs = list(inputs)
+
+    def fix(self, cotangents: list[Maybe]) -> list[Maybe]:
+        """Take the cotangents of the outputs, which never change again, and return those of the inputs."""
+        raise NotImplementedError
+
+    def push(self, tangents: list[Maybe]) -> list[Maybe]:
+        """Return the tangents of the outputs."""
+        raise NotImplementedError
+
+    def pull(self, arrived: list[Maybe]) -> list[Maybe]:
+        """Return the tangents of the inputs' cotangents."""
+        raise NotImplementedError
+
+
+class _Scale(_Node):
+    """x -> s x + b, the same s for all samples."""
+
+    def __init__(self, inputs: Sequence[int], scale: Tensor) -> None:
+        super().__init__(inputs)
+        self.scale = scale
+
+    def fix(self, cotangents: list[Maybe]) -> list[Maybe]:
+        return self.pull(cotangents)
+
+    def push(self, tangents: list[Maybe]) -> list[Maybe]:
+        (tangent,) = tangents
+        return [tangent * self.scale if self.wanted and tangent is not None else None]
+
+    def pull(self, arrived: list[Maybe]) -> list[Maybe]:
+        (w,) = arrived
+        return [None if w is None else w * self.scale]
+
+
+class _Elementwise(_Node):
+    """f of every element; `scale` is a product that came before and is taken in."""
+
+    curvature: Maybe
+
+    def __init__(self, inputs: Sequence[int], run: Function, x: Tensor, scale: _Scale | None) -> None:
+        super().__init__(inputs)
+        self.slope, self.curvature = _derivatives(run, x)
+        if scale is not None:
+            self.slope = self.slope * scale.scale
+            self.curvature = None if self.curvature is None else self.curvature * scale.scale**2
+
+    def fix(self, cotangents: list[Maybe]) -> list[Maybe]:
+        (g,) = cotangents
+        assert g is not None
+        if self.curvature is not None:
+            self.curvature = self.curvature * g
+        return [self.slope * g]
+
+    def push(self, tangents: list[Maybe]) -> list[Maybe]:
+        self.kept = tangents[0] if self.curvature is not None else None
+        return [self.slope * tangents[0] if self.wanted and tangents[0] is not None else None]
+
+    def pull(self, arrived: list[Maybe]) -> list[Maybe]:
+        (w,), tangent = arrived, self.kept
+        bent = None if tangent is None or self.curvature is None else (self.curvature, tangent)
+        if w is None:
+            return [None if bent is None else bent[0] * bent[1]]
+        return [self.slope * w if bent is None else torch.addcmul(self.slope * w, *bent)]
+
+
+class _Linear(_Node):
+    """A linear function of all that depends on a leaf."""
+
+    def __init__(self, inputs: Sequence[int], run: Function, tensors: list[Tensor]) -> None:
+        super().__init__(inputs)
+        self._run = run
+        self._shapes = [x.shape for x in tensors]
+        with torch.enable_grad():
+            self._leaves, outputs = _graph_of(run, tensors)
+        self._outputs = [x for x in pytree.tree_leaves(outputs) if isinstance(x, Tensor)]
+
+    def fix(self, cotangents: list[Maybe]) -> list[Maybe]:
+        return self.pull(cotangents)
+
+    def push(self, tangents: list[Maybe]) -> list[Maybe]:
+        if not self.wanted:
+            return [None] * len(self.outputs)
+        some = next(t for t in tangents if t is not None)
+        filled = [some.new_zeros(shape) if t is None else t for t, shape in zip(tangents, self._shapes, strict=True)]
+        return [x for x in pytree.tree_leaves(self._run(*filled)) if isinstance(x, Tensor)]
+
+    def pull(self, arrived: list[Maybe]) -> list[Maybe]:
+        pairs = [(y, w) for y, w in zip(self._outputs, arrived, strict=True) if w is not None]
+        if not pairs:
+            return [None] * len(self.inputs)
+        outputs, weights = zip(*pairs, strict=True)
+        return list(torch.autograd.grad(outputs, self._leaves, weights, retain_graph=True, allow_unused=True))
+
+
+class _Other(_Node):
+    """Any function that can be differentiated twice."""
+
+    def __init__(self, inputs: Sequence[int], run: Function, tensors: list[Tensor]) -> None:
+        super().__init__(inputs)
+        with torch.enable_grad():
+            self._leaves = [x.detach().clone().requires_grad_() for x in tensors]
+            found = run(*self._leaves)
+        self._outputs = [x for x in pytree.tree_leaves(found) if isinstance(x, Tensor) and x.is_floating_point()]
+
+    def fix(self, cotangents: list[Maybe]) -> list[Maybe]:
+        self._cotangents = [
+            (torch.zeros_like(y) if g is None else g.clone()).requires_grad_()
+            for y, g in zip(self._outputs, cotangents, strict=True)
+        ]
+        with torch.enable_grad():
+            found = torch.autograd.grad(
+                self._outputs, self._leaves, self._cotangents, create_graph=True, allow_unused=True
+            )
+        self._slopes = found
+        return [None if slope is None else slope.detach() for slope in found]
+
+    def push(self, tangents: list[Maybe]) -> list[Maybe]:
+        pairs = [(s, t) for s, t in zip(self._slopes, tangents, strict=True) if s is not None and t is not None]
+        if not pairs:
+            return [None] * len(self.outputs)
+        slopes, moved = zip(*pairs, strict=True)
+        sources = [*self._cotangents, *self._leaves]
+        found = torch.autograd.grad(slopes, sources, moved, retain_graph=True, allow_unused=True)
+        self.kept = found[len(self._cotangents) :]
+        return list(found[: len(self._cotangents)])
+
+    def pull(self, arrived: list[Maybe]) -> list[Maybe]:
+        parts: list[Maybe] = list(self.kept) if self.kept is not None else [None] * len(self.inputs)
+        pairs = [(y, w) for y, w in zip(self._outputs, arrived, strict=True) if w is not None]
+        if pairs:
+            outputs, weights = zip(*pairs, strict=True)
+            back = torch.autograd.grad(outputs, self._leaves, weights, retain_graph=True, allow_unused=True)
+            parts = [_sum(a, b) if b is not None else a for a, b in zip(parts, back, strict=True)]
+        return parts
+
+
+def _graph_of(run: Function, tensors: list[Tensor]) -> tuple[list[Tensor], Any]:
+    """Run a linear function on inputs that take no memory, since its derivative does not depend on them."""
+    try:
+        leaves = [x.new_zeros(()).expand(x.shape).requires_grad_() for x in tensors]
+        return leaves, run(*leaves)
+    except RuntimeError:  # a view of the tensor that is none of an expanded one
+        leaves = [torch.empty_like(x).requires_grad_() for x in tensors]
+        return leaves, run(*leaves)
+
+
+def _derivatives(run: Function, x: Tensor) -> tuple[Tensor, Maybe]:
+    """Return slope and curvature of an element-wise function."""
+    with torch.enable_grad():
+        leaf = x.detach().clone().requires_grad_()
+        value = run(leaf)
+        (slope,) = torch.autograd.grad(value, leaf, torch.ones_like(value), create_graph=True)
+        if not slope.requires_grad:
+            return slope, None
+        (curvature,) = torch.autograd.grad(slope, leaf, torch.ones_like(slope), allow_unused=True)
+    return slope.detach(), curvature
+
+
+def _slope(run: Function, x: Tensor) -> Tensor:
+    """Return the slope of an element-wise affine function that is the same for all samples and positions."""
+    with torch.enable_grad():
+        leaf = x[(slice(None), slice(None), *[slice(0, 1)] * (x.dim() - 2))].detach().clone().requires_grad_()
+        value = run(leaf)
+        (slope,) = torch.autograd.grad(value, leaf, torch.ones_like(value))
+    return slope
+
+
+def _without_bias(func: Function, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], run: Function) -> Function:
+    """Return the linear part of a convolution; other functions have no constant part."""
+    if name not in LINEAR:
+        return run
+    named = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
+    weight = named.pop("weight").detach()
+    rest = {key: value for key, value in named.items() if key not in ("input", "bias")}
+    return lambda x: func(x, weight, None, *args[3:], **rest)
+
+
+def _affine(
+    x: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Batch norm in evaluation mode, as one product and one sum."""
+    scale = (variance + eps).rsqrt() * (1 if weight is None else weight)
+    shift = -mean * scale + (0 if bias is None else bias)
+    shape = (-1,) + (1,) * (x.dim() - 2)
+    return torch.addcmul(shift.reshape(shape), x, scale.reshape(shape))
+
+
+def _sum(first: Maybe, second: Tensor) -> Tensor:
+    return second if first is None else first + second
