@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import nni_s3d as s3d
-from nni_s3d.errors import ConfigError, StoreError
+from nni_s3d.errors import ConfigError, ModelError, StoreError
 from nni_s3d.experiment import read_experiment, run
 from nni_s3d.plugin import trial
 from nni_s3d.store import Store
@@ -112,6 +112,27 @@ def test_a_failing_step_is_tried_again_once_and_goes_on_from_its_checkpoint(grow
     found = list(run(read_experiment(path), Store(str(tmp_path))))
     assert [metrics for _, metrics in found if metrics is not None] == [metrics for _, metrics in steps]
     assert [metrics is None for _, metrics in found].count(True) == 1
+
+
+def test_a_mistake_of_the_users_is_not_tried_again(tmp_path, monkeypatch):
+    calls = []
+
+    def refuses(*args, **kwargs):
+        calls.append(1)
+        raise ModelError("no")
+
+    monkeypatch.setattr(trial, "decide", refuses)
+    with pytest.raises(ModelError, match=r"^no$"):
+        list(run(read_experiment(tasks.write(tmp_path)), Store(str(tmp_path / "s"))))
+    assert len(calls) == 1
+
+
+def test_an_unknown_lineage_leaves_no_trace(tmp_path):
+    tasks.write(tmp_path)
+    parameters = {"step": 0, "lineage": "other", "widths": dict.fromkeys(tasks.NAMES, 3)}
+    with pytest.raises(StoreError, match="expected the settings of lineage 'other', got none"):
+        trial.run(parameters, read_task(tmp_path / "task.yml"), Store(str(tmp_path / "s")))
+    assert not (tmp_path / "s").exists()
 
 
 def test_a_lineage_that_fails_twice_ends_and_the_others_go_on(tmp_path, monkeypatch, caplog):
@@ -229,6 +250,7 @@ def test_bad_tasks_are_refused_before_anything_starts(tmp_path, task, message):
         ({"factory": "nni_s3d.models:nothing"}, "model.factory: expected package.module:function"),
         ({"factory": "no.such:thing"}, "model.factory: expected package.module:function"),
         ({"factory": "nni_s3d.models:mobilenet_v1_small", "colour": 3}, "model: .*'colour'"),
+        ({"factory": "nni_s3d.models:mlp", "activation": "Relu"}, "^model.activation: expected the name of a class"),
     ],
 )
 def test_a_model_that_cannot_be_built_is_refused(tmp_path, model, message):

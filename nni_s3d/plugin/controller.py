@@ -138,7 +138,7 @@ class Controller:
         if (found := self._store.read_json(path)) is None:
             return None
         where = f"{self._store.url}/{path}"
-        track = build(Track, found, where)
+        track = build(Track, found, f"{where}: track")
         spec = parse_spec(track.spec, space, f"{where}: spec")
         if spec.lineage != label:
             raise StoreError(f"{where}: expected a spec of lineage {label!r}, got one of {spec.lineage!r}")
@@ -168,7 +168,7 @@ class Controller:
             self._put(label, replace(track, status="ended", reason=reason))
         else:
             following = {"step": track.step + 1, "lineage": label, "parent": outcome["key"], **outcome["next"]}
-            spec = build(Spec, following, outcome_path(label, track.step))
+            spec = build(Spec, following, f"{self._store.url}/{outcome_path(label, track.step)}: next")
             self._put(label, Track(spec.to_json()))
 
     def _retry(self, label: str, reason: str) -> None:

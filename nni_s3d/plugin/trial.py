@@ -37,6 +37,7 @@ from nni_s3d.training import Hooks, evaluate, train
 _logger = logging.getLogger(__name__)
 MODULE = "nni_s3d.plugin.trial"
 _FOLLOWING = ("widths", "params", "macs")  # what a plan says of the next spec
+_SHOWN = ("default", "test_accuracy", "params", "macs")  # what every reader of a trial's metrics counts on
 _INTERMEDIATE_RESULTS = 10  # validation accuracies that a trial reports on its way
 
 
@@ -87,7 +88,7 @@ def run(
     lineage = _lineage(store, spec)
     store.claim(task.fingerprint)
     trial = Trial(task, store, spec, lineage, report)
-    metrics: dict[str, float] | None = store.read_json(trial.path("metrics.json"), "default", "test_accuracy")
+    metrics: dict[str, float] | None = store.read_json(trial.path("metrics.json"), *_SHOWN)
     if spec.lineage is not None:
         store.write_json(trial_path(spec.lineage, spec.step), {"trial": os.environ.get("NNI_TRIAL_JOB_ID")})
     try:
@@ -111,7 +112,7 @@ def _lineage(store: Store, spec: Spec) -> Lineage | None:
     settings = store.read_json(path)
     if settings is None:
         raise StoreError(f"{store.url}: expected the settings of lineage {spec.lineage!r}, got none")
-    return build(Lineage, settings, f"{store.url}/{path}")
+    return build(Lineage, settings, f"{store.url}/{path}: settings")
 
 
 def _example(trial: Trial, data: DataSet) -> Tensor:
@@ -139,7 +140,7 @@ def _parent(trial: Trial, key: str) -> tuple[nn.Module, GrowthPlan]:
     content, tensors = store.read_json(f"{key}/plan.json"), store.read_tensors(f"{key}/plan.safetensors")
     if spec is None or weights is None or content is None or tensors is None:
         raise StoreError(f"{store.url}: expected the weights and the plan of the parent {key}, got none")
-    widths = parse_spec(spec, trial.task.space(), f"{store.url}/{key}/spec.json").widths
+    widths = parse_spec(spec, trial.task.space(), f"{store.url}/{key}/spec.json: spec").widths
     model = trial.task.build_model(widths, trial.seed)
     try:
         model.load_state_dict(weights)
