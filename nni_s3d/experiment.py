@@ -1,6 +1,6 @@
 """Read an NNI experiment file as far as growth needs it, and run the experiment in this process."""
 
-# ruff: noqa: N815
+# ruff: noqa: N815  (NNI's keys are in mixed case)
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ class Store:
             if found is None:
                 missing[path] = content
             elif found != (wanted := json.loads(json.dumps(content))):
-                differs = sorted(key for key in {*wanted, *found} if wanted.get(key) != found.get(key))
+                differs = sorted(key for key in {*wanted, *found} if wanted.get(key, ...) != found.get(key, ...))
                 raise StoreError(
                     f"{self._path(path)}: expected the same settings, got other ones for {', '.join(differs)}; "
                     "use another store or another name"

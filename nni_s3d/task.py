@@ -72,8 +72,12 @@ class Task:
         if not isinstance(self.model.get("factory"), str):
             raise ConfigError(f'model: expected factory: "package.module:function", got {self.model!r}')
         try:
+            json.dumps(self.model)
+        except (TypeError, ValueError) as error:  # YAML has dates, sets and loops besides
+            raise ConfigError(f"model: expected arguments that JSON can say, got {error}") from error
+        try:
             torch.zeros(1, device=self.torch_device).item()
-        except (RuntimeError, AssertionError) as error:
+        except (RuntimeError, AssertionError, ImportError) as error:
             raise ConfigError(f"device: expected auto or one that PyTorch finds here, got {self.device!r}") from error
 
     @property

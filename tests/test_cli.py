@@ -1,3 +1,4 @@
+import datetime
 import json
 import math
 import shutil
@@ -83,6 +84,10 @@ TASKS = [
     ({"search_space": "no\0ne.json"}, "ne.json': expected a text file, got: embedded null byte"),
     ({"seed": 2**80}, "task.yml: seed: expected a whole number >= 0 and < 2**63, got 1208925819614629174706176"),
     ({"device": "meta"}, "task.yml: device: expected auto or one that PyTorch finds here, got 'meta'"),
+    (
+        {"device": "privateuseone"},
+        "task.yml: device: expected auto or one that PyTorch finds here, got 'privateuseone'",
+    ),
     ({"device": "mps"}, "task.yml: device: expected auto or one that PyTorch finds here, got 'mps'"),
     (
         {"directory": "."},
@@ -93,6 +98,10 @@ TASKS = [
     ({"training": {"weight_decay": INF}}, "task.yml: training.weight_decay: expected a finite number, got inf"),
     ({"training": {"milestones": [NAN]}}, "task.yml: training.milestones[0]: expected a finite number, got nan"),
     ({"training": {"nesterov": True, "momentum": 0}}, "task.yml: training.nesterov: expected a momentum > 0 beside it"),
+    (
+        small(since=datetime.date(2020, 1, 1)),
+        "task.yml: model: expected arguments that JSON can say, got Object of type",
+    ),
     (small(num_classes=3), TRAINS + "an output of shape (50, 3)"),
     (small(num_classes=-1), "model: expected arguments that nni_s3d.models:mobilenet_v1_small takes, got RuntimeError"),
     (small(colour=3), "model: expected arguments that nni_s3d.models:mobilenet_v1_small takes, got TypeError"),

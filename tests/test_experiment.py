@@ -259,6 +259,18 @@ def test_a_model_that_cannot_be_built_is_refused(tmp_path, model, message):
         read_experiment(path).task.build_model(dict.fromkeys(tasks.NAMES, 3), 0)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("def f(:", "SyntaxError: invalid syntax"), ("1 / 0", "ZeroDivisionError: division by zero")],
+)
+def test_a_module_that_cannot_be_imported_is_refused(tmp_path, monkeypatch, content, message):
+    (tmp_path / "broken.py").write_text(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tasks.write(tmp_path, task={"model": {"factory": "broken:f"}})
+    with pytest.raises(ConfigError, match=rf"^model\.factory: expected package\.module:function, .*: {message}"):
+        read_experiment(path).task.build_model({}, 0)
+
+
 def test_an_experiment_of_another_tuner_is_refused(tmp_path):
     path = tasks.write(tmp_path)
     path.write_text(path.read_text().replace("nni_s3d.plugin.tuner.S3DTuner", "other.Tuner"))

@@ -41,6 +41,8 @@ def test_a_store_of_another_task_is_refused_and_untouched(store):
     store.claim({"seed": 0, "data": {"name": "x"}})
     with pytest.raises(StoreError, match=r"task\.json: expected the same settings, got other ones for data"):
         store.claim({"seed": 0, "data": {"name": "y"}})
+    with pytest.raises(StoreError, match="got other ones for extra"):
+        store.claim({"seed": 0, "data": {"name": "x"}, "extra": None})
     assert store.read_json("task.json") == {"seed": 0, "data": {"name": "x"}}
 
 

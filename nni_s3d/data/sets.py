@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from nni_s3d.data.images import Images
-from nni_s3d.errors import ConfigError, DataError, first_line
+from nni_s3d.errors import ConfigError, DataError
 
 _SPLIT_SEED = 0  # which samples are held out is part of the data set, not of a run
 
@@ -107,9 +107,9 @@ def _torchvision(kind: Callable[..., Any], root: Path, files: str, folder: str) 
     """Open both halves of a torchvision data set, which checks that the files are there and whole."""
     try:
         return kind(root, train=True), kind(root, train=False)
-    except Exception as error:  # whatever torchvision says of files that are missing, cut short or something else
+    except Exception as error:  # torchvision has many words for files that are missing, cut short or something else
         raise DataError(
-            f"{root / folder}: expected {files} of {kind.__name__}, got {type(error).__name__}: {first_line(error)}; "
+            f"{root / folder}: expected {files} of {kind.__name__}, got none that can be read; "
             f"put them there, or set NNI_S3D_DATA to the directory that holds {folder}"
         ) from error
 

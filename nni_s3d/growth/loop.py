@@ -16,7 +16,7 @@ from nni_s3d.growth.eigen import SOLVERS, Spectrum, spectrum
 from nni_s3d.growth.modes import evaluation_mode
 from nni_s3d.growth.plan import GrowthPlan
 from nni_s3d.growth.schemes import check_c, check_triplet, copy_choices
-from nni_s3d.growth.selection import Knapsack, Policy, TopFraction, check_policy, select
+from nni_s3d.growth.selection import Knapsack, Policy, TopFraction, check_policy, is_number, select
 from nni_s3d.growth.surgery import SplitResult, split
 
 LARGEST = 1e6  # of a length of a split or a smoothness that float32 can still work with
@@ -43,12 +43,16 @@ class Growth:
         check_c(self.c)
         if len(copy_choices(self.copies)) > 1 and not isinstance(self.policy, Knapsack):
             raise ConfigError(f"copies: a mixed choice needs a knapsack, got {self.copies!r} and {self.policy}")
+        limits = (self.max_params, self.max_macs)
+        params, macs = (limit is None or (is_number(limit) and limit > 0) for limit in limits)
+        most = f"and <= {LARGEST:g}"
         for name, holds, expected in (
-            ("epsilon", 0 <= self.epsilon <= LARGEST, f"a number >= 0 and <= {LARGEST:g}"),
-            ("smoothing", 0 < self.smoothing <= LARGEST, f"a number > 0 and <= {LARGEST:g}"),
+            ("epsilon", is_number(self.epsilon) and 0 <= self.epsilon <= LARGEST, f"a number >= 0 {most}"),
+            ("smoothing", is_number(self.smoothing) and 0 < self.smoothing <= LARGEST, f"a number > 0 {most}"),
             ("solver", self.solver in SOLVERS, f"one of {', '.join(SOLVERS)}"),
-            ("max_params", self.max_params is None or self.max_params > 0, "a number > 0"),
-            ("max_macs", self.max_macs is None or self.max_macs > 0, "a number > 0"),
+            ("relative", isinstance(self.relative, bool), "True or False"),
+            ("max_params", params, "a number > 0"),
+            ("max_macs", macs, "a number > 0"),
         ):
             if not holds:
                 raise ConfigError(f"{name}: expected {expected}, got {getattr(self, name)!r}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from numbers import Real
 from typing import Protocol
 
 import numpy as np
@@ -44,8 +43,8 @@ class TopK:
     eta: float = 0.0
 
     def __post_init__(self) -> None:
-        _check(isinstance(self.k, int) and _number(self.k) and self.k >= 1, "k", "a whole number >= 1", self.k)
-        _check(_number(self.eta) and self.eta >= 0, "eta", "a number >= 0", self.eta)
+        _check(isinstance(self.k, int) and is_number(self.k) and self.k >= 1, "k", "a whole number >= 1", self.k)
+        _check(is_number(self.eta) and self.eta >= 0, "eta", "a number >= 0", self.eta)
 
     def choose(self, graph: ChannelGraph, choices: tuple[int, ...], gains: Tensor, room: Room) -> Tensor:
         """Return copies (channels,)."""
@@ -73,7 +72,7 @@ class TopFraction:
     fraction: float = 0.35
 
     def __post_init__(self) -> None:
-        _check(_number(self.fraction) and 0 < self.fraction <= 1, "fraction", "a number in (0, 1]", self.fraction)
+        _check(is_number(self.fraction) and 0 < self.fraction <= 1, "fraction", "a number in (0, 1]", self.fraction)
 
     def choose(self, graph: ChannelGraph, choices: tuple[int, ...], gains: Tensor, room: Room) -> Tensor:
         """Return copies (channels,)."""
@@ -101,7 +100,7 @@ class Knapsack:
         one = (self.budget is None) != (self.growth is None)
         _check(one, "budget", "either budget or growth", {"budget": self.budget, "growth": self.growth})
         for name, number in (("budget", self.budget), ("growth", self.growth)):
-            _check(number is None or (_number(number) and number > 0), name, "a number > 0", number)
+            _check(number is None or (is_number(number) and number > 0), name, "a number > 0", number)
         _check(self.cost in COSTS, "cost", f"one of {', '.join(COSTS)}", self.cost)
         _check(isinstance(self.relaxed, bool), "relaxed", "True or False", self.relaxed)
 
@@ -186,7 +185,7 @@ def _limits(graph: ChannelGraph, max_widths: Mapping[str, int] | None) -> Mappin
         return {}
     _check(isinstance(max_widths, Mapping), "max_widths", "a mapping {group: width}", max_widths)
     for name, limit in max_widths.items():
-        _check(_number(limit) and limit >= 1, f"max_widths: {graph[name].name}", "a number >= 1", limit)
+        _check(is_number(limit) and limit >= 1, f"max_widths: {graph[name].name}", "a number >= 1", limit)
     return max_widths
 
 
@@ -298,6 +297,8 @@ def _check(holds: bool, name: str, expected: str, got: object) -> None:
         raise ConfigError(f"{name}: expected {expected}, got {got!r}")
 
 
-def _number(value: object) -> bool:
+def is_number(value: object) -> bool:
     """Whether this is a finite number; True and False are none."""
-    return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        return False
+    return bool(-math.inf < value < math.inf)

@@ -336,6 +336,7 @@ def test_a_budget_below_the_cost_of_the_network_is_refused():
         (lambda: Knapsack(), "budget: expected either budget or growth, got {'budget': None, 'growth': None}"),
         (lambda: Knapsack(1, growth=1), "budget: expected either budget or growth, got {'budget': 1, 'growth': 1}"),
         (lambda: Knapsack("9"), "budget: expected a number > 0, got '9'"),
+        (lambda: TopFraction(10**400), r"fraction: expected a number in \(0, 1\], got 1000"),
         (lambda: Knapsack(True), "budget: expected a number > 0, got True"),
         (lambda: Knapsack(growth=float("inf")), "growth: expected a number > 0, got inf"),
         (lambda: Knapsack(1, relaxed="no"), "relaxed: expected True or False, got 'no'"),
