@@ -15,8 +15,8 @@ from nni_s3d.growth.curvature import Batch, LossFn, SplittingOperator
 from nni_s3d.growth.eigen import SOLVERS, Spectrum, spectrum
 from nni_s3d.growth.modes import evaluation_mode
 from nni_s3d.growth.plan import GrowthPlan
-from nni_s3d.growth.schemes import check_c, check_triplet, copy_choices
-from nni_s3d.growth.selection import Knapsack, Policy, TopFraction, check_policy, is_number, select
+from nni_s3d.growth.schemes import check_c, check_triplet, copy_choices, is_number
+from nni_s3d.growth.selection import Knapsack, Policy, TopFraction, check_policy, select
 from nni_s3d.growth.surgery import SplitResult, split
 
 LARGEST = 1e6  # of a length of a split or a smoothness that float32 can still work with

@@ -12,6 +12,7 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -85,6 +86,13 @@ def gain(lambda_min: Tensor, lambda_max: Tensor, copies: int = 2, c: float = 1.3
     return scheme(lambda_min, lambda_max, copies, c, triplet).gain
 
 
+def is_number(value: object) -> bool:
+    """Whether this is a finite number; True and False are none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        return False
+    return bool(-math.inf < value < math.inf)
+
+
 def check_copies(copies: int) -> None:
     """Raise ConfigError unless `copies` is 2, 3 or 4."""
     if isinstance(copies, bool) or not isinstance(copies, int) or copies not in COPIES:
@@ -93,7 +101,7 @@ def check_copies(copies: int) -> None:
 
 def check_c(c: float) -> None:
     """Raise ConfigError unless c is a number of at least 1, and not so large that output weights overflow."""
-    if isinstance(c, bool) or not isinstance(c, (int, float)) or not 1 <= c <= LARGEST_C:
+    if not is_number(c) or not 1 <= c <= LARGEST_C:
         raise ConfigError(f"c: expected a number >= 1 (1 is S2D) and <= {LARGEST_C:g}, got {c!r}")
 
 

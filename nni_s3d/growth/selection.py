@@ -16,7 +16,7 @@ from nni_s3d.growth.channels import ChannelGraph
 from nni_s3d.growth.cost import COSTS, marginal, total
 from nni_s3d.growth.eigen import Spectrum
 from nni_s3d.growth.plan import GrowthPlan, plan_from_copies
-from nni_s3d.growth.schemes import copy_choices, scheme
+from nni_s3d.growth.schemes import copy_choices, is_number, scheme
 
 Room = Mapping[str, float]
 
@@ -295,10 +295,3 @@ def check_policy(policy: object) -> None:
 def _check(holds: bool, name: str, expected: str, got: object) -> None:
     if not holds:
         raise ConfigError(f"{name}: expected {expected}, got {got!r}")
-
-
-def is_number(value: object) -> bool:
-    """Whether this is a finite number; True and False are none."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        return False
-    return bool(-math.inf < value < math.inf)
