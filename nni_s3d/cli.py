@@ -35,6 +35,10 @@ def _parser() -> argparse.ArgumentParser:
     grow.add_argument("--store", help="path or URL of the artefacts (default: runs/<task>-<strategy>)")
     grow.set_defaults(run=_grow)
 
+    check = commands.add_parser("check", help="find mistakes in an experiment before anything is trained")
+    check.add_argument("config", type=Path, help="an experiment file for nnictl whose tuner is S3D")
+    check.set_defaults(run=_check)
+
     report = commands.add_parser("report", help="table, CSV and plots of an NNI experiment")
     report.add_argument("experiment", nargs="?", help="its id (default: the latest)")
     report.add_argument("--no-wait", action="store_true", help="do not wait for a running experiment to end")
@@ -68,6 +72,16 @@ def _grow(parsed: argparse.Namespace) -> int:
         )
     print(f"artefacts: {url}")
     return 1 if failed else 0
+
+
+def _check(parsed: argparse.Namespace) -> int:
+    from nni_s3d.experiment import check, read_experiment
+
+    experiment = read_experiment(parsed.config)
+    cost = check(experiment)
+    names = ", ".join(f"{lineage.label} (up to {lineage.steps} steps)" for lineage in experiment.lineages)
+    print(f"{parsed.config}: {names} on {experiment.task.data.name}, from {cost.params:,} params, {cost.macs:,} MACs")
+    return 0
 
 
 def _report(parsed: argparse.Namespace) -> int:

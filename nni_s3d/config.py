@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,37 +18,79 @@ from nni_s3d.errors import ConfigError
 T = TypeVar("T")
 
 
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
+    """YAML in which no key stands twice."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        keys = [(key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"the key {key[1]!r} twice{node.start_mark}")
+        return node
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file that holds a mapping.
 
     Raises:
         ConfigError: there is no such file, or it holds something else.
     """
-    try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"{path}: expected a file, got: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: expected YAML, got: {' '.join(str(error).split())}") from error
+    content = _read(path, "YAML", lambda text: yaml.load(text, _Loader))
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected a mapping, got {type(content).__name__}")
     return content
 
 
-def build(kind: type[T], values: object, where: str) -> T:
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        ConfigError: there is no such file, or it holds something else.
+    """
+    return _read(path, "JSON", lambda text: json.loads(text, object_pairs_hook=_once))
+
+
+def _read(path: Path, language: str, parse: Callable[[str], Any]) -> Any:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: expected a file, got: {error.strerror}") from error
+    except ValueError as error:  # the path has a NUL, or the bytes are no UTF-8
+        raise ConfigError(f"{str(path)!r}: expected a text file, got: {error}") from error
+    try:
+        return parse(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: expected {language}, got: {' '.join(str(error).split())}") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {max(keys, key=keys.count)!r} twice")
+    return content
+
+
+def build(kind: type[T], values: object, where: str | Path) -> T:
     """Make a dataclass from a mapping of its fields; nested dataclasses are made from nested mappings.
 
     Args:
-        kind: the dataclass.
+        kind: the dataclass; a field with the metadata {"setting": False} is no key of the mapping. What it raises
+            itself starts with the name of a field.
         values: {field: value}; an int is taken for a float, a list for a tuple, and nothing else is converted.
-        where: what to call the mapping in an error, for instance "task.yml: training".
+        where: what to call the mapping in an error, for instance "classArgs" or the path of its file.
 
     Raises:
-        ConfigError: an unknown or missing key, or a value of the wrong type.
+        ConfigError: an unknown or missing key, a value of the wrong type, or a number that is not finite.
     """
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where}: expected a mapping, got {values!r}")
-    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    fields = {
+        field.name: field
+        for field in dataclasses.fields(kind)  # type: ignore[arg-type]
+        if field.metadata.get("setting", True)
+    }
     for key in values:
         if key not in fields:
             raise ConfigError(f"{where}: unknown key {key!r}; expected {', '.join(fields)}")
@@ -55,11 +99,15 @@ def build(kind: type[T], values: object, where: str) -> T:
         if needed and name not in values:
             raise ConfigError(f"{where}: expected the key {name!r}, got {', '.join(map(str, values)) or 'none'}")
     hints = typing.get_type_hints(kind)
+    converted = {name: _value(hints[name], value, _below(where, name)) for name, value in values.items()}
     try:
-        return kind(**{name: _value(hints[name], value, f"{where}.{name}") for name, value in values.items()})
+        return kind(**converted)
     except ConfigError as error:
-        text = str(error)
-        raise error if text.startswith(where) else ConfigError(f"{where}: {text}") from None
+        raise ConfigError(_below(where, str(error))) from None
+
+
+def _below(where: str | Path, name: str) -> str:
+    return f"{where}: {name}" if isinstance(where, Path) else f"{where}.{name}"
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
@@ -76,8 +124,17 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     elif origin is dict and isinstance(value, dict):
         return {_value(arguments[0], k, where): _value(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
     elif _fits(hint, value):
-        return float(value) if hint is float else value
+        return _finite(value, where) if hint is float else value
     raise ConfigError(f"{where}: expected {_spelled(hint)}, got {value!r}")
+
+
+def _finite(value: float, where: str) -> float:
+    try:
+        if math.isfinite(value):
+            return float(value)
+    except OverflowError:  # a whole number that no float can hold
+        pass
+    raise ConfigError(f"{where}: expected a finite number, got {value!r}")
 
 
 def _fits(hint: Any, value: Any) -> bool:

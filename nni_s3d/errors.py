@@ -25,3 +25,8 @@ class StoreError(S3DError, RuntimeError):
 
 class ReportError(S3DError, RuntimeError):
     """An NNI experiment is not where it was looked for, or has nothing to report yet."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return what another package's exception says, without the rest of its explanation."""
+    return next(iter(str(error).strip().splitlines()), "no reason")

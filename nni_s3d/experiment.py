@@ -1,18 +1,19 @@
 """Read an NNI experiment file as far as growth needs it, and run the experiment in this process."""
 
+# ruff: noqa: N815  (NNI's keys are in mixed case)
+
 from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import torch
-
-from nni_s3d.config import read_yaml
-from nni_s3d.errors import ConfigError
-from nni_s3d.growth.channels import trace
+from nni_s3d.check import check_network
+from nni_s3d.config import build, read_yaml
+from nni_s3d.errors import ConfigError, S3DError
+from nni_s3d.growth.cost import Cost, count
 from nni_s3d.lineage import Lineage, lineages
 from nni_s3d.plugin import trial
 from nni_s3d.plugin.controller import Controller
@@ -20,6 +21,7 @@ from nni_s3d.spec import Space
 from nni_s3d.store import Store
 from nni_s3d.task import Task, read_task
 
+T = TypeVar("T")
 TUNER = "nni_s3d.plugin.tuner.S3DTuner"
 
 
@@ -32,25 +34,61 @@ class Experiment:
     lineages: list[Lineage]
 
 
+@dataclass(frozen=True)
+class _File:
+    """The keys of an experiment file that growth needs, as NNI spells them."""
+
+    tuner: dict[str, Any] = field(default_factory=dict)
+    trialCommand: str = ""
+    trialCodeDirectory: str = "."
+    searchSpace: dict[str, Any] | None = None
+    searchSpaceFile: str | None = None
+
+
+@dataclass(frozen=True)
+class _Tuner:
+    className: str | None = None
+    name: str | None = None
+    classArgs: dict[str, Any] | None = None
+
+
 def read_experiment(path: Path) -> Experiment:
     """Read an experiment file for nnictl whose tuner is S3D.
 
     Raises:
         ConfigError: a key that growth needs is missing or wrong, or the tuner is another one.
     """
-    content = read_yaml(path)
-    tuner = content.get("tuner") or {}
-    if tuner.get("className") != TUNER and tuner.get("name") != "S3D":
-        raise ConfigError(f"{path}: tuner: expected className: {TUNER} or name: S3D, got {tuner!r}")
-    code = path.parent / content.get("trialCodeDirectory", ".")
-    task = read_task(code / _task_file(path, content))
-    if "searchSpace" in content:
-        space = Space.parse(content["searchSpace"], f"{path}: searchSpace")
-    elif "searchSpaceFile" in content:
-        space = Space.read(path.parent / content["searchSpaceFile"])
+    file = _known(_File, read_yaml(path), path)
+    tuner = _known(_Tuner, file.tuner, f"{path}: tuner")
+    if tuner.className != TUNER and tuner.name != "S3D":
+        raise ConfigError(f"{path}: tuner: expected className: {TUNER} or name: S3D, got {file.tuner!r}")
+    task = read_task(path.parent / file.trialCodeDirectory / _task_file(path, file.trialCommand))
+    if file.searchSpace is not None:
+        space = Space.parse(file.searchSpace, f"{path}: searchSpace")
+    elif file.searchSpaceFile is not None:
+        space = Space.read(path.parent / file.searchSpaceFile)
     else:
         raise ConfigError(f"{path}: expected searchSpaceFile or searchSpace, got neither")
-    return Experiment(task, space, lineages(tuner.get("classArgs") or {}, f"{path}: tuner.classArgs"))
+    return Experiment(task, space, lineages(tuner.classArgs or {}, f"{path}: tuner.classArgs"))
+
+
+def check(experiment: Experiment) -> Cost:
+    """Raise the errors of a first trial before anything is trained or written, and return the seed network's cost.
+
+    Raises:
+        S3DError: the data, the network, the search space or a lineage is not what it should be.
+    """
+    task, space = experiment.task, experiment.space
+    if space != task.space():
+        raise ConfigError(f"searchSpaceFile: expected the search space of the task, {task.search_space}, got another")
+    data = task.load_data()
+    model = task.build_model(space.low, task.seed)
+    for lineage in experiment.lineages:
+        try:
+            graph = check_network(task, data, model, space.low, lineage)
+        except ConfigError as error:
+            raise ConfigError(f"lineage {lineage.label}: {error}") from error
+    return count(graph)
 
 
 def run(
@@ -59,14 +97,19 @@ def run(
     """Run all growth steps one after another, with NNI's controller and trials but without NNI.
 
     Yields (parameters, metrics) of every trial, metrics None if it has failed.
+
+    Raises:
+        S3DError: a mistake that a second try would only repeat, most of them before anything is trained.
     """
-    _check(experiment)
+    check(experiment)
     store.claim(experiment.task.fingerprint)
     controller = Controller(experiment.lineages, experiment.space, store)
     while (parameters := controller.next()) is not None:
         try:
             metrics = trial.run(parameters, experiment.task, store, report)
-        except Exception as error:
+        except S3DError:
+            raise
+        except Exception as error:  # of the machine, such as too little memory
             controller.failed(parameters, f"{type(error).__name__}: {error}")
             yield parameters, None
         else:
@@ -74,19 +117,18 @@ def run(
             yield parameters, metrics
 
 
-def _check(experiment: Experiment) -> None:
-    """Raise the errors of a first trial before anything is trained or written."""
-    task = experiment.task
-    task.space()
-    data = task.load_data()
-    model = task.build_model(experiment.space.low, task.seed)
-    for lineage in experiment.lineages:
-        trial.check(lineage, trace(model, torch.zeros(1, *data.shape, device=task.torch_device)))
+def _known(kind: type[T], content: dict[str, Any], where: str | Path) -> T:
+    """Build a dataclass from those keys of a mapping that it has; the others are NNI's business."""
+    names = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    return build(kind, {name: value for name, value in content.items() if name in names}, where)
 
 
-def _task_file(path: Path, content: dict[str, Any]) -> str:
+def _task_file(path: Path, command: str) -> str:
     """Return the task.yml that the trial command names."""
-    words = shlex.split(str(content.get("trialCommand", "")))
-    if trial.MODULE not in words:
-        raise ConfigError(f"{path}: trialCommand: expected python -m {trial.MODULE} task.yml, got {' '.join(words)!r}")
-    return str(trial.parser().parse_args(words[words.index(trial.MODULE) + 1 :]).task)
+    try:
+        words = shlex.split(command)
+    except ValueError:  # a quotation without an end
+        words = []
+    if words[-2:-1] != [trial.MODULE] or words[-1].startswith("-"):
+        raise ConfigError(f"{path}: trialCommand: expected python -m {trial.MODULE} task.yml, got {command!r}")
+    return words[-1]

@@ -126,6 +126,8 @@ def _read_list(path: Path) -> dict[str, dict[str, Any]]:
     for attempt in range(_LIST_ATTEMPTS):
         try:
             entries = json.loads(path.read_text())
+            if not isinstance(entries, dict):
+                raise ValueError(f"a {type(entries).__name__}")
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:

@@ -17,7 +17,7 @@ def table(graph: ChannelGraph) -> str:
     A group is called after its first producer; a residual stream has more.
     """
     params, macs = (marginal(graph, kind) for kind in ("params", "macs"))
-    rows = [("group", "width", "params/neuron", "MACs/neuron", "splittable")]
+    rows: list[tuple[str, ...]] = [("group", "width", "params/neuron", "MACs/neuron", "splittable")]
     for group in graph:
         costs = (f"{float(price[group.channels].mean()):,.0f}" for price in (params, macs))
         others = len(group.producers) - 1

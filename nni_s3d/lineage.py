@@ -12,6 +12,7 @@ from nni_s3d.errors import ConfigError
 from nni_s3d.growth.loop import Growth
 from nni_s3d.growth.schemes import copy_choices
 from nni_s3d.growth.selection import Knapsack, Policy, TopFraction, TopK
+from nni_s3d.spec import check_name
 
 POLICIES: dict[str, type[Any]] = {"top_k": TopK, "top_fraction": TopFraction, "knapsack": Knapsack}
 
@@ -20,7 +21,7 @@ POLICIES: dict[str, type[Any]] = {"top_k": TopK, "top_fraction": TopFraction, "k
 class Lineage:
     """What a user may set for one lineage; a JSON object with these keys is the same thing."""
 
-    name: str = ""  # how it is called in the web UI; by default made of c, copies and seed
+    name: str = ""  # how it is called in the web UI and the store; by default made of c, copies and seed
     steps: int = 5  # growth steps at most
     seed: int = 0  # of the first weights, the order of the samples and the eigensolver
     copies: int | list[int] = 2  # 2, 3 or 4, or a list such as [1, 2, 3, 4] for a mixed knapsack
@@ -37,6 +38,10 @@ class Lineage:
     def __post_init__(self) -> None:
         if self.steps < 0:
             raise ConfigError(f"steps: expected a whole number >= 0, got {self.steps!r}")
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed: expected a whole number >= 0 and < 2**63, got {self.seed!r}")
+        if self.name:
+            check_name(self.name, "name")
         self.growth()  # every other setting is checked where it is used
 
     @property
@@ -107,7 +112,7 @@ def outcome_path(label: str, step: int) -> str:
 
 def _policy(settings: Mapping[str, Any]) -> Policy:
     name = settings.get("name")
-    if name not in POLICIES:
+    if not isinstance(name, str) or name not in POLICIES:
         raise ConfigError(f"policy.name: expected one of {', '.join(POLICIES)}, got {name!r}")
     policy: Policy = build(POLICIES[name], {k: v for k, v in settings.items() if k != "name"}, "policy")
     return policy

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nni_s3d.config import build
+from nni_s3d.config import build, read_json
 from nni_s3d.errors import ConfigError
+
+WIDEST = 1_000_000  # a width beyond this is a slip, and `TaskSpace` lists every value of a range
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,15 @@ class Spec:
     params: int | None = None  # of the network with these widths, where they are known
     macs: int | None = None
 
+    def __post_init__(self) -> None:
+        for what, name in (("lineage", self.lineage), ("parent", self.parent)):
+            if name is not None:
+                check_name(name, what)
+        if self.step < 0 or (self.step > 0) != (self.parent is not None):
+            raise ConfigError(f"parent: expected one exactly for steps above 0, got {self.parent!r} at {self.step}")
+        if self.parent is not None and self.lineage is None:
+            raise ConfigError(f"lineage: expected one beside the parent {self.parent!r}, got none")
+
     def to_json(self) -> dict[str, Any]:
         """Return the parameters of the NNI trial."""
         order = ("step", "lineage", "parent", "widths", "params", "macs")
@@ -42,17 +53,17 @@ class Space:
     A growth step may give a width any value between them; other strategies draw from `values`.
     """
 
-    values: dict[str, Sequence[int]]  # a range, or the list of a choice
+    values: dict[str, Sequence[int]]  # ascending: a range, or the list of a choice
 
     @cached_property
     def low(self) -> dict[str, int]:
         """The widths of the seed network."""
-        return {name: min(values) for name, values in self.values.items()}
+        return {name: values[0] for name, values in self.values.items()}
 
     @cached_property
     def high(self) -> dict[str, int]:
         """The caps."""
-        return {name: max(values) for name, values in self.values.items()}
+        return {name: values[-1] for name, values in self.values.items()}
 
     @classmethod
     def read(cls, path: Path) -> Space:
@@ -61,13 +72,7 @@ class Space:
         Raises:
             ConfigError: the file is missing, is no JSON, or has an entry that is no range of widths.
         """
-        try:
-            content = json.loads(path.read_text())
-        except OSError as error:
-            raise ConfigError(f"{path}: expected a search-space file, got: {error.strerror}") from error
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"{path}: expected JSON, got: {error}") from error
-        return cls.parse(content, str(path))
+        return cls.parse(read_json(path), str(path))
 
     @classmethod
     def parse(cls, content: object, where: str = "search space") -> Space:
@@ -77,7 +82,8 @@ class Space:
             ConfigError: an entry is of another type or holds no whole numbers >= 1.
         """
         if not isinstance(content, Mapping) or not content:
-            raise ConfigError(f'{where}: expected a mapping such as {{"conv0": {{"_type": "quniform", ...}}}}')
+            expected = 'a mapping such as {"conv0": {"_type": "quniform", ...}}'
+            raise ConfigError(f"{where}: expected {expected}, got {content!r}")
         return cls({name: _values_of(entry, f"{where}: {name}") for name, entry in content.items()})
 
     def check(self, widths: Mapping[str, Any], where: str = "widths") -> dict[str, int]:
@@ -98,21 +104,28 @@ class Space:
         return {name: int(widths[name]) for name in self.low}
 
 
-def parse_spec(parameters: Mapping[str, Any], space: Space) -> Spec:
+def parse_spec(parameters: object, space: Space, where: str = "parameters") -> Spec:
     """Read a trial's parameters: a growth spec, or plain widths from any other strategy.
 
     Raises:
         ConfigError: they are neither, or a width is outside the space.
     """
+    if not isinstance(parameters, Mapping):
+        raise ConfigError(f"{where}: expected a mapping, got {parameters!r}")
     if "widths" not in parameters:
-        return Spec(space.check(parameters, "parameters"))
-    spec = build(Spec, parameters, "parameters")
-    widths = space.check(spec.widths, "parameters: widths")
-    if spec.step < 0 or (spec.step > 0) != (spec.parent is not None):
-        raise ConfigError(
-            f"parameters: expected a parent exactly for steps above 0, got {spec.parent!r} at {spec.step}"
-        )
-    return Spec(widths, spec.step, spec.lineage, spec.parent, spec.params, spec.macs)
+        return Spec(space.check(parameters, where))
+    spec = build(Spec, parameters, where)
+    return replace(spec, widths=space.check(spec.widths, f"{where}: widths"))
+
+
+def check_name(name: str, what: str) -> None:
+    """Raise ConfigError unless a name can be a part of paths in a store, and stay inside it."""
+    if not re.fullmatch(_NAME, name):
+        expected = "1 to 64 of the characters A-Z, a-z, 0-9 and ._+-, without . at the beginning or .json at the end"
+        raise ConfigError(f"{what}: expected {expected}, got {name!r}")
+
+
+_NAME = r"(?!\.)[A-Za-z0-9._+-]{1,64}(?<!\.json)"
 
 
 # What NNI calls a sample of a model space is flat: an entry for every width, and one more, which is None for a network
@@ -142,10 +155,10 @@ def _values_of(entry: Any, where: str) -> Sequence[int]:
         raise ConfigError(
             f"{where}: expected quniform [low, high, 1], randint [low, end] or choice [...], got {entry!r}"
         )
-    if any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in values):
-        raise ConfigError(f"{where}: expected whole numbers >= 1, got {values!r}")
+    if any(isinstance(v, bool) or not isinstance(v, int) or not 1 <= v <= WIDEST for v in values):
+        raise ConfigError(f"{where}: expected whole numbers from 1 to {WIDEST}, got {values!r}")
     if choice:
-        return list(values)
+        return sorted(values)
     ends = range(values[0], values[1] + quniform)
     if not ends:
         raise ConfigError(f"{where}: expected low <= high, got {values!r}")

@@ -16,6 +16,8 @@ import io
 import json
 import os
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
-from nni_s3d.errors import StoreError
+from nni_s3d.errors import StoreError, first_line
 
 
 def store_url(experiment: Path | None) -> str:
@@ -45,11 +47,17 @@ def store_url(experiment: Path | None) -> str:
 
 
 class Store:
-    """Reads and writes artefacts below one path or URL that fsspec understands."""
+    """Reads and writes artefacts below one path or URL that fsspec understands.
+
+    Raises:
+        StoreError: from every method: there is no such place, it cannot be reached, or a file there is not what this
+            package writes.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._fs, self._root = fsspec.core.url_to_fs(url)
+        with self._reaching(url):
+            self._fs, self._root = fsspec.core.url_to_fs(url)
 
     def claim(self, task: dict[str, Any]) -> None:
         """Make this the store of a task, or make sure that it is.
@@ -70,8 +78,8 @@ class Store:
             found = self.read_json(path)
             if found is None:
                 missing[path] = content
-            elif found != json.loads(json.dumps(content)):
-                differs = sorted(key for key in {*content, *found} if content.get(key) != found.get(key))
+            elif found != (wanted := json.loads(json.dumps(content))):
+                differs = sorted(key for key in {*wanted, *found} if wanted.get(key, ...) != found.get(key, ...))
                 raise StoreError(
                     f"{self._path(path)}: expected the same settings, got other ones for {', '.join(differs)}; "
                     "use another store or another name"
@@ -81,21 +89,34 @@ class Store:
 
     def exists(self, path: str) -> bool:
         """Whether there is such a file."""
-        return bool(self._fs.exists(self._path(path)))
+        with self._reaching(self._path(path)):
+            return bool(self._fs.exists(self._path(path)))
 
-    def read_json(self, path: str) -> Any:
-        """Return the content of a JSON file, or None if there is none."""
+    def read_json(self, path: str, *keys: str) -> dict[str, Any] | None:
+        """Return the mapping in a JSON file, which has at least these keys, or None if there is no file."""
         content = self._read(path)
-        return None if content is None else self._decoded(path, json.loads, content)
+        if content is None:
+            return None
+        found = self._decoded(path, json.loads, content)
+        if not isinstance(found, dict) or not found.keys() >= set(keys):
+            expected = f"a mapping with {', '.join(keys)}" if keys else "a mapping"
+            raise StoreError(f"{self._path(path)}: expected {expected}, got {found!s:.80}")
+        return found
 
-    def write_json(self, path: str, content: object) -> None:
+    def write_json(self, path: str, content: dict[str, Any]) -> None:
         """Write a JSON file."""
         self._write(path, json.dumps(content, indent=1).encode())
 
     def read_tensors(self, path: str) -> dict[str, Tensor] | None:
-        """Return the tensors of a safetensors file, or None if there is none."""
+        """Return the tensors of a safetensors file, all finite, or None if there is none."""
         content = self._read(path)
-        return None if content is None else self._decoded(path, load_safetensors, content)
+        if content is None:
+            return None
+        tensors: dict[str, Tensor] = self._decoded(path, load_safetensors, content)
+        for name, tensor in tensors.items():
+            if not tensor.isfinite().all():
+                raise StoreError(f"{self._path(path)}: expected finite numbers, got others in {name}")
+        return tensors
 
     def write_tensors(self, path: str, tensors: dict[str, Tensor]) -> None:
         """Write a safetensors file."""
@@ -104,9 +125,7 @@ class Store:
     def read_state(self, path: str) -> Any:
         """Return a checkpoint of state dicts, or None if there is none."""
         content = self._read(path)
-        if content is None:
-            return None
-        return self._decoded(path, lambda c: torch.load(io.BytesIO(c), map_location="cpu", weights_only=True), content)
+        return None if content is None else self._decoded(path, _load_state, content)
 
     def write_state(self, path: str, state: object) -> None:
         """Write a checkpoint of state dicts."""
@@ -117,26 +136,46 @@ class Store:
     def remove(self, path: str) -> None:
         """Remove a file if it is there."""
         if self.exists(path):
-            self._fs.rm_file(self._path(path))
+            with self._reaching(self._path(path)):
+                self._fs.rm_file(self._path(path))
 
     def _path(self, path: str) -> str:
         return f"{self._root.rstrip('/')}/{path}"
 
     def _read(self, path: str) -> bytes | None:
-        try:
-            return bytes(self._fs.cat_file(self._path(path)))
-        except FileNotFoundError:
-            return None
+        with self._reaching(self._path(path)):
+            try:
+                return bytes(self._fs.cat_file(self._path(path)))
+            except FileNotFoundError:
+                return None
 
     def _write(self, path: str, content: bytes) -> None:
         target = self._path(path)
         temporary = f"{target}.{uuid.uuid4().hex}.tmp"
-        self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
-        self._fs.pipe_file(temporary, content)
-        self._fs.mv(temporary, target)
+        with self._reaching(target):
+            if self._fs.isdir(target):  # or the file would be moved into it
+                raise IsADirectoryError("a directory")
+            self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
+            self._fs.pipe_file(temporary, content)
+            self._fs.mv(temporary, target)
 
-    def _decoded(self, path: str, decode: Any, content: bytes) -> Any:
+    @staticmethod
+    @contextmanager
+    def _reaching(place: str) -> Iterator[None]:
+        """Say in one line what any of fsspec's file systems says of a place that it cannot read or write."""
+        try:
+            yield
+        except Exception as error:
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            raise StoreError(f"{place}: expected a place to read and write, got {reason}") from error
+
+    def _decoded(self, path: str, decode: Callable[[bytes], Any], content: bytes) -> Any:
         try:
             return decode(content)
-        except Exception as error:
-            raise StoreError(f"{self._path(path)}: expected a file that this package wrote, got: {error}") from error
+        except Exception as error:  # what PyTorch says is long, and advises to trust the file
+            trouble = f"one that cannot be read ({type(error).__name__})"
+            raise StoreError(f"{self._path(path)}: expected a file that this package wrote, got {trouble}") from error
+
+
+def _load_state(content: bytes) -> Any:
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)

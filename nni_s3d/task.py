@@ -16,7 +16,7 @@ from torch import nn
 
 from nni_s3d.config import build, read_yaml
 from nni_s3d.data import NAMES, DataSet, Loader, load
-from nni_s3d.errors import ConfigError
+from nni_s3d.errors import ConfigError, first_line
 from nni_s3d.spec import Space
 from nni_s3d.training import Recipe
 
@@ -64,16 +64,21 @@ class Task:
     curvature: CurvatureSettings = field(default_factory=CurvatureSettings)
     seed: int = 0
     device: str = "auto"  # "auto" takes a GPU where there is one
-    directory: str = "."  # of task.yml; set by `read_task`
+    directory: str = field(default=".", metadata={"setting": False})  # of task.yml; set by `read_task`
 
     def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed: expected a whole number >= 0 and < 2**63, got {self.seed!r}")
+        if not isinstance(self.model.get("factory"), str):
+            raise ConfigError(f'model: expected factory: "package.module:function", got {self.model!r}')
         try:
-            torch.empty(0, device=self.torch_device)
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigError(
-                f"device: expected auto or a device of PyTorch's, got {self.device!r}: {reason}"
-            ) from error
+            json.dumps(self.model)
+        except (TypeError, ValueError) as error:  # YAML has dates, sets and loops besides
+            raise ConfigError(f"model: expected arguments that JSON can say, got {error}") from error
+        try:
+            torch.zeros(1, device=self.torch_device).item()
+        except (RuntimeError, AssertionError, ImportError) as error:
+            raise ConfigError(f"device: expected auto or one that PyTorch finds here, got {self.device!r}") from error
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -91,23 +96,41 @@ class Task:
         return Space.read(Path(self.directory, self.search_space))
 
     def load_data(self) -> DataSet:
-        """Load the data set."""
-        return load(self.data.name, self.data.validation, self.data.samples)
+        """Load the data set.
+
+        Raises:
+            ConfigError: the settings do not fit the data.
+            DataError: its files are not there.
+        """
+        try:
+            data = load(self.data.name, self.data.validation, self.data.samples)
+        except ConfigError as error:
+            raise ConfigError(f"data.{error}") from error
+        side = min(data.shape[1:])
+        if self.data.pad > side:
+            raise ConfigError(f"data.pad: expected at most {side}, the size of the images, got {self.data.pad}")
+        return data
 
     def build_model(self, widths: dict[str, int], seed: int) -> nn.Module:
         """Build the network with these widths and fresh weights, on the task's device.
 
         Raises:
-            ConfigError: the factory cannot be imported or does not take its arguments.
+            ConfigError: the factory cannot be imported, does not take its arguments, or makes something else.
         """
         settings = dict(self.model)
-        factory = _import(settings.pop("factory", None))
+        name = settings.pop("factory")
+        factory = _import(name)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             try:
                 model = factory(widths=widths, **settings)
-            except TypeError as error:
-                raise ConfigError(f"model: {error}") from error
+            except ConfigError as error:
+                raise ConfigError(f"model.{error}") from error
+            except Exception as error:  # whatever somebody's code says of arguments that do not suit it
+                reason = f"{type(error).__name__}: {first_line(error)}"
+                raise ConfigError(f"model: expected arguments that {name} takes, got {reason}") from error
+        if not isinstance(model, nn.Module):
+            raise ConfigError(f"model: expected {name} to return an nn.Module, got {type(model).__name__}")
         return model.to(self.torch_device)
 
     @property
@@ -143,13 +166,7 @@ def read_task(path: Path) -> Task:
     Raises:
         ConfigError: the file is missing, or a key is unknown, missing, of the wrong type or out of range.
     """
-    content = read_yaml(path)
-    if "directory" in content:
-        raise ConfigError(f"{path}: unknown key 'directory'")
-    task = build(Task, content, str(path))
-    if not isinstance(task.model.get("factory"), str):
-        raise ConfigError(f'{path}: model: expected factory: "package.module:function", got {task.model!r}')
-    return dataclasses.replace(task, directory=str(path.parent))
+    return dataclasses.replace(build(Task, read_yaml(path), path), directory=str(path.parent))
 
 
 def digest(content: object) -> str:
@@ -158,10 +175,11 @@ def digest(content: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _import(name: Any) -> Callable[..., nn.Module]:
-    module, _, function = str(name).partition(":")
+def _import(name: str) -> Callable[..., Any]:
+    module, _, function = name.partition(":")
     try:
-        factory: Callable[..., nn.Module] = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"model.factory: expected package.module:function, got {name!r}: {error}") from error
+        factory: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    except Exception as error:  # importing runs the module
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise ConfigError(f"model.factory: expected package.module:function, got {name!r}: {reason}") from error
     return factory

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from nni_s3d.data import Loader
-from nni_s3d.errors import ConfigError
+from nni_s3d.errors import ConfigError, StoreError, first_line
 from nni_s3d.growth.modes import evaluation_mode
 
 
@@ -44,13 +44,17 @@ class Recipe:
             ("optimizer", self.optimizer in _OPTIMIZERS, f"one of {', '.join(_OPTIMIZERS)}"),
             ("lr", self.lr > 0, "a number > 0"),
             ("momentum", 0 <= self.momentum < 1, "a number in [0, 1)"),
+            ("nesterov", not self.nesterov or self.momentum > 0, "a momentum > 0 beside it"),
             ("weight_decay", self.weight_decay >= 0, "a number >= 0"),
             ("schedule", self.schedule in _SCHEDULES, f"one of {', '.join(_SCHEDULES)}"),
+            ("milestones", all(0 <= m <= 1 for m in self.milestones), "fractions in [0, 1]"),
+            ("gamma", 0 < self.gamma <= 1, "a number in (0, 1]"),
+            ("min_lr", 0 <= self.min_lr <= self.lr, "a number >= 0 and <= lr"),
             ("warmup_epochs", 0 <= self.warmup_epochs < self.epochs, "a number >= 0 below epochs"),
             ("label_smoothing", 0 <= self.label_smoothing < 1, "a number in [0, 1)"),
         ):
             if not holds:
-                raise ConfigError(f"training.{name}: expected {expected}, got {getattr(self, name)!r}")
+                raise ConfigError(f"{name}: expected {expected}, got {getattr(self, name)!r}")
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class Hooks:
     load: Callable[[], dict[str, Any] | None] = lambda: None  # the last checkpoint, if there is one
     save: Callable[[dict[str, Any]], None] = lambda state: None  # called after every epoch
     progress: Callable[[int, int], None] = lambda epoch, epochs: None  # after every epoch: how many are done
+    checkpoint: str = "checkpoint"  # what an error calls it
 
 
 def train(
@@ -82,6 +87,9 @@ def train(
 
     Every epoch's randomness follows from (seed, epoch) alone, so a phase that goes on from a checkpoint ends with the
     same weights as one that was never interrupted. A progress bar is shown when standard error is a terminal.
+
+    Raises:
+        StoreError: the checkpoint is one of another network or recipe.
     """
     hooks = hooks or Hooks()
     optimizer = _OPTIMIZERS[recipe.optimizer](_parameter_groups(model, recipe), recipe)
@@ -90,7 +98,7 @@ def train(
     amp = recipe.amp and device.type == "cuda"
     scaler = torch.amp.GradScaler(device.type, enabled=amp)
     kept: dict[str, Any] = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
-    first = _restore(kept, hooks.load())
+    first = _restore(kept, recipe, hooks)
     model.train()
     with tqdm(total=recipe.epochs, initial=first, desc=title, unit="epoch", disable=None, leave=False) as bar:
         for epoch in range(first, recipe.epochs):
@@ -138,13 +146,22 @@ def _epoch(
     return loss.item()
 
 
-def _restore(parts: dict[str, Any], state: dict[str, Any] | None) -> int:
+def _restore(parts: dict[str, Any], recipe: Recipe, hooks: Hooks) -> int:
     """Put every part back into the state of a checkpoint and return the epochs that are done."""
+    state = hooks.load()
     if state is None:
         return 0
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
-    return int(state["epoch"])
+    try:
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        if (done := state["epoch"]) in range(recipe.epochs + 1):
+            return int(done)
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise StoreError(f"{hooks.checkpoint}: {_FITTING}, got {type(error).__name__}: {first_line(error)}") from error
+    raise StoreError(f"{hooks.checkpoint}: {_FITTING}, got the epoch {done!r}")
+
+
+_FITTING = "expected a checkpoint of this network and recipe"
 
 
 def _parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:

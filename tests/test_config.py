@@ -1,14 +1,19 @@
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
-from nni_s3d.config import build, read_yaml
+from nni_s3d.config import build, read_json, read_yaml
 from nni_s3d.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class Inner:
     size: int = 1
+
+    def __post_init__(self):
+        if self.size < 1:
+            raise ConfigError(f"size: expected a whole number >= 1, got {self.size}")
 
 
 @dataclass(frozen=True)
@@ -20,6 +25,7 @@ class Outer:
     copies: int | list[int] = 2
     stones: tuple[float, ...] = ()
     inner: Inner = field(default_factory=Inner)
+    folder: str = field(default=".", metadata={"setting": False})
 
 
 def test_a_mapping_becomes_a_dataclass():
@@ -44,6 +50,15 @@ def test_a_mapping_becomes_a_dataclass():
         ({"name": "a", "stones": [1, "b"]}, r"x.stones\[1\]: expected a number, got 'b'"),
         ({"name": "a", "inner": {"sizes": 3}}, "x.inner: unknown key 'sizes'; expected size"),
         ({"name": "a", "inner": 3}, "x.inner: expected a mapping, got 3"),
+        ({"name": "a", "rate": float("inf")}, "x.rate: expected a finite number, got inf"),
+        ({"name": "a", "rate": float("nan")}, "x.rate: expected a finite number, got nan"),
+        ({"name": "a", "rate": 10**400}, "x.rate: expected a finite number, got 1000"),
+        ({"name": "a", "stones": [1, float("inf")]}, r"x.stones\[1\]: expected a finite number, got inf"),
+        ({"name": "a", "inner": {"size": 0}}, "x.inner.size: expected a whole number >= 1, got 0"),
+        (
+            {"name": "a", "folder": "b"},
+            "x: unknown key 'folder'; expected name, rate, on, limit, copies, stones, inner$",
+        ),
         ([], r"x: expected a mapping, got \[\]"),
     ],
 )
@@ -52,16 +67,62 @@ def test_what_does_not_fit_is_refused_by_name(values, message):
         build(Outer, values, "x")
 
 
-def test_yaml_that_is_no_mapping_is_refused(tmp_path):
-    path = tmp_path / "a.yml"
-    with pytest.raises(ConfigError, match=r"a\.yml: expected a file, got: No such file"):
-        read_yaml(path)
-    path.write_text("- 1")
-    with pytest.raises(ConfigError, match="expected a mapping, got list"):
-        read_yaml(path)
-    path.write_text("a: [")
-    with pytest.raises(ConfigError, match="expected YAML"):
-        read_yaml(path)
-    path.write_text("a: !!python/object/apply:os.system ['true']")
-    with pytest.raises(ConfigError, match="expected YAML"):
-        read_yaml(path)
+def test_a_key_below_a_file_is_told_from_its_path():
+    with pytest.raises(ConfigError, match=r"^a/b\.yml: inner\.size: expected a whole number, got 'x'"):
+        build(Outer, {"name": "a", "inner": {"size": "x"}}, Path("a/b.yml"))
+
+
+def test_keys_of_yaml_and_json_stand_once(tmp_path):
+    path = tmp_path / "a"
+    path.write_text("base: &b {x: 1}\nother:\n  <<: *b\n  x: 2\n")
+    assert read_yaml(path)["other"] == {"x": 2}
+    path.write_text('{"a": {"b": [1, 2]}}')
+    assert read_json(path) == read_yaml(path) == {"a": {"b": [1, 2]}}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"- 1", "expected a mapping, got list"),
+        (b"null", "expected a mapping, got NoneType"),
+        (b"a: [", "expected YAML"),
+        (b"a: !!python/object/apply:os.system ['true']", "expected YAML"),
+        (b"[" * 2000, "expected YAML, got: maximum recursion depth"),
+        (b"x: 2020-13-45", "expected YAML, got: month must be in 1..12"),
+        (b"a: 1\nb: {c: 1, c: 2}", "expected YAML, got: the key 'c' twice .*line 2"),
+        (b"a: 1\nb: 2\na: 1", "expected YAML, got: the key 'a' twice"),
+        (b"\xff\xfe\x00", "expected a text file, got: 'utf-8' codec"),
+        (b"a: \x00", "expected YAML, got: unacceptable character"),
+    ],
+)
+def test_other_files_than_a_mapping_in_yaml_are_refused(tmp_path, content, message):
+    (tmp_path / "a.yml").write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"^'?{tmp_path}/a\.yml'?: {message}") as caught:
+        read_yaml(tmp_path / "a.yml")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "expected JSON"),
+        (b"[" * 100_000, "expected JSON, got: maximum recursion depth"),
+        (b'{"a": {"b": 1, "b": 2}}', "expected JSON, got: the key 'b' twice"),
+        (b"\xff\xfe\x00", "expected a text file, got: 'utf-8' codec"),
+        (b"9" * 5000, "expected JSON, got: Exceeds the limit"),
+    ],
+)
+def test_other_files_than_json_are_refused(tmp_path, content, message):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"^'?{tmp_path}/a\.json'?: {message}"):
+        read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("read", [read_yaml, read_json])
+def test_files_that_are_not_there_are_named(tmp_path, read):
+    with pytest.raises(ConfigError, match=r"nowhere: expected a file, got: No such file"):
+        read(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="expected a file, got: Is a directory"):
+        read(tmp_path)
+    with pytest.raises(ConfigError, match=r"'a.*b': expected a text file, got: embedded null byte"):
+        read(Path("a\0b"))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import nni_s3d as s3d
-from nni_s3d.errors import ConfigError, StoreError
+from nni_s3d.errors import ConfigError, ModelError, StoreError
 from nni_s3d.experiment import read_experiment, run
 from nni_s3d.plugin import trial
 from nni_s3d.store import Store
@@ -114,6 +114,27 @@ def test_a_failing_step_is_tried_again_once_and_goes_on_from_its_checkpoint(grow
     assert [metrics is None for _, metrics in found].count(True) == 1
 
 
+def test_a_mistake_of_the_users_is_not_tried_again(tmp_path, monkeypatch):
+    calls = []
+
+    def refuses(*args, **kwargs):
+        calls.append(1)
+        raise ModelError("no")
+
+    monkeypatch.setattr(trial, "decide", refuses)
+    with pytest.raises(ModelError, match=r"^no$"):
+        list(run(read_experiment(tasks.write(tmp_path)), Store(str(tmp_path / "s"))))
+    assert len(calls) == 1
+
+
+def test_an_unknown_lineage_leaves_no_trace(tmp_path):
+    tasks.write(tmp_path)
+    parameters = {"step": 0, "lineage": "other", "widths": dict.fromkeys(tasks.NAMES, 3)}
+    with pytest.raises(StoreError, match="expected the settings of lineage 'other', got none"):
+        trial.run(parameters, read_task(tmp_path / "task.yml"), Store(str(tmp_path / "s")))
+    assert not (tmp_path / "s").exists()
+
+
 def test_a_lineage_that_fails_twice_ends_and_the_others_go_on(tmp_path, monkeypatch, caplog):
     path = tasks.write(tmp_path, steps=1, lineages=[{"c": 1.0}, {"c": 3.0}])
     original = trial.decide
@@ -135,11 +156,11 @@ def test_a_lineage_that_fails_twice_ends_and_the_others_go_on(tmp_path, monkeypa
 
 
 def test_limits_end_a_lineage_with_a_reason(tmp_path, caplog):
-    path = tasks.write(tmp_path, max_params=300)
+    path = tasks.write(tmp_path, max_params=320)
     caplog.set_level("INFO")
     found = list(run(read_experiment(path), Store(str(tmp_path / "s"))))
     assert len(found) == 1
-    assert "above max_params = 300" in caplog.text
+    assert "above max_params = 320" in caplog.text
 
 
 def test_no_width_exceeds_its_cap(tmp_path):
@@ -213,7 +234,7 @@ def test_bad_growth_settings_are_refused_before_anything_starts(tmp_path, class_
         ({"data": {"name": "digits", "pad": -1}}, "pad: expected a whole number >= 0, got -1"),
         ({"data": {"name": "mnist"}}, "expected one of digits, fashion_mnist, cifar100, got 'mnist'"),
         ({"curvature": {"samples": 0}}, "samples: expected a whole number >= 1, got 0"),
-        ({"device": "tpu9"}, "device: expected auto or a device of PyTorch's"),
+        ({"device": "tpu9"}, "device: expected auto or one that PyTorch finds here, got 'tpu9'"),
     ],
 )
 def test_bad_tasks_are_refused_before_anything_starts(tmp_path, task, message):
@@ -229,12 +250,25 @@ def test_bad_tasks_are_refused_before_anything_starts(tmp_path, task, message):
         ({"factory": "nni_s3d.models:nothing"}, "model.factory: expected package.module:function"),
         ({"factory": "no.such:thing"}, "model.factory: expected package.module:function"),
         ({"factory": "nni_s3d.models:mobilenet_v1_small", "colour": 3}, "model: .*'colour'"),
+        ({"factory": "nni_s3d.models:mlp", "activation": "Relu"}, "^model.activation: expected the name of a class"),
     ],
 )
 def test_a_model_that_cannot_be_built_is_refused(tmp_path, model, message):
     path = tasks.write(tmp_path, task={"model": model})
     with pytest.raises(ConfigError, match=message):
         read_experiment(path).task.build_model(dict.fromkeys(tasks.NAMES, 3), 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("def f(:", "SyntaxError: invalid syntax"), ("1 / 0", "ZeroDivisionError: division by zero")],
+)
+def test_a_module_that_cannot_be_imported_is_refused(tmp_path, monkeypatch, content, message):
+    (tmp_path / "broken.py").write_text(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tasks.write(tmp_path, task={"model": {"factory": "broken:f"}})
+    with pytest.raises(ConfigError, match=rf"^model\.factory: expected package\.module:function, .*: {message}"):
+        read_experiment(path).task.build_model({}, 0)
 
 
 def test_an_experiment_of_another_tuner_is_refused(tmp_path):

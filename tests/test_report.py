@@ -347,9 +347,10 @@ def test_something_else_in_place_of_the_database(plain, monkeypatch):
         read(experiments_dir=plain.root)
 
 
-def test_something_else_in_place_of_the_list(plain, monkeypatch):
+@pytest.mark.parametrize("content", ["{", "[]", "3"])
+def test_something_else_in_place_of_the_list(plain, monkeypatch, content):
     monkeypatch.setattr(experiments, "_PAUSE", 0)
-    (plain.root / ".experiment").write_text("{")
+    (plain.root / ".experiment").write_text(content)
     with pytest.raises(ReportError, match=r"\.experiment: expected NNI's list of experiments, got: "):
         read(experiments_dir=plain.root)
 

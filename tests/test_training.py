@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from nni_s3d.data import Images, Loader
-from nni_s3d.errors import ConfigError
+from nni_s3d.errors import ConfigError, StoreError
 from nni_s3d.training import Hooks, Recipe, evaluate, train
 
 
@@ -57,6 +57,26 @@ def test_an_interrupted_phase_ends_with_the_same_weights(optimizer):
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: [], "got TypeError"),
+        (lambda state: {}, "got KeyError: 'model'"),
+        (lambda state: {**state, "model": {}}, r"got RuntimeError: Error\(s\) in loading state_dict for Sequential:$"),
+        (lambda state: {**state, "optimizer": 3}, "got AttributeError"),
+        (lambda state: {**state, "epoch": 3}, "got the epoch 3"),
+        (lambda state: {**state, "epoch": "1"}, "got the epoch '1'"),
+    ],
+)
+def test_other_checkpoints_are_refused(change, message):
+    kept = []
+    train(network(), loader(seed=0), Recipe(epochs=2), hooks=Hooks(save=kept.append))
+    hooks = Hooks(load=lambda: change(kept[0]), checkpoint="a/checkpoint.pt")
+    expected = f"^a/checkpoint.pt: expected a checkpoint of this network and recipe, {message}"
+    with pytest.raises(StoreError, match=expected):
+        train(network(), loader(seed=0), Recipe(epochs=2), hooks=hooks)
+
+
 def test_training_leaves_the_random_state_alone():
     torch.manual_seed(1)
     expected = torch.rand(3)
@@ -101,12 +121,18 @@ def test_weight_decay_spares_batch_norm_and_biases_where_asked():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"epochs": 0}, "training.epochs: expected at least 1, got 0"),
-        ({"optimizer": "lion"}, "training.optimizer: expected one of sgd, adam, adamw, got 'lion'"),
-        ({"schedule": "poly"}, "training.schedule: expected one of"),
-        ({"lr": 0.0}, "training.lr"),
-        ({"label_smoothing": 1.0}, "training.label_smoothing"),
-        ({"epochs": 2, "warmup_epochs": 2.0}, "training.warmup_epochs"),
+        ({"epochs": 0}, "^epochs: expected at least 1, got 0"),
+        ({"optimizer": "lion"}, "^optimizer: expected one of sgd, adam, adamw, got 'lion'"),
+        ({"schedule": "poly"}, "^schedule: expected one of"),
+        ({"lr": 0.0}, "^lr"),
+        ({"label_smoothing": 1.0}, "^label_smoothing"),
+        ({"nesterov": True, "momentum": 0.0}, "^nesterov: expected a momentum > 0 beside it, got True"),
+        ({"min_lr": -5.0}, "^min_lr: expected a number >= 0 and <= lr, got -5.0"),
+        ({"min_lr": 1.0}, "^min_lr: expected a number >= 0 and <= lr, got 1.0"),
+        ({"gamma": -1.0}, r"^gamma: expected a number in \(0, 1\], got -1.0"),
+        ({"gamma": float("nan")}, r"^gamma: expected a number in \(0, 1\], got nan"),
+        ({"milestones": (0.5, -3.0)}, r"^milestones: expected fractions in \[0, 1\], got \(0.5, -3.0\)"),
+        ({"epochs": 2, "warmup_epochs": 2.0}, "^warmup_epochs"),
     ],
 )
 def test_bad_recipes_are_refused(settings, message):

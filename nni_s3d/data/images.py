@@ -68,7 +68,7 @@ class Loader:
             order = torch.randperm(len(order), generator=generator)
         images = self.images.to(self.device)
         mean, std = (torch.tensor(v, device=self.device).reshape(-1, 1, 1) for v in (self.mean, self.std))
-        for index in order.to(self.device).split(self.batch_size):
+        for index in order.to(self.device).split(min(self.batch_size, len(order))):
             pixels = self._augmented(images.pixels[index], generator)
             yield (pixels.float() / 255 - mean) / std, images.labels[index]
 

@@ -59,6 +59,8 @@ def load(name: str, validation: float = 0.1, samples: int | None = None, root: s
         raise ConfigError(f"samples: expected between 2 and {len(train)} for {name}, got {samples!r}")
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(_SPLIT_SEED))[:samples]
     held_out = max(1, round(validation * len(order)))
+    if held_out == len(order):
+        raise ConfigError(f"validation: expected a fraction that leaves some of {held_out} samples, got {validation!r}")
     kept, validated = train[order[held_out:]], train[order[:held_out]]
     scaled = kept.pixels.float() / 255
     mean, std = scaled.mean(dim=(0, 2, 3)), scaled.std(dim=(0, 2, 3))
@@ -105,9 +107,9 @@ def _torchvision(kind: Callable[..., Any], root: Path, files: str, folder: str) 
     """Open both halves of a torchvision data set, which checks that the files are there and whole."""
     try:
         return kind(root, train=True), kind(root, train=False)
-    except RuntimeError as error:
+    except Exception as error:  # torchvision has many words for files that are missing, cut short or something else
         raise DataError(
-            f"{root / folder}: expected {files} of {kind.__name__}; "
+            f"{root / folder}: expected {files} of {kind.__name__}, got none that can be read; "
             f"put them there, or set NNI_S3D_DATA to the directory that holds {folder}"
         ) from error
 

@@ -226,7 +226,8 @@ class _Cut(_Probe):
 
     def apply(self, weight: str | None, linear: _LinearCall) -> Tensor:
         if weight not in self._weights:
-            return self.tape.apply(*linear.call)
+            out: Tensor = self.tape.apply(*linear.call)
+            return out
         producer = self.producers[weight] = _Producer(linear)
         output = producer.applied.detach().clone()  # what follows may work in place
         producer.value = self.tape.leaf(output)

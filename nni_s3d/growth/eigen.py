@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from nni_s3d.errors import ConfigError
+from nni_s3d.errors import ConfigError, ModelError
 
 Vectors = dict[str, Tensor]
 SOLVERS = ("auto", "exact", "lanczos", "rayleigh")
@@ -77,6 +77,7 @@ def spectrum(
 
     Raises:
         ConfigError: no such solver, a tolerance outside (0, 1), or no epoch.
+        ModelError: a matrix has entries that are not finite.
     """
     if solver not in SOLVERS:
         raise ConfigError(f"solver: expected one of {', '.join(SOLVERS)}, got {solver!r}")
@@ -96,7 +97,7 @@ def spectrum(
 
 def exact(op: Operator, name: str, tolerance: float = TOLERANCE) -> Spectrum:
     """Solve densely: build the matrices of one name and decompose them."""
-    S = op.dense(name)
+    S = _finite(op.dense(name), name)
     S = (S + S.mT) / 2
     values, vectors = torch.linalg.eigh(S)
     (small, v_min), (large, v_max) = ((values[:, end], vectors[:, :, end]) for end in (0, -1))
@@ -124,7 +125,7 @@ def lanczos(
     for _ in range(max_steps):
         products = op.matvec({name: space.basis[-1] for name, space in running.items()})
         for name, product in products.items():
-            running[name].extend(product)
+            running[name].extend(_finite(product, name))
         running = {name: space for name, space in running.items() if not space.finished(tolerance)}
         if not running:
             break
@@ -261,6 +262,12 @@ def _solution(
     residual_min, residual_max = error_min / scale, error_max / scale
     converged = torch.maximum(residual_min, residual_max) <= tolerance
     return Spectrum(lambda_min, v_min, lambda_max, v_max, residual_min, residual_max, converged, matvecs)
+
+
+def _finite(products: Tensor, name: str) -> Tensor:
+    if not products.isfinite().all():
+        raise ModelError(f"{name}: expected finite splitting matrices, got others; has training diverged?")
+    return products
 
 
 def _unit(vectors: Tensor) -> Tensor:

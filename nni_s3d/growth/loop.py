@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
-from nni_s3d.errors import ConfigError
+from nni_s3d.errors import ConfigError, ModelError
 from nni_s3d.growth.channels import ChannelGraph, trace
 from nni_s3d.growth.cost import Cost, count
 from nni_s3d.growth.curvature import Batch, LossFn, SplittingOperator
-from nni_s3d.growth.eigen import Spectrum, spectrum
+from nni_s3d.growth.eigen import SOLVERS, Spectrum, spectrum
 from nni_s3d.growth.modes import evaluation_mode
 from nni_s3d.growth.plan import GrowthPlan
-from nni_s3d.growth.schemes import TRIPLETS, check_c, copy_choices
-from nni_s3d.growth.selection import Knapsack, Policy, TopFraction, select
+from nni_s3d.growth.schemes import check_c, check_triplet, copy_choices, is_number
+from nni_s3d.growth.selection import Knapsack, Policy, TopFraction, check_policy, select
 from nni_s3d.growth.surgery import SplitResult, split
+
+LARGEST = 1e6  # of a length of a split or a smoothness that float32 can still work with
 
 
 @dataclass(frozen=True)
@@ -36,18 +38,45 @@ class Growth:
     smoothing: float = 3.0
 
     def __post_init__(self) -> None:
+        check_policy(self.policy)
+        check_triplet(self.triplet)
         check_c(self.c)
         if len(copy_choices(self.copies)) > 1 and not isinstance(self.policy, Knapsack):
             raise ConfigError(f"copies: a mixed choice needs a knapsack, got {self.copies!r} and {self.policy}")
+        limits = (self.max_params, self.max_macs)
+        params, macs = (limit is None or (is_number(limit) and limit > 0) for limit in limits)
+        most = f"and <= {LARGEST:g}"
         for name, holds, expected in (
-            ("triplet", self.triplet in TRIPLETS, f"one of {', '.join(TRIPLETS)}"),
-            ("epsilon", 0 <= self.epsilon < float("inf"), "a number >= 0"),
-            ("smoothing", self.smoothing > 0, "a number > 0"),
-            ("max_params", self.max_params is None or self.max_params > 0, "a number > 0"),
-            ("max_macs", self.max_macs is None or self.max_macs > 0, "a number > 0"),
+            ("epsilon", is_number(self.epsilon) and 0 <= self.epsilon <= LARGEST, f"a number >= 0 {most}"),
+            ("smoothing", is_number(self.smoothing) and 0 < self.smoothing <= LARGEST, f"a number > 0 {most}"),
+            ("solver", self.solver in SOLVERS, f"one of {', '.join(SOLVERS)}"),
+            ("relative", isinstance(self.relative, bool), "True or False"),
+            ("max_params", params, "a number > 0"),
+            ("max_macs", macs, "a number > 0"),
         ):
             if not holds:
                 raise ConfigError(f"{name}: expected {expected}, got {getattr(self, name)!r}")
+
+
+def check(growth: Growth, graph: ChannelGraph) -> None:
+    """Refuse what would only fail, or end growth, once the network is trained.
+
+    Raises:
+        ModelError: nothing in the network can be split.
+        ConfigError: the budget or a limit is below what the network costs.
+    """
+    if not graph.splittable:
+        reasons = "; ".join(f"{group.name}: {group.reason}" for group in graph) or "it has no layers with a weight"
+        raise ModelError(f"model: expected a layer that can be split, got none ({reasons})")
+    if isinstance(growth.policy, Knapsack):
+        growth.policy.allowed(graph)
+    cost = count(graph)
+    for name, size, limit in (
+        ("max_params", cost.params, growth.max_params),
+        ("max_macs", cost.macs, growth.max_macs),
+    ):
+        if limit is not None and size > limit:
+            raise ConfigError(f"{name}: expected at least {size:,}, what the network has, got {limit:,}")
 
 
 @dataclass(frozen=True)
@@ -125,12 +154,20 @@ def grow(
         **settings: the other fields of `Growth`: copies, c, triplet, epsilon, relative, max_params, ...
 
     Raises:
-        ConfigError: a setting is out of range, or `batches` can be read only once.
+        ConfigError: a setting is out of range, or `batches` is empty or can be read only once.
+        ModelError: the network cannot be traced, or nothing in it can be split.
     """
-    if isinstance(batches, Iterator):
-        raise ConfigError("batches: expected a collection that every growth step can read again, got an iterator")
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
+        raise ConfigError(f"steps: expected a whole number >= 0, got {steps!r}")
+    if isinstance(batches, Iterator) or not isinstance(batches, Iterable):
+        found = "an iterator" if isinstance(batches, Iterator) else repr(batches)
+        raise ConfigError(f"batches: expected a collection that every growth step can read again, got {found}")
+    if isinstance(batches, Sized) and not len(batches):
+        raise ConfigError("batches: expected at least one, got none")
     growth = Growth(policy, **settings)
     graph = trace(model, example_inputs)
+    if steps:
+        check(growth, graph)
     for step in range(steps + 1):
         trained = train(model)
         decision = None

@@ -14,7 +14,7 @@ from nni_s3d.growth.channels import ChannelGraph, ChannelGroup
 from nni_s3d.growth.cost import count
 from nni_s3d.growth.eigen import Spectrum
 from nni_s3d.growth.layout import dimension
-from nni_s3d.growth.schemes import COPIES, check_c, scheme
+from nni_s3d.growth.schemes import COPIES, check_c, check_triplet, scheme
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,27 @@ class GrowthPlan:
 
     @classmethod
     def load(cls, content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> GrowthPlan:
-        """Put a plan together again from what `to_json` and `to_tensors` returned."""
+        """Put a plan together again from what `to_json` and `to_tensors` returned.
+
+        Raises:
+            ModelError: they are something else.
+        """
         parts: dict[str, dict[str, Tensor]] = {"copies": {}, "weights": {}, "displacements": {}}
-        for name in content["copies"]:
+        try:
             for field, part in parts.items():
-                if f"{field}/{name}" in tensors:
-                    part[name] = tensors[f"{field}/{name}"]
-        return cls(
-            **parts, gain=content["gain"], params=content["params"], macs=content["macs"], flops=content["flops"]
-        )
+                part.update({n: tensors[f"{field}/{n}"] for n in content["copies"] if f"{field}/{n}" in tensors})
+            numbers = [content[name] for name in ("gain", "params", "macs", "flops")]
+            plan = cls(parts["copies"], parts["weights"], parts["displacements"], *numbers)
+            fits = plan.to_json() == dict(content) and all(
+                len(plan.weights[n]) == width == len(plan.displacements.get(n, plan.weights[n]))
+                for n, width in plan.widths.items()
+            )
+        except (LookupError, TypeError) as error:
+            found = f"{type(error).__name__}: {error}"
+            raise ModelError(f"plan: expected what to_json and to_tensors return, got {found}") from error
+        if not fits:
+            raise ModelError("plan: expected JSON and tensors of one plan, got those of two")
+        return plan
 
 
 def plan_from_copies(
@@ -89,19 +101,25 @@ def plan_from_copies(
         triplet: "optimal" or "paper", see `scheme`.
 
     Raises:
-        ConfigError: a number of copies or c is out of range.
-        ModelError: no such group, a group that cannot be split, or copies or a spectrum of another shape.
+        ConfigError: a number of copies, c or triplet is out of range.
+        ModelError: no such group, a group that cannot be split, copies or a spectrum of another shape, or a spectrum
+            that is not finite.
     """
     check_c(c)
+    check_triplet(triplet)
+    if not isinstance(copies, Mapping):
+        raise ConfigError(f"copies: expected a mapping {{group: copies of every neuron}}, got {copies!r}")
     chosen = {group.name: torch.ones(group.width, dtype=torch.int64) for group in graph.splittable}
     for name, number in copies.items():
-        chosen[name] = _checked(graph[name], torch.as_tensor(number).cpu())
+        chosen[name] = _checked(graph[name], number)
     weights, displacements, gain = {}, {}, 0.0
     for name, number in chosen.items():
         known = None if spectrum is None else spectrum.get(name)
         expected = (graph[name].width, dimension(graph[name], graph.shapes))
         if known is not None and known.v_min.shape != expected:
             raise ModelError(f"{name}: expected eigenvectors of shape {expected}, got {tuple(known.v_min.shape)}")
+        if known is not None and not all(end.isfinite().all() for end in (known.v_min, known.v_max)):
+            raise ModelError(f"{name}: expected finite eigenvectors, got others")
         weights[name], moves, group_gain = _copies_of(number, known, c, triplet)
         gain += group_gain
         if moves is not None:
@@ -113,13 +131,17 @@ def plan_from_copies(
     return GrowthPlan(chosen, weights, displacements, gain, cost.params, cost.macs, cost.flops)
 
 
-def _checked(group: ChannelGroup, copies: Tensor) -> Tensor:
+def _checked(group: ChannelGroup, number: object) -> Tensor:
     if not group.splittable:
         raise ModelError(f"{group.name}: expected a splittable group, but {group.reason}")
+    try:
+        copies = torch.as_tensor(number).cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"{group.name}: expected copies of every neuron, got {number!r}") from error
     if copies.shape != (group.width,):
         raise ModelError(f"{group.name}: expected copies of shape ({group.width},), got {tuple(copies.shape)}")
     allowed = (1, *COPIES)
-    wrong = [number for number in copies.tolist() if number not in allowed]
+    wrong = [number for number in copies.tolist() if number is True or number not in allowed]
     if wrong:
         raise ConfigError(f"{group.name}: expected 1, 2, 3 or 4 copies of every neuron, got {wrong[0]!r}")
     return copies.to(torch.int64)

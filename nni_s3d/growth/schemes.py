@@ -9,9 +9,10 @@ extreme eigenvalues: G = sum_j w_j (a_j^2 lambda_min + b_j^2 lambda_max).
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from nni_s3d.errors import ConfigError
 
 COPIES = (2, 3, 4)
 TRIPLETS = ("optimal", "paper")
+LARGEST_C = 1e6
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,11 @@ def scheme(lambda_min: Tensor, lambda_max: Tensor, copies: int = 2, c: float = 1
     """
     check_copies(copies)
     check_c(c)
-    if triplet not in TRIPLETS:
-        raise ConfigError(f"triplet: expected one of {', '.join(TRIPLETS)}, got {triplet!r}")
+    check_triplet(triplet)
+    for name, ends in (("lambda_min", lambda_min), ("lambda_max", lambda_max)):
+        if not isinstance(ends, Tensor) or ends.shape != lambda_min.shape or ends.dim() != 1:
+            found = tuple(ends.shape) if isinstance(ends, Tensor) else type(ends).__name__
+            raise ConfigError(f"{name}: expected a tensor of shape (n,), the same for both ends, got {found}")
     candidates = _candidates(copies, c, triplet)
     gains = torch.stack([candidate.gain(lambda_min, lambda_max) for candidate in candidates])
     # The schemes that do not move come first, so a neuron whose spectrum promises nothing stays where it is.
@@ -81,6 +86,13 @@ def gain(lambda_min: Tensor, lambda_max: Tensor, copies: int = 2, c: float = 1.3
     return scheme(lambda_min, lambda_max, copies, c, triplet).gain
 
 
+def is_number(value: object) -> bool:
+    """Whether this is a finite number; True and False are none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        return False
+    return bool(-math.inf < value < math.inf)
+
+
 def check_copies(copies: int) -> None:
     """Raise ConfigError unless `copies` is 2, 3 or 4."""
     if isinstance(copies, bool) or not isinstance(copies, int) or copies not in COPIES:
@@ -88,9 +100,15 @@ def check_copies(copies: int) -> None:
 
 
 def check_c(c: float) -> None:
-    """Raise ConfigError unless c is a number of at least 1."""
-    if isinstance(c, bool) or not isinstance(c, (int, float)) or not 1 <= c < math.inf:
-        raise ConfigError(f"c: expected a number >= 1 (1 is S2D), got {c!r}")
+    """Raise ConfigError unless c is a number of at least 1, and not so large that output weights overflow."""
+    if not is_number(c) or not 1 <= c <= LARGEST_C:
+        raise ConfigError(f"c: expected a number >= 1 (1 is S2D) and <= {LARGEST_C:g}, got {c!r}")
+
+
+def check_triplet(triplet: str) -> None:
+    """Raise ConfigError unless there is such a triplet."""
+    if triplet not in TRIPLETS:
+        raise ConfigError(f"triplet: expected one of {', '.join(TRIPLETS)}, got {triplet!r}")
 
 
 def copy_choices(copies: int | Collection[int]) -> tuple[int, ...]:
@@ -99,14 +117,15 @@ def copy_choices(copies: int | Collection[int]) -> tuple[int, ...]:
     Raises:
         ConfigError: anything else than 2, 3, 4 or a collection of 1, 2, 3 and 4 with at least one of the last three.
     """
-    if not isinstance(copies, Collection):
-        check_copies(copies)
-        return (copies,)
+    if not isinstance(copies, Collection) or isinstance(copies, (str, Mapping)):
+        check_copies(copies)  # type: ignore[arg-type]
+        return (copies,)  # type: ignore[return-value]
+    for choice in copies:
+        if isinstance(choice, bool) or choice != 1:
+            check_copies(choice)
     choices = tuple(sorted(set(copies) - {1}))
     if not choices:
         raise ConfigError(f"copies: expected at least one of 2, 3 and 4, got {copies!r}")
-    for choice in choices:
-        check_copies(choice)
     return choices
 
 

@@ -17,7 +17,7 @@ from nni_s3d.growth.channels import ChannelGraph
 from nni_s3d.growth.cost import COSTS, marginal, total
 from nni_s3d.growth.eigen import Spectrum
 from nni_s3d.growth.plan import GrowthPlan, plan_from_copies
-from nni_s3d.growth.schemes import copy_choices, scheme
+from nni_s3d.growth.schemes import copy_choices, is_number, scheme
 
 Room = Mapping[str, float]
 
@@ -44,8 +44,8 @@ class TopK:
     eta: float = 0.0
 
     def __post_init__(self) -> None:
-        _check(isinstance(self.k, int) and self.k >= 1, "k", "a whole number >= 1", self.k)
-        _check(self.eta >= 0, "eta", "a number >= 0", self.eta)
+        _check(isinstance(self.k, int) and is_number(self.k) and self.k >= 1, "k", "a whole number >= 1", self.k)
+        _check(is_number(self.eta) and self.eta >= 0, "eta", "a number >= 0", self.eta)
 
     def choose(self, graph: ChannelGraph, choices: tuple[int, ...], gains: Tensor, room: Room) -> Tensor:
         """Return copies (channels,)."""
@@ -75,7 +75,7 @@ class TopFraction:
     fraction: float = 0.35
 
     def __post_init__(self) -> None:
-        _check(0 < self.fraction <= 1, "fraction", "a number in (0, 1]", self.fraction)
+        _check(is_number(self.fraction) and 0 < self.fraction <= 1, "fraction", "a number in (0, 1]", self.fraction)
 
     def choose(self, graph: ChannelGraph, choices: tuple[int, ...], gains: Tensor, room: Room) -> Tensor:
         """Return copies (channels,)."""
@@ -100,15 +100,12 @@ class Knapsack:
     relaxed: bool = False
 
     def __post_init__(self) -> None:
-        _check(
-            (self.budget is None) != (self.growth is None),
-            "knapsack",
-            "either budget or growth",
-            "both or none",
-        )
-        _check(self.budget is None or self.budget > 0, "budget", "a number > 0", self.budget)
-        _check(self.growth is None or self.growth > 0, "growth", "a number > 0", self.growth)
+        one = (self.budget is None) != (self.growth is None)
+        _check(one, "budget", "either budget or growth", {"budget": self.budget, "growth": self.growth})
+        for name, number in (("budget", self.budget), ("growth", self.growth)):
+            _check(number is None or (is_number(number) and number > 0), name, "a number > 0", number)
         _check(self.cost in COSTS, "cost", f"one of {', '.join(COSTS)}", self.cost)
+        _check(isinstance(self.relaxed, bool), "relaxed", "True or False", self.relaxed)
 
     def allowed(self, graph: ChannelGraph) -> float:
         """Return the budget for the network that grows from this one.
@@ -168,9 +165,12 @@ def select(
         max_widths: {group: width} that no group may exceed; groups that are left out have no limit.
 
     Raises:
-        ConfigError: copies, c or triplet is out of range, a mixed choice without Knapsack, or an impossible budget.
+        ConfigError: the policy is none; copies, c, triplet or a limit is out of range; a mixed choice without
+            Knapsack; or an impossible budget.
         ModelError: the spectrum lacks a group or is not finite.
     """
+    check_policy(policy)
+    limits = _limits(graph, max_widths)
     choices = copy_choices(copies)
     gains = torch.zeros(len(choices), graph.channels, dtype=torch.float64)
     for group in graph.splittable:
@@ -181,10 +181,18 @@ def select(
             raise ModelError(f"spectrum: expected finite numbers in {group.name}; has training diverged?")
         for row, m in enumerate(choices):
             gains[row, group.channels] = scheme(ends.lambda_min, ends.lambda_max, m, c, triplet).gain.double().cpu()
-    limits = max_widths or {}
     room = {g.name: max(0.0, limits.get(g.name, math.inf) - g.width) for g in graph.splittable}
     chosen = policy.choose(graph, choices, gains, room)
     return plan_from_copies(graph, {g.name: chosen[g.channels] for g in graph.splittable}, spectrum, c, triplet)
+
+
+def _limits(graph: ChannelGraph, max_widths: Mapping[str, int] | None) -> Mapping[str, int]:
+    if max_widths is None:
+        return {}
+    _check(isinstance(max_widths, Mapping), "max_widths", "a mapping {group: width}", max_widths)
+    for name, limit in max_widths.items():
+        _check(is_number(limit) and limit >= 1, f"max_widths: {graph[name].name}", "a number >= 1", limit)
+    return max_widths
 
 
 def _solve(
@@ -311,6 +319,12 @@ def _gain_of(copies: Tensor, gains: Tensor, choices: tuple[int, ...]) -> Tensor:
 
 def _gain(copies: Tensor, gains: Tensor, choices: tuple[int, ...]) -> float:
     return float(_gain_of(copies, gains, choices).sum())
+
+
+def check_policy(policy: object) -> None:
+    """Raise ConfigError unless a policy is an object that can choose."""
+    able = callable(getattr(policy, "choose", None)) and not isinstance(policy, type)
+    _check(able, "policy", "a policy such as TopFraction(0.35)", policy)
 
 
 def _check(holds: bool, name: str, expected: str, got: object) -> None:

@@ -1,9 +1,8 @@
 """The functions between producers and consumers, linearised where they ran: products with the Hessian of h.
 
 Autograd could differentiate twice through them, but would then compute much that is not asked for. The tape keeps of
-every function only what a product needs. A product pushes tangents forward (t -> J t) and pulls the tangents of the
-cotangents back, w -> J' w + (sum over outputs of g f'') t, where g is the cotangent of h at the function's output, which
-is the same for every product.
+every function only what a product needs. A product pushes tangents forward, t -> J t, and pulls the tangents of the
+cotangents back, w -> J' w + g f'' t, where g is the cotangent of h at the function's output: the same for all products.
 
     element-wise    the slope and g times the curvature, a tensor each; a scale before it is taken into both
     linear          the function itself, and its backward graph

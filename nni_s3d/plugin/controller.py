@@ -12,12 +12,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from nni_s3d.config import build
+from nni_s3d.errors import ConfigError, StoreError
 from nni_s3d.lineage import Lineage, outcome_path, settings_path, state_path, trial_path
-from nni_s3d.spec import Space, Spec
+from nni_s3d.spec import Space, Spec, parse_spec
 from nni_s3d.store import Store
 
 _logger = logging.getLogger(__name__)
 TRIES = 2  # a trial that fails is tried again once
+STATUSES = ("ready", "running", "ended")
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,10 @@ class Track:
     status: str = "ready"  # "ready" -> "running" -> "ready" ... -> "ended"
     failures: int = 0  # of this step
     reason: str = ""  # why it ended
+
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            raise ConfigError(f"status: expected one of {', '.join(STATUSES)}, got {self.status!r}")
 
     @classmethod
     def start(cls, label: str, space: Space) -> Track:
@@ -53,7 +59,8 @@ class Controller:
             its outcome is there or `finished` or `failed` says so.
 
     Raises:
-        StoreError: the store holds a lineage of this name with other settings; nothing in it was touched.
+        S3DError: the store holds a lineage of this name with other settings, or a track that is none of this lineage;
+            nothing in it was touched.
     """
 
     def __init__(self, lineages: Sequence[Lineage], space: Space, store: Store, resume: bool = False) -> None:
@@ -61,10 +68,9 @@ class Controller:
         self._changed = threading.Condition()
         store.agree({settings_path(lineage.label): lineage.to_json() for lineage in lineages})
         self._tracks: dict[str, Track] = {}
-        for lineage in lineages:
-            found = store.read_json(state_path(lineage.label)) if resume else None
-            track = Track.start(lineage.label, space) if found is None else build(Track, found, "state of a lineage")
-            self._put(lineage.label, track)
+        tracks = {lineage.label: self._resumed(lineage.label, space) if resume else None for lineage in lineages}
+        for label, track in tracks.items():
+            self._put(label, track or Track.start(label, space))
         self.look()
 
     @property
@@ -89,8 +95,7 @@ class Controller:
     def look(self) -> None:
         """Take note of the running trials whose outcomes are in the store by now."""
         for parameters in self.running:
-            outcome = self._store.read_json(outcome_path(parameters["lineage"], parameters["step"])) or {}
-            if "key" in outcome:
+            if "key" in self._outcome(parameters["lineage"], parameters["step"]):
                 self.finished(parameters)
 
     @property
@@ -124,8 +129,24 @@ class Controller:
         """Take note that a trial has failed: it is tried again once, then its lineage ends."""
         with self._changed:
             if (label := self._running(parameters)) is not None:
-                outcome = self._store.read_json(outcome_path(label, self._tracks[label].step)) or {}
+                outcome = self._outcome(label, self._tracks[label].step)
                 self._retry(label, reason or outcome.get("error") or "the trial ended without a result")
+
+    def _resumed(self, label: str, space: Space) -> Track | None:
+        """Return the track that the store holds of a lineage, if there is one."""
+        path = state_path(label)
+        if (found := self._store.read_json(path)) is None:
+            return None
+        where = f"{self._store.url}/{path}"
+        track = build(Track, found, f"{where}: track")
+        spec = parse_spec(track.spec, space, f"{where}: spec")
+        if spec.lineage != label:
+            raise StoreError(f"{where}: expected a spec of lineage {label!r}, got one of {spec.lineage!r}")
+        return track
+
+    def _outcome(self, label: str, step: int) -> dict[str, Any]:
+        """Return what came of a step: its key and the next spec or why there is none, an error, or nothing yet."""
+        return self._store.read_json(outcome_path(label, step)) or {}
 
     def _with(self, status: str) -> str | None:
         return next((label for label, track in self._tracks.items() if track.status == status), None)
@@ -138,14 +159,16 @@ class Controller:
 
     def _advance(self, label: str) -> None:
         track = self._tracks[label]
-        outcome = self._store.read_json(outcome_path(label, track.step)) or {}
+        outcome = self._outcome(label, track.step)
         if "key" not in outcome:
             self._retry(label, outcome.get("error", "the trial left no outcome"))
-        elif outcome["next"] is None:
-            _logger.info("lineage %s ends after step %d: %s", label, track.step, outcome["stop"])
-            self._put(label, replace(track, status="ended", reason=outcome["stop"]))
+        elif outcome.get("next") is None:
+            reason = outcome.get("stop", "")
+            _logger.info("lineage %s ends after step %d: %s", label, track.step, reason)
+            self._put(label, replace(track, status="ended", reason=reason))
         else:
-            spec = Spec(step=track.step + 1, lineage=label, parent=outcome["key"], **outcome["next"])
+            following = {"step": track.step + 1, "lineage": label, "parent": outcome["key"], **outcome["next"]}
+            spec = build(Spec, following, f"{self._store.url}/{outcome_path(label, track.step)}: next")
             self._put(label, Track(spec.to_json()))
 
     def _retry(self, label: str, reason: str) -> None:

@@ -20,14 +20,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nni_s3d.check import check_network
 from nni_s3d.config import build
 from nni_s3d.data import DataSet, Loader
-from nni_s3d.errors import ModelError, S3DError, StoreError
+from nni_s3d.errors import ModelError, S3DError, StoreError, first_line
 from nni_s3d.growth.channels import ChannelGraph, trace
 from nni_s3d.growth.cost import Cost, count
 from nni_s3d.growth.loop import Decision, carry_out, decide
 from nni_s3d.growth.plan import GrowthPlan
-from nni_s3d.growth.selection import Knapsack
 from nni_s3d.lineage import Lineage, outcome_path, settings_path, trial_path
 from nni_s3d.spec import Spec, parse_spec
 from nni_s3d.store import Store, store_url
@@ -36,6 +36,8 @@ from nni_s3d.training import Hooks, evaluate, train
 
 _logger = logging.getLogger(__name__)
 MODULE = "nni_s3d.plugin.trial"
+_FOLLOWING = ("widths", "params", "macs")  # what a plan says of the next spec
+_SHOWN = ("default", "test_accuracy", "params", "macs")  # what every reader of a trial's metrics counts on
 _INTERMEDIATE_RESULTS = 10  # validation accuracies that a trial reports on its way
 
 
@@ -83,9 +85,10 @@ def run(
         S3DError: the parameters, the task or the store are not what they should be.
     """
     spec = parse_spec(parameters, task.space())
+    lineage = _lineage(store, spec)
     store.claim(task.fingerprint)
-    trial = Trial(task, store, spec, _lineage(store, spec), report)
-    metrics: dict[str, float] | None = store.read_json(trial.path("metrics.json"))
+    trial = Trial(task, store, spec, lineage, report)
+    metrics: dict[str, float] | None = store.read_json(trial.path("metrics.json"), *_SHOWN)
     if spec.lineage is not None:
         store.write_json(trial_path(spec.lineage, spec.step), {"trial": os.environ.get("NNI_TRIAL_JOB_ID")})
     try:
@@ -105,10 +108,11 @@ def run(
 def _lineage(store: Store, spec: Spec) -> Lineage | None:
     if spec.lineage is None:
         return None
-    settings = store.read_json(settings_path(spec.lineage))
+    path = settings_path(spec.lineage)
+    settings = store.read_json(path)
     if settings is None:
         raise StoreError(f"{store.url}: expected the settings of lineage {spec.lineage!r}, got none")
-    return build(Lineage, settings, f"lineage {spec.lineage}")
+    return build(Lineage, settings, f"{store.url}/{path}: settings")
 
 
 def _example(trial: Trial, data: DataSet) -> Tensor:
@@ -117,32 +121,39 @@ def _example(trial: Trial, data: DataSet) -> Tensor:
 
 def _first_weights(trial: Trial, data: DataSet) -> nn.Module:
     """Return the network before its parametric phase: fresh, or split from its parent."""
-    spec, task, store = trial.spec, trial.task, trial.store
+    spec = trial.spec
     if spec.parent is None or trial.lineage is None:
-        return task.build_model(spec.widths, trial.seed)
-    parent = store.read_json(f"{spec.parent}/spec.json")
-    weights = store.read_tensors(f"{spec.parent}/weights.safetensors")
-    content, tensors = (
-        store.read_json(f"{spec.parent}/plan.json"),
-        store.read_tensors(f"{spec.parent}/plan.safetensors"),
-    )
-    if parent is None or weights is None or content is None or tensors is None:
-        raise StoreError(f"{store.url}: expected the weights and the plan of the parent {spec.parent}, got none")
-    model = task.build_model(parent["widths"], trial.seed)
-    model.load_state_dict(weights)
-    plan = GrowthPlan.load(content, tensors)
+        return trial.task.build_model(spec.widths, trial.seed)
+    model, plan = _parent(trial, spec.parent)
     result = carry_out(model, trace(model, _example(trial, data)), plan, trial.lineage.growth())
     if result.widths != spec.widths:
-        raise StoreError(f"{store.url}: expected the parent's plan to give widths {spec.widths}, got {result.widths}")
+        expected = f"the plan of {spec.parent} to give widths {spec.widths}"
+        raise StoreError(f"{trial.store.url}: expected {expected}, got {result.widths}")
     return result.model
+
+
+def _parent(trial: Trial, key: str) -> tuple[nn.Module, GrowthPlan]:
+    """Return a trained network and the plan of how it grows."""
+    store = trial.store
+    spec = store.read_json(f"{key}/spec.json", "widths")
+    weights = store.read_tensors(f"{key}/weights.safetensors")
+    content, tensors = store.read_json(f"{key}/plan.json"), store.read_tensors(f"{key}/plan.safetensors")
+    if spec is None or weights is None or content is None or tensors is None:
+        raise StoreError(f"{store.url}: expected the weights and the plan of the parent {key}, got none")
+    widths = parse_spec(spec, trial.task.space(), f"{store.url}/{key}/spec.json: spec").widths
+    model = trial.task.build_model(widths, trial.seed)
+    try:
+        model.load_state_dict(weights)
+        return model, GrowthPlan.load(content, tensors)
+    except (RuntimeError, ModelError) as error:
+        expected = f"expected the weights and the plan of a network with widths {widths}"
+        raise StoreError(f"{store.url}/{key}: {expected}, got: {first_line(error)}") from error
 
 
 def _finish(trial: Trial, model: nn.Module, data: DataSet) -> dict[str, float]:
     """Train, evaluate and decide; everything that a later trial needs is in the store before the metrics are."""
     task, store, spec = trial.task, trial.store, trial.spec
-    graph = trace(model, _example(trial, data))
-    if trial.lineage is not None:
-        check(trial.lineage, graph)
+    graph = check_network(task, data, model, spec.widths, trial.lineage)
     cost = count(graph)
     validation, test = (
         Loader(part, data.mean, data.std, 512, device=task.torch_device) for part in (data.validation, data.test)
@@ -167,21 +178,6 @@ def _finish(trial: Trial, model: nn.Module, data: DataSet) -> dict[str, float]:
     return metrics
 
 
-def check(lineage: Lineage, graph: ChannelGraph) -> None:
-    """Refuse what would only fail after training.
-
-    Raises:
-        ModelError: nothing in the network can be split.
-        ConfigError: the budget is below what the network costs.
-    """
-    policy = lineage.growth().policy
-    if not graph.splittable:
-        reasons = "; ".join(f"{group.name}: {group.reason}" for group in graph) or "it has no layers with a weight"
-        raise ModelError(f"model: expected a layer that can be split, got none ({reasons})")
-    if isinstance(policy, Knapsack):
-        policy.allowed(graph)
-
-
 def _hooks(trial: Trial, model: nn.Module, validation: Loader) -> Hooks:
     every = max(1, trial.task.training.epochs // _INTERMEDIATE_RESULTS)
 
@@ -190,7 +186,10 @@ def _hooks(trial: Trial, model: nn.Module, validation: Loader) -> Hooks:
             trial.report(evaluate(model, validation).accuracy)
 
     path = trial.path("checkpoint.pt")
-    return Hooks(lambda: trial.store.read_state(path), lambda state: trial.store.write_state(path, state), progress)
+    store = trial.store
+    return Hooks(
+        lambda: store.read_state(path), lambda state: store.write_state(path, state), progress, f"{store.url}/{path}"
+    )
 
 
 def _decide(trial: Trial, model: nn.Module, graph: ChannelGraph, cost: Cost, data: DataSet) -> int:
@@ -204,7 +203,7 @@ def _decide(trial: Trial, model: nn.Module, graph: ChannelGraph, cost: Cost, dat
         trial.store.write_tensors(trial.path("plan.safetensors"), decision.plan.to_tensors())
         trial.store.write_json(trial.path("plan.json"), decision.plan.to_json())
     else:
-        trial.store.write_json(trial.path("stop.json"), decision.stop)
+        trial.store.write_json(trial.path("stop.json"), {"stop": decision.stop})
     # Once: two forward passes and one backward pass to the activations. Per product: one forward, one weight gradient.
     matvecs = max(part.matvecs for part in decision.spectrum.values())
     return cost.macs * len(loader.images) * (3 + 2 * matvecs)
@@ -224,9 +223,10 @@ def _record_outcome(trial: Trial) -> None:
     """Tell the controller what comes next."""
     if trial.spec.lineage is None:
         return
-    plan, stop = trial.store.read_json(trial.path("plan.json")), trial.store.read_json(trial.path("stop.json"))
-    following = None if plan is None else {name: plan[name] for name in ("widths", "params", "macs")}
-    outcome = {"key": trial.key, "next": following, "stop": "" if plan else stop or "all steps are done"}
+    plan = trial.store.read_json(trial.path("plan.json"), *_FOLLOWING)
+    stop = trial.store.read_json(trial.path("stop.json"), "stop") or {"stop": "all steps are done"}
+    following = None if plan is None else {name: plan[name] for name in _FOLLOWING}
+    outcome = {"key": trial.key, "next": following, **({"stop": ""} if plan else stop)}
     trial.store.write_json(outcome_path(trial.spec.lineage, trial.spec.step), outcome)
 
 

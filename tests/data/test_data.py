@@ -1,3 +1,4 @@
+import itertools
 from pathlib import Path
 
 import pytest
@@ -70,11 +71,31 @@ def test_missing_files_say_what_to_put_where(name, folder, tmp_path):
         load(name, root=tmp_path)
 
 
+def test_other_files_are_refused(tmp_path):
+    folder = tmp_path / "FashionMNIST" / "raw"
+    folder.mkdir(parents=True)
+    for part, kind in itertools.product(("train", "t10k"), ("images-idx3", "labels-idx1")):
+        (folder / f"{part}-{kind}-ubyte").write_bytes(b"junk junk junk")
+    with pytest.raises(
+        DataError, match=r"FashionMNIST/raw: expected the four idx files .* FashionMNIST, got none that"
+    ):
+        load("fashion_mnist", root=tmp_path)
+
+
+def test_a_batch_may_be_larger_than_the_set():
+    (batch,) = Loader(images(), (0.0,), (1.0,), batch_size=10**30)
+    assert len(batch[1]) == 10
+
+
 def test_bad_settings_are_refused():
     with pytest.raises(ConfigError, match="data: expected one of digits, fashion_mnist, cifar100, got 'mnist'"):
         load("mnist")
     with pytest.raises(ConfigError, match="validation: expected a fraction"):
         load("digits", validation=1.0)
+    with pytest.raises(
+        ConfigError, match=r"validation: expected a fraction that leaves some of 200 samples, got 0\.99"
+    ):
+        load("digits", validation=0.9999, samples=200)
     with pytest.raises(ConfigError, match="samples: expected between 2 and 1438"):
         load("digits", samples=5000)
 

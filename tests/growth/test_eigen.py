@@ -3,7 +3,7 @@ from dataclasses import fields
 import pytest
 import torch
 
-from nni_s3d import ConfigError, Spectrum, spectrum
+from nni_s3d import ConfigError, ModelError, Spectrum, spectrum
 from nni_s3d.growth.eigen import LANCZOS_STEPS, TOLERANCE, USUAL_STEPS, exact, lanczos, rayleigh
 from tests.cases import BY_NAME, measured
 from tests.reference import DenseOperator, published_rayleigh
@@ -251,6 +251,14 @@ def test_an_unknown_solver_is_refused():
 def test_a_tolerance_outside_zero_and_one_is_refused(tolerance):
     with pytest.raises(ConfigError, match="tolerance: expected a number between 0 and 1, got"):
         spectrum(DenseOperator({"group": MATRICES["zero"]}), tolerance=tolerance)
+
+
+@pytest.mark.parametrize("solver", ["exact", "lanczos"])
+def test_matrices_that_are_no_numbers_are_refused(solver):
+    broken = random_matrices(3, 5)
+    broken[1, 2, 2] = float("nan")
+    with pytest.raises(ModelError, match="group: expected finite splitting matrices, got others; has training diverge"):
+        spectrum(DenseOperator({"group": broken}), solver)
 
 
 def test_no_epochs_are_refused():

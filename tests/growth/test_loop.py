@@ -220,10 +220,18 @@ def test_batches_that_can_be_read_once_are_refused():
         ({"copies": {1}}, "copies: expected at least one of 2, 3 and 4"),
         ({"c": 0.5}, "c: expected a number >= 1"),
         ({"triplet": "best"}, "triplet: expected one of optimal, paper, got 'best'"),
-        ({"epsilon": -1}, "epsilon: expected a number >= 0, got -1"),
-        ({"epsilon": float("inf")}, "epsilon: expected a number >= 0, got inf"),
-        ({"smoothing": 0}, "smoothing: expected a number > 0, got 0"),
+        ({"epsilon": -1}, "epsilon: expected a number >= 0 .*, got -1"),
+        ({"epsilon": float("inf")}, "epsilon: expected a number >= 0 .*, got inf"),
+        ({"smoothing": 0}, "smoothing: expected a number > 0 .*, got 0"),
         ({"max_params": 0}, "max_params: expected a number > 0, got 0"),
+        ({"epsilon": 1e300}, "epsilon: expected a number >= 0 and <= 1e.06, got 1e.300"),
+        ({"smoothing": 1e300}, "smoothing: expected a number > 0 and <= 1e.06, got 1e.300"),
+        ({"epsilon": "1"}, "epsilon: expected a number >= 0 .*, got '1'"),
+        ({"smoothing": True}, "smoothing: expected a number > 0 .*, got True"),
+        ({"relative": "no"}, "relative: expected True or False, got 'no'"),
+        ({"max_params": "9"}, "max_params: expected a number > 0, got '9'"),
+        ({"max_macs": float("nan")}, "max_macs: expected a number > 0, got nan"),
+        ({"solver": "newton"}, "solver: expected one of auto, exact, lanczos, rayleigh, got 'newton'"),
         ({"max_macs": -3}, "max_macs: expected a number > 0, got -3"),
     ],
 )
@@ -235,9 +243,26 @@ def test_wrong_settings_are_refused(settings, match):
         next(steps)
 
 
-def test_an_unknown_solver_is_refused():
-    with pytest.raises(s3d.ConfigError, match="solver: expected one of"):
-        run(seed_network(), phase=no_training, solver="newton")
+@pytest.mark.parametrize(
+    ("changes", "error", "match"),
+    [
+        ({"policy": s3d.Knapsack(3, "params")}, s3d.ConfigError, "budget: expected at least 13 params"),
+        ({"policy": "top_k"}, s3d.ConfigError, "policy: expected a policy such as"),
+        ({"policy": None}, s3d.ConfigError, "policy: expected a policy such as .*, got None"),
+        ({"policy": s3d.TopK}, s3d.ConfigError, "policy: expected a policy such as .*, got <class"),
+        ({"batches": []}, s3d.ConfigError, "batches: expected at least one, got none"),
+        ({"batches": None}, s3d.ConfigError, "batches: expected a collection .*, got None"),
+        ({"steps": -1}, s3d.ConfigError, "steps: expected a whole number >= 0, got -1"),
+        ({"steps": "1"}, s3d.ConfigError, "steps: expected a whole number >= 0, got '1'"),
+        ({"max_params": 12}, s3d.ConfigError, "max_params: expected at least 13, what the network has, got 12"),
+        ({"max_macs": 1}, s3d.ConfigError, "max_macs: expected at least 8, what the network has, got 1"),
+        ({"model": nn.Linear(1, 1).double()}, s3d.ModelError, "model: expected a layer that can be split, got none"),
+    ],
+)
+def test_nothing_is_trained_that_cannot_grow(changes, error, match):
+    arguments = {"model": seed_network(), "batches": BATCHES, "policy": s3d.TopK(1), "steps": 1, **changes}
+    with pytest.raises(error, match=match):
+        next(s3d.grow(example_inputs=X[:1], train=pytest.fail, loss_fn=F.mse_loss, **arguments))
 
 
 def test_the_defaults_are_those_of_the_paper():

@@ -1,4 +1,5 @@
 import math
+import re
 
 import numpy as np
 import pytest
@@ -171,10 +172,26 @@ def test_copies_other_than_two_to_four_are_refused(copies):
         gain(torch.zeros(1), torch.zeros(1), copies)
 
 
-@pytest.mark.parametrize("c", [0.99, 0, -1, math.inf, math.nan, True, "1.3", None])
-def test_c_below_one_is_refused(c):
-    with pytest.raises(ConfigError, match=r"c: expected a number >= 1 .*got " + repr(c)):
+@pytest.mark.parametrize(
+    "c", [0.99, 0, -1, math.inf, math.nan, True, "1.3", None, 2e200, pytest.param(10**400, id="huge")]
+)
+def test_c_out_of_range_is_refused(c):
+    with pytest.raises(ConfigError, match=r"c: expected a number >= 1 .*got " + re.escape(repr(c))):
         scheme(torch.zeros(1), torch.zeros(1), 2, c)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "match"),
+    [
+        (-1.0, 1.0, r"lambda_min: expected a tensor of shape \(n,\), .*, got float"),
+        ([-1.0], torch.ones(1), r"lambda_min: expected a tensor of shape \(n,\), .*, got list"),
+        (torch.zeros(2), torch.ones(3), r"lambda_max: expected a tensor of shape \(n,\), .*, got \(3,\)"),
+        (torch.zeros(2, 2), torch.zeros(2, 2), r"lambda_min: expected .*, got \(2, 2\)"),
+    ],
+)
+def test_what_is_no_pair_of_spectral_ends_is_refused(low, high, match):
+    with pytest.raises(ConfigError, match=match):
+        gain(low, high)
 
 
 def test_an_unknown_triplet_is_refused():
@@ -194,7 +211,7 @@ def test_copy_choices_without_a_choice_are_refused(copies):
         copy_choices(copies)
 
 
-@pytest.mark.parametrize("copies", [{1, 5}, [0], "23", 1])
+@pytest.mark.parametrize("copies", [{1, 5}, [0], "23", 1, [2, "3"], [[2]], [True, 2], {2: 1}])
 def test_wrong_copy_choices_are_refused(copies):
     with pytest.raises(ConfigError, match="copies: expected 2, 3 or 4"):
         copy_choices(copies)

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from itertools import pairwise, product
 
@@ -107,6 +108,24 @@ def test_a_spectrum_that_is_no_number_is_refused(policy):
     found = spectrum_of(graph, [(-1.0, 1.0), (nan, nan), (nan, nan), (-2.0, 1.0)])
     with pytest.raises(ModelError, match="spectrum: expected finite numbers in 0; has training diverged"):
         s3d.select(found, graph, policy, 2, C)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "match"),
+    [
+        ({"policy": None}, ConfigError, r"policy: expected a policy such as TopFraction\(0.35\), got None"),
+        ({"policy": "top_k"}, ConfigError, "policy: expected a policy such as .*, got 'top_k'"),
+        ({"policy": TopFraction}, ConfigError, "policy: expected a policy such as .*, got <class"),
+        ({"max_widths": [9]}, ConfigError, r"max_widths: expected a mapping {group: width}, got \[9\]"),
+        ({"max_widths": {"7": 9}}, ModelError, "channel group '7': expected one of 0, 2"),
+        ({"max_widths": {"0": -1}}, ConfigError, "max_widths: 0: expected a number >= 1, got -1"),
+        ({"max_widths": {"0": float("nan")}}, ConfigError, "max_widths: 0: expected a number >= 1, got nan"),
+    ],
+)
+def test_wrong_arguments_of_select_are_refused(settings, error, match):
+    graph = network(2)
+    with pytest.raises(error, match=match):
+        s3d.select(spectrum_of(graph, [(-1.0, 1.0)] * 2), graph, **{"policy": TopK(1), **settings})
 
 
 def test_a_spectrum_without_one_of_the_groups_is_refused():
@@ -310,8 +329,17 @@ def test_a_budget_below_the_cost_of_the_network_is_refused():
         (lambda: TopK(1, eta=-1), "eta: expected a number >= 0, got -1"),
         (lambda: TopFraction(0), r"fraction: expected a number in \(0, 1\], got 0"),
         (lambda: TopFraction(1.1), r"fraction: expected a number in \(0, 1\], got 1.1"),
-        (lambda: Knapsack(), "knapsack: expected either budget or growth, got 'both or none'"),
-        (lambda: Knapsack(1, growth=1), "knapsack: expected either budget or growth, got 'both or none'"),
+        (lambda: TopK(True), "k: expected a whole number >= 1, got True"),
+        (lambda: TopK(1, "a"), "eta: expected a number >= 0, got 'a'"),
+        (lambda: TopFraction("a"), r"fraction: expected a number in \(0, 1\], got 'a'"),
+        (lambda: TopFraction(True), r"fraction: expected a number in \(0, 1\], got True"),
+        (lambda: Knapsack(), "budget: expected either budget or growth, got {'budget': None, 'growth': None}"),
+        (lambda: Knapsack(1, growth=1), "budget: expected either budget or growth, got {'budget': 1, 'growth': 1}"),
+        (lambda: Knapsack("9"), "budget: expected a number > 0, got '9'"),
+        (lambda: TopFraction(10**400), r"fraction: expected a number in \(0, 1\], got 1000"),
+        (lambda: Knapsack(True), "budget: expected a number > 0, got True"),
+        (lambda: Knapsack(growth=float("inf")), "growth: expected a number > 0, got inf"),
+        (lambda: Knapsack(1, relaxed="no"), "relaxed: expected True or False, got 'no'"),
         (lambda: Knapsack(0), "budget: expected a number > 0, got 0"),
         (lambda: Knapsack(growth=-1), "growth: expected a number > 0, got -1"),
         (lambda: Knapsack(1, "time"), "cost: expected one of params, macs, flops, neurons, got 'time'"),
@@ -409,6 +437,12 @@ def test_a_plan_comes_back_from_json_and_tensors(moving):
         ({"4": [2, 1, 1]}, s3d.ModelError, "4: expected a splittable group, but it is an output of the network"),
         ({"0": [2, 2]}, s3d.ModelError, r"0: expected copies of shape \(5,\), got \(2,\)"),
         ({"0": [2, 1, 5, 1, 1]}, ConfigError, "0: expected 1, 2, 3 or 4 copies of every neuron, got 5"),
+        (None, ConfigError, "copies: expected a mapping {group: copies of every neuron}, got None"),
+        ([2, 1], ConfigError, r"copies: expected a mapping .*, got \[2, 1\]"),
+        ({"0": None}, ConfigError, "0: expected copies of every neuron, got None"),
+        ({"0": "abc"}, ConfigError, "0: expected copies of every neuron, got 'abc'"),
+        ({"0": 1e30}, s3d.ModelError, r"0: expected copies of shape \(5,\), got \(\)"),
+        ({"0": [True] * 5}, ConfigError, "0: expected 1, 2, 3 or 4 copies of every neuron, got True"),
         ({"0": [2, 1, 0, 1, 1]}, ConfigError, "0: expected 1, 2, 3 or 4 copies of every neuron, got 0"),
     ],
 )
@@ -423,6 +457,41 @@ def test_a_spectrum_of_another_shape_is_refused(other):
     wrong = {"2": run.spectrum["2"], "narrow": spectrum_of(network(4), random_ends(4, 0))["0"]}[other]
     with pytest.raises(s3d.ModelError, match=r"0: expected eigenvectors of shape \(5, 5\), got \(4, [56]\)"):
         s3d.plan_from_copies(run.graph, {"0": [2, 1, 1, 1, 1]}, {"0": wrong})
+
+
+def test_a_plan_never_moves_along_what_is_no_number():
+    run = measured(BY_NAME["mlp-tanh"])
+    broken = dataclasses.replace(run.spectrum["0"], v_max=run.spectrum["0"].v_max * float("nan"))
+    with pytest.raises(s3d.ModelError, match="0: expected finite eigenvectors, got others"):
+        s3d.plan_from_copies(run.graph, {"0": [2, 1, 1, 1, 1]}, {"0": broken})
+
+
+def test_a_plan_with_an_unknown_triplet_is_refused():
+    with pytest.raises(ConfigError, match="triplet: expected one of optimal, paper, got 'x'"):
+        s3d.plan_from_copies(measured(BY_NAME["mlp-tanh"]).graph, {}, triplet="x")
+
+
+def without(mapping, key):
+    return {name: value for name, value in mapping.items() if name != key}
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda json, tensors: (without(json, "copies"), tensors), "return, got KeyError: 'copies'"),
+        (lambda json, tensors: (without(json, "params"), tensors), "return, got KeyError: 'params'"),
+        (lambda json, tensors: ({**json, "copies": 3}, tensors), "return, got TypeError"),
+        (lambda json, tensors: (json, without(tensors, "weights/0")), "return, got KeyError: '0'"),
+        (lambda json, tensors: ({**json, "widths": {}}, tensors), "of one plan, got those of two"),
+        (lambda json, tensors: (json, {**tensors, "copies/0": tensors["copies/0"] + 1}), "of one plan, got those"),
+        (lambda json, tensors: (json, {**tensors, "weights/0": tensors["weights/0"][1:]}), "of one plan, got those"),
+    ],
+)
+def test_what_is_no_plan_is_refused(change, match):
+    run = measured(BY_NAME["mlp-tanh"])
+    plan = s3d.plan_from_copies(run.graph, {"0": [2, 1, 1, 1, 1]}, run.spectrum)
+    with pytest.raises(s3d.ModelError, match=f"plan: expected .*{match}"):
+        s3d.GrowthPlan.load(*change(plan.to_json(), plan.to_tensors()))
 
 
 @pytest.mark.parametrize("c", [0.5, float("nan")])

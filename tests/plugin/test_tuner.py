@@ -3,8 +3,8 @@ import threading
 
 import pytest
 
-from nni_s3d.errors import ConfigError, StoreError
-from nni_s3d.lineage import outcome_path, trial_path
+from nni_s3d.errors import ConfigError, S3DError, StoreError
+from nni_s3d.lineage import outcome_path, state_path, trial_path
 from nni_s3d.plugin import tuner as tuner_module
 from nni_s3d.plugin.tuner import S3DArgsValidator, S3DTuner
 from nni_s3d.store import Store
@@ -178,6 +178,36 @@ def test_a_store_with_other_settings_is_refused_and_untouched(tmp_path, store):
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     with pytest.raises(StoreError, match="got other ones for epsilon"):
         make(tmp_path, epsilon=0.5)
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: {**state, "spec": {}}, r"state\.json: spec: 'a' is missing; expected a, b"),
+        (
+            lambda state: {**state, "spec": {**state["spec"], "step": "x"}},
+            "spec.step: expected a whole number",
+        ),
+        (
+            lambda state: {**state, "spec": {**state["spec"], "lineage": "x"}},
+            "a spec of lineage 'c1.3-m2-s0', got",
+        ),
+        (
+            lambda state: {**state, "status": "bogus"},
+            r"state\.json: track\.status: expected one of ready, running, ended, got",
+        ),
+        (lambda state: {"status": "ended"}, r"state\.json: track: expected the key 'spec', got status"),
+        (lambda state: None, r"state\.json: expected a mapping, got None"),
+    ],
+)
+def test_a_damaged_state_is_refused_and_untouched(tmp_path, store, change, message):
+    make(tmp_path, lineages=[{"c": 1.0}, {}]).generate_multiple_parameters([0])
+    path = state_path("c1.3-m2-s0")
+    store.write_json(path, change(store.read_json(path)))
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    with pytest.raises(S3DError, match=message):
+        make(tmp_path, resume=True, lineages=[{"c": 1.0}, {}])
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
 

@@ -1,0 +1,63 @@
+"""Factories of networks that no task can use, and one that every task can."""
+
+from collections import OrderedDict
+
+import torch
+from torch import nn
+
+from nni_s3d.models import mobilenet_v1_small
+
+
+class Tuple(nn.Sequential):
+    def forward(self, inputs):
+        return (super().forward(inputs),)
+
+
+def usual(widths):
+    return mobilenet_v1_small(image_size=8, widths=widths)
+
+
+def tuple_of_scores(widths):
+    return Tuple(OrderedDict(usual(widths).named_children()))
+
+
+def one_number(widths):
+    model = usual(widths)
+    model[-1] = nn.Linear(model[-1].in_features, 1)
+    return model.append(nn.Flatten(0))
+
+
+def under_other_names(widths):
+    return nn.Sequential(usual(widths))
+
+
+def frozen(widths):
+    return usual(widths).requires_grad_(False)
+
+
+def four_for_three(widths):
+    return usual(dict.fromkeys(widths, 4))
+
+
+def one_layer(widths):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+
+def nothing(widths):
+    return None
+
+
+def text(widths):
+    return "network"
+
+
+def raises_value_error(widths):
+    raise ValueError("first line\nsecond line")
+
+
+def raises_key_error(widths):
+    return widths["conv99"]
+
+
+def huge(widths):
+    return torch.empty(10**15)
