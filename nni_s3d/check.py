@@ -34,20 +34,22 @@ def check_network(
         ModelError: the network cannot be trained, has other widths, or has nothing that can be split.
         ConfigError: a budget or limit is below what the network costs.
     """
-    graph = trace(model, torch.zeros(1, *data.shape, device=task.torch_device))
+    graph = trace(model, task.example(data.shape))
     if lineage is not None:
         check_growth(lineage.growth(), graph)
-    _check_widths(graph.widths, widths, grows=lineage is not None)
+    _check_widths(graph, widths, grows=lineage is not None)
     try_step(model, task.training_loader(data, task.seed), data.num_classes)
     return graph
 
 
-def _check_widths(built: Mapping[str, int], widths: Mapping[str, int], grows: bool) -> None:
+def _check_widths(graph: ChannelGraph, widths: Mapping[str, int], grows: bool) -> None:
     """Compare the layers of a network that can be split with what they are supposed to be."""
-    if grows and built.keys() != widths.keys():
-        expected = f"the layers that can be split to be those of the search space, {', '.join(widths)}"
-        raise ModelError(f"model: expected {expected}, got {', '.join(built)}")
-    for name, width in built.items():
+    reasons = {group.name: group.reason for group in graph}
+    for name in widths if grows else ():
+        if name not in graph.widths:
+            reason = f"which cannot be split: {reasons[name]}" if name in reasons else "which it does not have"
+            raise ModelError(f"model: expected {name}, of the search space, among its layers, {reason}")
+    for name, width in graph.widths.items():
         if width != widths.get(name, width):
             raise ModelError(f"model: expected layers of the widths {dict(widths)}, got {width} in {name}")
 

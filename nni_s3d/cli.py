@@ -7,7 +7,7 @@ import logging
 import sys
 from pathlib import Path
 
-from nni_s3d.errors import S3DError
+from nni_s3d.errors import ConfigError, S3DError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,6 +39,13 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("config", type=Path, help="an experiment file for nnictl whose tuner is S3D")
     check.set_defaults(run=_check)
 
+    inspect = commands.add_parser("inspect", help="which layers of a network can be split, and what a neuron costs")
+    inspect.add_argument("factory", help="package.module:function that returns the network")
+    inspect.add_argument("--input", required=True, type=_sizes, metavar="1,3,224,224", help="shape of an input")
+    inspect.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="keyword arguments of the function")
+    inspect.add_argument("--search-space", type=Path, metavar="FILE", help="write a search space to start from")
+    inspect.set_defaults(run=_inspect)
+
     report = commands.add_parser("report", help="table, CSV and plots of an NNI experiment")
     report.add_argument("experiment", nargs="?", help="its id (default: the latest)")
     report.add_argument("--no-wait", action="store_true", help="do not wait for a running experiment to end")
@@ -48,6 +55,16 @@ def _parser() -> argparse.ArgumentParser:
     register = commands.add_parser("register", help='tell NNI about the tuner, so that "tuner: {name: S3D}" works')
     register.set_defaults(run=_register)
     return parser
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    sizes = tuple(int(word) for word in text.split(","))
+    if min(sizes) < 1:
+        raise ValueError
+    return sizes
+
+
+_sizes.__name__ = "shape such as 1,3,224,224"  # what argparse calls it
 
 
 # Each command imports what it uses, so that no other one waits for it.
@@ -81,6 +98,44 @@ def _check(parsed: argparse.Namespace) -> int:
     cost = check(experiment)
     names = ", ".join(f"{lineage.label} (up to {lineage.steps} steps)" for lineage in experiment.lineages)
     print(f"{parsed.config}: {names} on {experiment.task.data.name}, from {cost.params:,} params, {cost.macs:,} MACs")
+    return 0
+
+
+def _setting(text: str) -> tuple[str, object]:
+    """Read KEY=VALUE, the value as in a task.yml."""
+    import yaml
+
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"--set: expected KEY=VALUE, got {text!r}")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set: {key}: expected a value as in YAML, got {value!r}") from error
+
+
+def _inspect(parsed: argparse.Namespace) -> int:
+    import json
+
+    import torch
+
+    from nni_s3d.factories import build_network
+    from nni_s3d.growth.channels import trace
+    from nni_s3d.inspection import search_space, table
+
+    if parsed.search_space is not None and parsed.search_space.exists():
+        raise ConfigError(f"{parsed.search_space}: expected a file that is not there yet")
+    torch.manual_seed(0)
+    settings = dict(map(_setting, parsed.set))
+    inputs = torch.randn(parsed.input)
+    graph = trace(build_network(parsed.factory, settings, None, lambda: inputs), inputs)
+    print(table(graph))
+    if parsed.search_space is not None:
+        try:
+            parsed.search_space.write_text(json.dumps(search_space(graph), indent=4) + "\n")
+        except OSError as error:
+            raise ConfigError(f"{parsed.search_space}: expected a file to write to, got: {error.strerror}") from error
+        print(parsed.search_space)
     return 0
 
 

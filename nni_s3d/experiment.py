@@ -82,7 +82,7 @@ def check(experiment: Experiment) -> Cost:
     if space != task.space():
         raise ConfigError(f"searchSpaceFile: expected the search space of the task, {task.search_space}, got another")
     data = task.load_data()
-    model = task.build_model(space.low, task.seed)
+    model = task.build_model(space.low, task.seed, data.shape)
     for lineage in experiment.lineages:
         try:
             graph = check_network(task, data, model, space.low, lineage)

@@ -148,18 +148,20 @@ def from_sample(sample: Mapping[str, Any]) -> dict[str, Any]:
 def _values_of(entry: Any, where: str) -> Sequence[int]:
     kind, values = (entry.get("_type"), entry.get("_value")) if isinstance(entry, Mapping) else (None, None)
     values = values if isinstance(values, list) else []
-    quniform = kind == "quniform" and len(values) == 3 and values[2] == 1
+    quniform = kind == "quniform" and len(values) == 3
     randint = kind == "randint" and len(values) == 2
     choice = kind == "choice" and len(values) > 0
     if not (quniform or randint or choice):
         raise ConfigError(
-            f"{where}: expected quniform [low, high, 1], randint [low, end] or choice [...], got {entry!r}"
+            f"{where}: expected quniform [low, high, step], randint [low, end] or choice [...], got {entry!r}"
         )
     if any(isinstance(v, bool) or not isinstance(v, int) or not 1 <= v <= WIDEST for v in values):
         raise ConfigError(f"{where}: expected whole numbers from 1 to {WIDEST}, got {values!r}")
     if choice:
         return sorted(values)
-    ends = range(values[0], values[1] + quniform)
-    if not ends:
+    found = range(values[0], values[1] + 1, values[2]) if quniform else range(*values)
+    if not found:
         raise ConfigError(f"{where}: expected low <= high, got {values!r}")
-    return ends
+    if quniform and any(end % values[2] for end in values[:2]):  # NNI draws whole multiples of the step
+        raise ConfigError(f"{where}: expected multiples of {values[2]}, got {values!r}")
+    return found

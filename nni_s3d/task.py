@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nni_s3d.config import build, read_yaml
 from nni_s3d.data import NAMES, DataSet, Loader, load
-from nni_s3d.errors import ConfigError, first_line
+from nni_s3d.errors import ConfigError
+from nni_s3d.factories import build_network
 from nni_s3d.spec import Space
 from nni_s3d.training import Recipe
 
@@ -58,7 +57,7 @@ class Task:
     """The content of a task.yml."""
 
     data: DataSettings
-    model: dict[str, Any]  # factory: "package.module:function", and its arguments beside the widths
+    model: dict[str, Any]  # factory: "package.module:function", and its keyword arguments beside the widths
     search_space: str  # path of the search-space file, relative to task.yml
     training: Recipe = field(default_factory=Recipe)
     curvature: CurvatureSettings = field(default_factory=CurvatureSettings)
@@ -111,27 +110,34 @@ class Task:
             raise ConfigError(f"data.pad: expected at most {side}, the size of the images, got {self.data.pad}")
         return data
 
-    def build_model(self, widths: dict[str, int], seed: int) -> nn.Module:
+    def build_model(self, widths: dict[str, int], seed: int, shape: torch.Size | None = None) -> nn.Module:
         """Build the network with these widths and fresh weights, on the task's device.
+
+        Args:
+            widths: of all layers of the search space.
+            seed: of the weights.
+            shape: (channels, height, width) of the images, if they are known; else the data set is loaded where a
+                network must be traced.
 
         Raises:
             ConfigError: the factory cannot be imported, does not take its arguments, or makes something else.
+            ModelError: the network cannot have these widths.
         """
-        settings = dict(self.model)
-        name = settings.pop("factory")
-        factory = _import(name)
+        settings = {key: value for key, value in self.model.items() if key != "factory"}
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            try:
-                model = factory(widths=widths, **settings)
-            except ConfigError as error:
-                raise ConfigError(f"model.{error}") from error
-            except Exception as error:  # whatever somebody's code says of arguments that do not suit it
-                reason = f"{type(error).__name__}: {first_line(error)}"
-                raise ConfigError(f"model: expected arguments that {name} takes, got {reason}") from error
-        if not isinstance(model, nn.Module):
-            raise ConfigError(f"model: expected {name} to return an nn.Module, got {type(model).__name__}")
+            model = build_network(
+                self.model["factory"],
+                settings,
+                widths,
+                lambda: self.example(self.load_data().shape if shape is None else shape).cpu(),
+            )
         return model.to(self.torch_device)
+
+    def example(self, shape: torch.Size) -> Tensor:
+        """Return an image (1, channels, height, width) to trace networks on, on the task's device."""
+        noise = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
+        return noise.to(self.torch_device)
 
     @property
     def torch_device(self) -> torch.device:
@@ -173,13 +179,3 @@ def digest(content: object) -> str:
     """Return a short hash of JSON content."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _import(name: str) -> Callable[..., Any]:
-    module, _, function = name.partition(":")
-    try:
-        factory: Callable[..., Any] = getattr(importlib.import_module(module), function)
-    except Exception as error:  # importing runs the module
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        raise ConfigError(f"model.factory: expected package.module:function, got {name!r}: {reason}") from error
-    return factory

@@ -61,3 +61,22 @@ def raises_key_error(widths):
 
 def huge(widths):
     return torch.empty(10**15)
+
+
+class Residual(nn.Module):
+    """A network that knows only its own widths: a residual stream, a grouped layer and a gate."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.reduce, self.grouped = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, padding=1, groups=2)
+        self.expand, self.head = nn.Conv2d(4, 4, 1), nn.Linear(4, classes)
+
+    def forward(self, x):
+        x = torch.relu(self.norm(self.stem(x)))
+        x = x + self.expand(torch.relu(self.grouped(torch.relu(self.reduce(x)))))
+        return self.head(torch.relu(x).mean((2, 3)))
+
+
+def residual(classes=10):
+    return Residual(classes)

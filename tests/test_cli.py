@@ -120,7 +120,7 @@ TASKS = [
     (model("one_number"), TRAINS + "an output of shape (50,)"),
     (model("frozen"), TRAINS + "RuntimeError: element 0 of tensors does not require grad"),
     (model("four_for_three"), "model: expected layers of the widths {'conv0': 3, 'pw1': 3, 'pw2': 3, "),
-    (model("under_other_names"), "expected the layers that can be split to be those of the search space, conv0, p"),
+    (model("under_other_names"), "expected conv0, of the search space, among its layers, which it does not have"),
     (model("one_layer"), "model: expected a layer that can be split, got none"),
 ]
 COMMAND = "trialCommand: expected python -m nni_s3d.plugin.trial task.yml, got "

@@ -88,7 +88,7 @@ def test_other_parameters_are_refused(parameters, message):
         ({"a": {"_type": "choice", "_value": [10**30]}}, "a: expected whole numbers from 1 to 1000000, got"),
         ({"a": 3}, "a: expected quniform"),
         ({"a": {"_type": "uniform", "_value": [1, 2]}}, "a: expected quniform"),
-        ({"a": {"_type": "quniform", "_value": [1, 9, 2]}}, "a: expected quniform"),
+        ({"a": {"_type": "quniform", "_value": [1, 9, 2]}}, "a: expected multiples of 2, got"),
         ({"a": {"_type": "choice", "_value": []}}, "a: expected quniform"),
         ({"a": {"_type": "quniform", "_value": [0, 9, 1]}}, "a: expected whole numbers from 1 to 1000000"),
         ({"a": {"_type": "choice", "_value": ["x"]}}, "a: expected whole numbers from 1 to 1000000"),

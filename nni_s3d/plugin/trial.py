@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from nni_s3d.check import check_network
@@ -115,24 +114,21 @@ def _lineage(store: Store, spec: Spec) -> Lineage | None:
     return build(Lineage, settings, f"{store.url}/{path}: settings")
 
 
-def _example(trial: Trial, data: DataSet) -> Tensor:
-    return torch.zeros(1, *data.shape, device=trial.task.torch_device)
-
-
 def _first_weights(trial: Trial, data: DataSet) -> nn.Module:
     """Return the network before its parametric phase: fresh, or split from its parent."""
     spec = trial.spec
     if spec.parent is None or trial.lineage is None:
-        return trial.task.build_model(spec.widths, trial.seed)
-    model, plan = _parent(trial, spec.parent)
-    result = carry_out(model, trace(model, _example(trial, data)), plan, trial.lineage.growth())
-    if result.widths != spec.widths:
+        return trial.task.build_model(spec.widths, trial.seed, data.shape)
+    model, plan = _parent(trial, spec.parent, data)
+    result = carry_out(model, trace(model, trial.task.example(data.shape)), plan, trial.lineage.growth())
+    widths = {name: result.widths.get(name) for name in spec.widths}
+    if widths != spec.widths:
         expected = f"the plan of {spec.parent} to give widths {spec.widths}"
-        raise StoreError(f"{trial.store.url}: expected {expected}, got {result.widths}")
+        raise StoreError(f"{trial.store.url}: expected {expected}, got {widths}")
     return result.model
 
 
-def _parent(trial: Trial, key: str) -> tuple[nn.Module, GrowthPlan]:
+def _parent(trial: Trial, key: str, data: DataSet) -> tuple[nn.Module, GrowthPlan]:
     """Return a trained network and the plan of how it grows."""
     store = trial.store
     spec = store.read_json(f"{key}/spec.json", "widths")
@@ -141,7 +137,7 @@ def _parent(trial: Trial, key: str) -> tuple[nn.Module, GrowthPlan]:
     if spec is None or weights is None or content is None or tensors is None:
         raise StoreError(f"{store.url}: expected the weights and the plan of the parent {key}, got none")
     widths = parse_spec(spec, trial.task.space(), f"{store.url}/{key}/spec.json: spec").widths
-    model = trial.task.build_model(widths, trial.seed)
+    model = trial.task.build_model(widths, trial.seed, data.shape)
     try:
         model.load_state_dict(weights)
         return model, GrowthPlan.load(content, tensors)
@@ -197,7 +193,8 @@ def _decide(trial: Trial, model: nn.Module, graph: ChannelGraph, cost: Cost, dat
     assert trial.lineage is not None
     loader = trial.task.curvature_loader(data, trial.seed)
     model.eval()
-    decision = decide(model, graph, list(loader), F.cross_entropy, trial.lineage.growth(), trial.task.space().high)
+    caps = {**graph.widths, **trial.task.space().high}  # what the search space does not name keeps its width
+    decision = decide(model, graph, list(loader), F.cross_entropy, trial.lineage.growth(), caps)
     _logger.info("%s", _summary(decision))
     if decision.plan is not None:
         trial.store.write_tensors(trial.path("plan.safetensors"), decision.plan.to_tensors())
@@ -225,7 +222,11 @@ def _record_outcome(trial: Trial) -> None:
         return
     plan = trial.store.read_json(trial.path("plan.json"), *_FOLLOWING)
     stop = trial.store.read_json(trial.path("stop.json"), "stop") or {"stop": "all steps are done"}
-    following = None if plan is None else {name: plan[name] for name in _FOLLOWING}
+    following = None
+    if plan is not None:
+        following = {name: plan[name] for name in _FOLLOWING}
+        if isinstance(plan["widths"], dict):  # of layers that the search space does not name, too
+            following["widths"] = {n: w for n, w in plan["widths"].items() if n in trial.spec.widths}
     outcome = {"key": trial.key, "next": following, **({"stop": ""} if plan else stop)}
     trial.store.write_json(outcome_path(trial.spec.lineage, trial.spec.step), outcome)
 
