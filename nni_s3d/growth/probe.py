@@ -92,5 +92,6 @@ def _close(output: Tensor, expected: Tensor) -> bool:
         return False
     if not expected.is_floating_point() or not expected.numel():
         return True
-    tolerance = torch.finfo(expected.dtype).eps ** 0.5 * float(expected.abs().max())
+    # Deep networks magnify rounding, while a width that is used as a number changes much.
+    tolerance = torch.finfo(expected.dtype).eps ** (1 / 3) * float(expected.abs().max())
     return bool(((output - expected).abs() <= tolerance).all()) or not bool(expected.isfinite().all())
