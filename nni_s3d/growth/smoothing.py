@@ -57,6 +57,12 @@ def ramp(x: Tensor, beta: float) -> Tensor:
     return out
 
 
+def ramp_derivatives(x: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+    """Return both derivatives of `ramp`, what autograd finds too but in fewer steps."""
+    sigmoid = torch.sigmoid(beta * x)
+    return (x > 0).to(x.dtype), (1 - sigmoid).mul_(sigmoid).mul_(beta)
+
+
 def _clipped(x: Tensor, beta: float, low: float, high: float) -> Tensor:
     return low + ramp(x - low, beta) - ramp(x - high, beta)
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from nni_s3d.growth.rules import elementwise, reductions, shapes
-from nni_s3d.growth.smoothing import SMOOTHED, smoothed
+from nni_s3d.growth.smoothing import SMOOTHED, ramp_derivatives, smoothed
 from nni_s3d.growth.tracing import LINEAR
 
 Maybe = Tensor | None
@@ -85,10 +85,10 @@ class Tape:
         if not places or name == "detach":
             return run(*originals)
         # A function that works in place is given copies, so that its derivatives are taken where it began.
-        copies = [x.clone() if name in _ELEMENTWISE else x for x in originals]
+        copies = [x.clone() for x in originals] if _in_place(func, args, kwargs) else originals
         out = run(*copies)
         numbers = [self._alive[id(x)][1] for x in originals]
-        changed = next((i for i, x in enumerate(copies) if out is x and name in _ELEMENTWISE), None)
+        changed = next((i for i, x in enumerate(copies) if out is x and x is not originals[i]), None)
         if changed is None or name in _IDENTITIES:
             self._record(name, func, run, originals, numbers, out, args, kwargs)
             return out
@@ -122,7 +122,8 @@ class Tape:
         elif name in _ELEMENTWISE and single:
             before = self._made_by.get(numbers[0])
             scale = before if isinstance(before, _Scale) else None
-            node = _Elementwise(numbers if scale is None else scale.inputs, run, inputs[0], scale)
+            found = ramp_derivatives(inputs[0], self._beta) if name == "relu" else _derivatives(run, inputs[0])
+            node = _Elementwise(numbers if scale is None else scale.inputs, *found, scale)
         elif name in _LINEAR:
             node = _Linear(numbers, _without_bias(func, name, args, kwargs, run), inputs)
         else:
@@ -223,18 +224,18 @@ class _Elementwise(_Node):
 
     curvature: Maybe
 
-    def __init__(self, inputs: Sequence[int], run: Function, x: Tensor, scale: _Scale | None) -> None:
+    def __init__(self, inputs: Sequence[int], slope: Tensor, curvature: Maybe, scale: _Scale | None) -> None:
         super().__init__(inputs)
-        self.slope, self.curvature = _derivatives(run, x)
+        self.slope, self.curvature = slope, curvature
         if scale is not None:
-            self.slope = self.slope * scale.scale
-            self.curvature = None if self.curvature is None else self.curvature * scale.scale**2
+            self.slope = self.slope.mul_(scale.scale)
+            self.curvature = None if self.curvature is None else self.curvature.mul_(scale.scale**2)
 
     def fix(self, cotangents: list[Maybe]) -> list[Maybe]:
         (g,) = cotangents
         assert g is not None
         if self.curvature is not None:
-            self.curvature = self.curvature * g
+            self.curvature = self.curvature.mul_(g)
         return [self.slope * g]
 
     def push(self, tangents: list[Maybe]) -> list[Maybe]:
@@ -318,6 +319,13 @@ class _Other(_Node):
             back = torch.autograd.grad(outputs, self._leaves, weights, retain_graph=True, allow_unused=True)
             parts = [_sum(a, b) if b is not None else a for a, b in zip(parts, back, strict=True)]
         return parts
+
+
+def _in_place(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a call may change its first argument: by its name, or since something that it is told is true."""
+    name = getattr(func, "__name__", "")
+    told = any(value is True for value in (*args[1:], *kwargs.values()))
+    return told or name.startswith("__i") or (name.endswith("_") and not name.endswith("__"))
 
 
 def _graph_of(run: Function, tensors: list[Tensor]) -> tuple[list[Tensor], Any]:
