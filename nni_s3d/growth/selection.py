@@ -7,19 +7,16 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from nni_s3d.errors import ConfigError, ModelError
-from nni_s3d.growth.balance import bound, equations
 from nni_s3d.growth.channels import ChannelGraph
 from nni_s3d.growth.cost import COSTS, marginal, total
 from nni_s3d.growth.eigen import Spectrum
+from nni_s3d.growth.knapsack import Room, filled, gain, solve, tightened, trimmed
 from nni_s3d.growth.plan import GrowthPlan, plan_from_copies
 from nni_s3d.growth.schemes import copy_choices, is_number, scheme
-
-Room = Mapping[str, float]
 
 
 class Policy(Protocol):
@@ -57,7 +54,7 @@ class TopK:
         gain = torch.where(gains[0] <= -self.eta, gains[0], 0.0)
         if graph.balances:
             price = torch.full((graph.channels,), 1 / (choices[0] - 1), dtype=torch.float64)
-            return _solve(graph, gain[None], price, choices, self.k, room)
+            return solve(graph, gain[None], price, choices, self.k, room)
         for group in graph.splittable:
             if room[group.name] < (choices[0] - 1) * group.width:
                 best_first = group.first + torch.argsort(gain[group.channels], stable=True)
@@ -131,17 +128,17 @@ class Knapsack:
         best = copies = torch.ones(graph.channels, dtype=torch.int64)
         for _ in range(8):
             prices = marginal(graph, self.cost, copies)
-            found = _solve(graph, gains, prices, choices, budget - now, room, self.relaxed)
+            found = solve(graph, gains, prices, choices, budget - now, room, self.relaxed)
             if graph.balances:
-                found = _tightened(graph, self.cost, found, gains, prices, choices, budget, room)
+                found = tightened(graph, self.cost, found, gains, prices, choices, budget, room)
             else:
-                found = _trimmed(graph, self.cost, found, gains, choices, budget)
-            if _gain(found, gains, choices) < _gain(best, gains, choices):
+                found = trimmed(graph, self.cost, found, gains, choices, budget)
+            if gain(found, gains, choices) < gain(best, gains, choices):
                 best = found
             if torch.equal(found, copies):
                 break
             copies = found
-        return _filled(graph, self.cost, best, gains, choices, budget, room)
+        return filled(graph, self.cost, best, gains, choices, budget, room)
 
 
 def select(
@@ -193,132 +190,6 @@ def _limits(graph: ChannelGraph, max_widths: Mapping[str, int] | None) -> Mappin
     for name, limit in max_widths.items():
         _check(is_number(limit) and limit >= 1, f"max_widths: {graph[name].name}", "a number >= 1", limit)
     return max_widths
-
-
-def _solve(
-    graph: ChannelGraph,
-    gains: Tensor,
-    prices: Tensor,
-    choices: tuple[int, ...],
-    budget: float,
-    room: Room,
-    relaxed: bool = False,
-) -> Tensor:
-    """Solve the multiple-choice knapsack at fixed prices with HiGHS; the relaxation is rounded down.
-
-    Where parts must stay equally large, neurons without a gain may be split to fill up; nothing is rounded there.
-    """
-    from scipy.optimize import Bounds, LinearConstraint, milp
-    from scipy.sparse import csr_array, vstack
-
-    copies = torch.ones(gains.shape[1], dtype=torch.int64)
-    fillers = torch.zeros_like(gains, dtype=torch.bool)
-    for group in graph.splittable:
-        fillers[:, group.channels] = bound(graph)[group.channels]
-    row, neuron = ((gains < 0) | fillers).nonzero(as_tuple=True)
-    if not bool((gains < 0).any()):
-        return copies
-    number = torch.tensor(choices)[row]
-    price = ((number - 1) * prices[neuron]).numpy()
-    worth = gains[row, neuron].numpy() / float(gains.abs().max())
-    shape = (gains.shape[1], len(worth))
-    each = csr_array((np.ones(len(worth)), (neuron.numpy(), np.arange(len(worth)))), shape=shape)
-    more = csr_array(((number - 1).numpy().astype(float), (neuron.numpy(), np.arange(len(worth)))), shape=shape)
-    tight = [group for group in graph.splittable if math.isfinite(room[group.name])]
-    inside = [(neuron >= group.first) & (neuron < group.first + group.width) for group in tight]
-    crowding = [csr_array(((number - 1) * member).numpy()[None]) for member in inside]
-    limits = np.concatenate([np.ones(gains.shape[1]), [budget], [room[group.name] for group in tight]])
-    constraints = [LinearConstraint(vstack([each, csr_array(price[None]), *crowding]), ub=limits)]
-    if graph.balances:
-        constraints.append(LinearConstraint(equations(graph) @ more, 0, 0))
-    solved = milp(
-        np.where(worth < 0, worth, 1e-6),
-        constraints=constraints,
-        bounds=Bounds(0, 1),
-        integrality=None if relaxed and not graph.balances else np.ones(len(worth)),
-        options={"mip_rel_gap": 1e-4},
-    )
-    if solved.x is not None:
-        taken = torch.from_numpy(solved.x > 1 - 1e-6)
-        copies[neuron[taken]] = number[taken]
-    return copies
-
-
-def _tightened(
-    graph: ChannelGraph,
-    cost: str,
-    copies: Tensor,
-    gains: Tensor,
-    prices: Tensor,
-    choices: tuple[int, ...],
-    budget: float,
-    room: Room,
-) -> Tensor:
-    """Solve again for less, until the network is within the budget: single neurons cannot be given up here."""
-    spend = budget - total(graph, cost)
-    while (over := total(graph, cost, copies) - budget) > 0:
-        spend -= over
-        copies = _solve(graph, gains, prices, choices, spend, room) if spend > 0 else torch.ones_like(copies)
-    return copies
-
-
-def _trimmed(
-    graph: ChannelGraph, cost: str, copies: Tensor, gains: Tensor, choices: tuple[int, ...], budget: float
-) -> Tensor:
-    """Give up the neurons of least gain per cost until the network is within the budget."""
-    copies = copies.clone()
-    while total(graph, cost, copies) > budget:
-        split = (copies > 1).nonzero()[:, 0]
-        price = (marginal(graph, cost, copies) * (copies - 1))[split]
-        rate = _gain_of(copies, gains, choices)[split] / price.clamp(min=1e-12)
-        over = total(graph, cost, copies) - budget
-        order = torch.argsort(rate, descending=True, stable=True)
-        enough = int((price[order].cumsum(0) < over).sum()) + 1
-        copies[split[order[:enough]]] = 1
-    return copies
-
-
-def _filled(
-    graph: ChannelGraph,
-    cost: str,
-    copies: Tensor,
-    gains: Tensor,
-    choices: tuple[int, ...],
-    budget: float,
-    room: Room,
-) -> Tensor:
-    """Spend what is left of the budget on the best neurons that still fit."""
-    copies, open_to_more = copies.clone(), ~bound(graph)
-    while True:
-        left = budget - total(graph, cost, copies)
-        price = marginal(graph, cost, copies * 2 - 1)  # with all other sizes as they are after the plan
-        extra = torch.stack([(m - copies) * price for m in choices])
-        better = gains - _gain_of(copies, gains, choices)
-        space = torch.full(copies.shape, math.inf, dtype=torch.float64)
-        for group in graph.splittable:
-            space[group.channels] = room[group.name] - float((copies[group.channels] - 1).sum())
-        crowds = torch.stack([m - copies for m in choices]) > space
-        fits = (extra > 0) & (extra <= left) & (better < 0) & open_to_more & ~crowds
-        if not fits.any():
-            return copies
-        rate = torch.where(fits, better / extra.clamp(min=1e-12), 0)
-        row, neuron = divmod(int(rate.argmin()), gains.shape[1])
-        before = int(copies[neuron])
-        copies[neuron] = choices[row]
-        if total(graph, cost, copies) > budget:  # a neuron that reads its own group costs more than its price
-            copies[neuron], open_to_more[neuron] = before, False
-
-
-def _gain_of(copies: Tensor, gains: Tensor, choices: tuple[int, ...]) -> Tensor:
-    """Return the gain of each neuron (channels,) with these copies."""
-    gain = torch.zeros(gains.shape[1], dtype=gains.dtype)
-    for row, m in enumerate(choices):
-        gain = torch.where(copies == m, gains[row], gain)
-    return gain
-
-
-def _gain(copies: Tensor, gains: Tensor, choices: tuple[int, ...]) -> float:
-    return float(_gain_of(copies, gains, choices).sum())
 
 
 def check_policy(policy: object) -> None:

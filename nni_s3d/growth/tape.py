@@ -11,19 +11,17 @@ cotangents back, w -> J' w + g f'' t, where g is the cotangent of h at the funct
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from nni_s3d.growth.functions import Elementwise, Function, Linear, Node, Other, Scale, derivatives, slope_of, total
 from nni_s3d.growth.rules import elementwise, reductions, shapes
 from nni_s3d.growth.smoothing import SMOOTHED, ramp_derivatives, smoothed
 from nni_s3d.growth.tracing import LINEAR
-
-Maybe = Tensor | None
-Function = Callable[..., Any]
 
 _IDENTITIES = frozenset(
     "contiguous clone identity dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout".split()
@@ -47,8 +45,8 @@ class Tape:
         self._beta = beta
         self._values = 0
         self._alive: dict[int, tuple[Tensor, int]] = {}  # by id; the tensors are kept so that no id comes again
-        self._nodes: list[_Node] = []
-        self._made_by: dict[int, _Node] = {}
+        self._nodes: list[Node] = []
+        self._made_by: dict[int, Node] = {}
         self._effects: dict[int, Tensor] = {}
 
     def leaf(self, tensor: Tensor) -> int:
@@ -62,7 +60,7 @@ class Tape:
     def read(self, tensor: Tensor, effect: Tensor) -> None:
         """Add <effect, tensor> to h."""
         number = self._alive[id(tensor)][1]
-        self._effects[number] = _sum(self._effects.get(number), effect)
+        self._effects[number] = total(self._effects.get(number), effect)
 
     def apply(self, func: Function, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a function and record it if anything that it takes depends on a leaf."""
@@ -113,21 +111,21 @@ class Tape:
         if name in _IDENTITIES or (name in _SHIFTS and first):
             self._alive[id(outputs[0])] = (outputs[0], numbers[0])
             return
-        node: _Node
+        node: Node
         if name == "batch_norm":
-            node = _Scale(numbers, _slope(run, inputs[0][:1]))
+            node = Scale(numbers, slope_of(run, inputs[0][:1]))
         elif name in _SCALES and first and len(args) == 2 and not kwargs:
             factor = args[1] if "mul" in name else 1 / args[1]
-            node = _Scale(numbers, torch.as_tensor(factor, dtype=outputs[0].dtype, device=outputs[0].device).detach())
+            node = Scale(numbers, torch.as_tensor(factor, dtype=outputs[0].dtype, device=outputs[0].device).detach())
         elif name in _ELEMENTWISE and single:
             before = self._made_by.get(numbers[0])
-            scale = before if isinstance(before, _Scale) else None
-            found = ramp_derivatives(inputs[0], self._beta) if name == "relu" else _derivatives(run, inputs[0])
-            node = _Elementwise(numbers if scale is None else scale.inputs, *found, scale)
+            scale = before if isinstance(before, Scale) else None
+            found = ramp_derivatives(inputs[0], self._beta) if name == "relu" else derivatives(run, inputs[0])
+            node = Elementwise(numbers if scale is None else scale.inputs, *found, scale)
         elif name in _LINEAR:
-            node = _Linear(numbers, _without_bias(func, name, args, kwargs, run), inputs)
+            node = Linear(numbers, _without_bias(func, name, args, kwargs, run), inputs)
         else:
-            node = _Other(numbers, run, inputs)
+            node = Other(numbers, run, inputs)
         node.outputs = [self._number(x) for x in outputs]
         self._made_by.update(dict.fromkeys(node.outputs, node))
         self._nodes.append(node)
@@ -140,14 +138,14 @@ class Tape:
     def close(self) -> None:
         """Compute the cotangents, and let go of everything that no product needs."""
         cotangents: dict[int, Tensor] = dict(self._effects)
-        used: list[_Node] = []
+        used: list[Node] = []
         for node in reversed(self._nodes):
             arrived = [cotangents.pop(number, None) for number in node.outputs]
             if any(g is not None for g in arrived):
                 used.append(node)
                 for number, cotangent in zip(node.inputs, node.fix(arrived), strict=True):
                     if cotangent is not None:
-                        cotangents[number] = _sum(cotangents.get(number), cotangent)
+                        cotangents[number] = total(cotangents.get(number), cotangent)
         self._nodes = used[::-1]
         self._alive.clear()
         self._made_by.clear()
@@ -172,153 +170,9 @@ class Tape:
             if node.kept is not None or any(w is not None for w in arrived):
                 for number, part in zip(node.inputs, node.pull(arrived), strict=True):
                     if part is not None:
-                        pulled[number] = _sum(pulled.get(number), part)
+                        pulled[number] = total(pulled.get(number), part)
             node.kept = None
         return pulled
-
-
-class _Node:
-    """One recorded function."""
-
-    outputs: list[int]
-    wanted: bool  # whether another function takes an output, so that its tangent is needed
-    kept: Any = None  # what `push` leaves for `pull` within one product
-
-    def __init__(self, inputs: Sequence[int]) -> None:
-        self.inputs = list(inputs)
-
-    def fix(self, cotangents: list[Maybe]) -> list[Maybe]:
-        """Take the cotangents of the outputs, which never change again, and return those of the inputs."""
-        raise NotImplementedError
-
-    def push(self, tangents: list[Maybe]) -> list[Maybe]:
-        """Return the tangents of the outputs."""
-        raise NotImplementedError
-
-    def pull(self, arrived: list[Maybe]) -> list[Maybe]:
-        """Return the tangents of the inputs' cotangents."""
-        raise NotImplementedError
-
-
-class _Scale(_Node):
-    """x -> s x + b, the same s for all samples."""
-
-    def __init__(self, inputs: Sequence[int], scale: Tensor) -> None:
-        super().__init__(inputs)
-        self.scale = scale
-
-    def fix(self, cotangents: list[Maybe]) -> list[Maybe]:
-        return self.pull(cotangents)
-
-    def push(self, tangents: list[Maybe]) -> list[Maybe]:
-        (tangent,) = tangents
-        return [tangent * self.scale if self.wanted and tangent is not None else None]
-
-    def pull(self, arrived: list[Maybe]) -> list[Maybe]:
-        (w,) = arrived
-        return [None if w is None else w * self.scale]
-
-
-class _Elementwise(_Node):
-    """f of every element; `scale` is a product that came before and is taken in."""
-
-    curvature: Maybe
-
-    def __init__(self, inputs: Sequence[int], slope: Tensor, curvature: Maybe, scale: _Scale | None) -> None:
-        super().__init__(inputs)
-        self.slope, self.curvature = slope, curvature
-        if scale is not None:
-            self.slope = self.slope.mul_(scale.scale)
-            self.curvature = None if self.curvature is None else self.curvature.mul_(scale.scale**2)
-
-    def fix(self, cotangents: list[Maybe]) -> list[Maybe]:
-        (g,) = cotangents
-        assert g is not None
-        if self.curvature is not None:
-            self.curvature = self.curvature.mul_(g)
-        return [self.slope * g]
-
-    def push(self, tangents: list[Maybe]) -> list[Maybe]:
-        self.kept = tangents[0] if self.curvature is not None else None
-        return [self.slope * tangents[0] if self.wanted and tangents[0] is not None else None]
-
-    def pull(self, arrived: list[Maybe]) -> list[Maybe]:
-        (w,), tangent = arrived, self.kept
-        bent = None if tangent is None or self.curvature is None else (self.curvature, tangent)
-        if w is None:
-            return [None if bent is None else bent[0] * bent[1]]
-        return [self.slope * w if bent is None else torch.addcmul(self.slope * w, *bent)]
-
-
-class _Linear(_Node):
-    """A linear function of all that depends on a leaf."""
-
-    def __init__(self, inputs: Sequence[int], run: Function, tensors: list[Tensor]) -> None:
-        super().__init__(inputs)
-        self._run = run
-        self._shapes = [x.shape for x in tensors]
-        with torch.enable_grad():
-            self._leaves, outputs = _graph_of(run, tensors)
-        self._outputs = [x for x in pytree.tree_leaves(outputs) if isinstance(x, Tensor)]
-
-    def fix(self, cotangents: list[Maybe]) -> list[Maybe]:
-        return self.pull(cotangents)
-
-    def push(self, tangents: list[Maybe]) -> list[Maybe]:
-        if not self.wanted:
-            return [None] * len(self.outputs)
-        some = next(t for t in tangents if t is not None)
-        filled = [some.new_zeros(shape) if t is None else t for t, shape in zip(tangents, self._shapes, strict=True)]
-        return [x for x in pytree.tree_leaves(self._run(*filled)) if isinstance(x, Tensor)]
-
-    def pull(self, arrived: list[Maybe]) -> list[Maybe]:
-        pairs = [(y, w) for y, w in zip(self._outputs, arrived, strict=True) if w is not None]
-        if not pairs:
-            return [None] * len(self.inputs)
-        outputs, weights = zip(*pairs, strict=True)
-        return list(torch.autograd.grad(outputs, self._leaves, weights, retain_graph=True, allow_unused=True))
-
-
-class _Other(_Node):
-    """Any function that can be differentiated twice."""
-
-    def __init__(self, inputs: Sequence[int], run: Function, tensors: list[Tensor]) -> None:
-        super().__init__(inputs)
-        with torch.enable_grad():
-            self._leaves = [x.detach().clone().requires_grad_() for x in tensors]
-            found = run(*self._leaves)
-        self._outputs = [x for x in pytree.tree_leaves(found) if isinstance(x, Tensor) and x.is_floating_point()]
-
-    def fix(self, cotangents: list[Maybe]) -> list[Maybe]:
-        self._cotangents = [
-            (torch.zeros_like(y) if g is None else g.clone()).requires_grad_()
-            for y, g in zip(self._outputs, cotangents, strict=True)
-        ]
-        with torch.enable_grad():
-            found = torch.autograd.grad(
-                self._outputs, self._leaves, self._cotangents, create_graph=True, allow_unused=True
-            )
-        self._slopes = found
-        return [None if slope is None else slope.detach() for slope in found]
-
-    def push(self, tangents: list[Maybe]) -> list[Maybe]:
-        pairs = [(s, t) for s, t in zip(self._slopes, tangents, strict=True) if s is not None and t is not None]
-        if not pairs:
-            return [None] * len(self.outputs)
-        slopes, moved = zip(*pairs, strict=True)
-        sources = [*self._cotangents, *self._leaves]
-        found = torch.autograd.grad(slopes, sources, moved, retain_graph=True, allow_unused=True)
-        self.kept = found[len(self._cotangents) :]
-        return list(found[: len(self._cotangents)])
-
-    def pull(self, arrived: list[Maybe]) -> list[Maybe]:
-        parts: list[Maybe] = list(self.kept) if self.kept is not None else [None] * len(self.inputs)
-        pairs = [(y, w) for y, w in zip(self._outputs, arrived, strict=True) if w is not None]
-        if pairs:
-            outputs, weights = zip(*pairs, strict=True)
-            back = torch.autograd.grad(outputs, self._leaves, weights, retain_graph=True, allow_unused=True)
-            parts = [_sum(a, b) if b is not None else a for a, b in zip(parts, back, strict=True)]
-        return parts
 
 
 def _in_place(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -326,37 +180,6 @@ def _in_place(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     name = getattr(func, "__name__", "")
     told = any(value is True for value in (*args[1:], *kwargs.values()))
     return told or name.startswith("__i") or (name.endswith("_") and not name.endswith("__"))
-
-
-def _graph_of(run: Function, tensors: list[Tensor]) -> tuple[list[Tensor], Any]:
-    """Run a linear function on inputs that take no memory, since its derivative does not depend on them."""
-    try:
-        leaves = [x.new_zeros(()).expand(x.shape).requires_grad_() for x in tensors]
-        return leaves, run(*leaves)
-    except RuntimeError:  # a view of the tensor that is none of an expanded one
-        leaves = [torch.empty_like(x).requires_grad_() for x in tensors]
-        return leaves, run(*leaves)
-
-
-def _derivatives(run: Function, x: Tensor) -> tuple[Tensor, Maybe]:
-    """Return slope and curvature of an element-wise function."""
-    with torch.enable_grad():
-        leaf = x.detach().clone().requires_grad_()
-        value = run(leaf)
-        (slope,) = torch.autograd.grad(value, leaf, torch.ones_like(value), create_graph=True)
-        if not slope.requires_grad:
-            return slope, None
-        (curvature,) = torch.autograd.grad(slope, leaf, torch.ones_like(slope), allow_unused=True)
-    return slope.detach(), curvature
-
-
-def _slope(run: Function, x: Tensor) -> Tensor:
-    """Return the slope of an element-wise affine function that is the same for all samples and positions."""
-    with torch.enable_grad():
-        leaf = x[(slice(None), slice(None), *[slice(0, 1)] * (x.dim() - 2))].detach().clone().requires_grad_()
-        value = run(leaf)
-        (slope,) = torch.autograd.grad(value, leaf, torch.ones_like(value))
-    return slope
 
 
 def _without_bias(func: Function, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], run: Function) -> Function:
@@ -384,7 +207,3 @@ def _affine(
     shift = -mean * scale + (0 if bias is None else bias)
     shape = (-1,) + (1,) * (x.dim() - 2)
     return torch.addcmul(shift.reshape(shape), x, scale.reshape(shape))
-
-
-def _sum(first: Maybe, second: Tensor) -> Tensor:
-    return second if first is None else first + second

@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 
 from nni_s3d.errors import ModelError
 from nni_s3d.growth.channels import Axis, Balance, ChannelGraph, Layer, Work
+from nni_s3d.growth.labels import UnionFind, strands
 from nni_s3d.growth.modes import call, check_device, evaluation_mode, tensors
 
 LINEAR = tuple(  # functions of (input, weight, bias, ...) that can produce channels
@@ -77,31 +78,6 @@ def _as_if_training(model: nn.Module) -> nn.Module:
         changes = isinstance(module, (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd))
         module.training = not changes
     return model
-
-
-class UnionFind:
-    """Channels that were found to be one."""
-
-    def __init__(self) -> None:
-        self.parent: list[int] = []
-
-    def fresh(self, count: int) -> Tensor:
-        """Return the numbers of this many new channels."""
-        start = len(self.parent)
-        self.parent.extend(range(start, start + count))
-        return torch.arange(start, start + count)
-
-    def find(self, item: int) -> int:
-        """Return the channel that stands for all that are one with this one."""
-        while self.parent[item] != item:
-            self.parent[item] = self.parent[self.parent[item]]
-            item = self.parent[item]
-        return item
-
-    def union(self, a: int, b: int) -> None:
-        """Make two channels one."""
-        first, second = sorted((self.find(a), self.find(b)))
-        self.parent[second] = first  # the earlier channel stands for both
 
 
 class Tracer(TorchFunctionMode):
@@ -223,9 +199,9 @@ class Tracer(TorchFunctionMode):
         if slots.numel() % parts:
             self.seal([slots], f"{where} cuts its channels into unequal parts")
             return
-        strands = _strands(slots)
-        if (slots.numel() // strands) % parts == 0:
-            cut = slots.reshape(parts, -1, strands).transpose(1, 2).reshape(parts * strands, -1)
+        runs = strands(slots)
+        if (slots.numel() // runs) % parts == 0:
+            cut = slots.reshape(parts, -1, runs).transpose(1, 2).reshape(parts * runs, -1)
             self.balances.append(Balance(where, cut))
         else:
             self.balances.append(Balance(where, slots.reshape(parts, -1)))
@@ -261,27 +237,6 @@ def _innermost(model: nn.Module, error: BaseException) -> str:
     frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
     inside = [names[id(owner)] for frame in frames if id(owner := frame.f_locals.get("self")) in names]
     return next((name for name in reversed(inside) if name), type(model).__name__)
-
-
-def compressed(labels: Tensor) -> Tensor:
-    """Drop the dimensions along which labels do not change."""
-    for dim in range(labels.dim()):
-        first = labels.narrow(dim, 0, 1)
-        if labels.shape[dim] > 1 and torch.equal(first.expand_as(labels), labels):
-            labels = first
-    return labels
-
-
-def _strands(slots: Tensor) -> int:
-    """Return how many runs of neighbouring channels are interleaved, as a channel shuffle leaves them.
-
-    Copies of a neuron stay within its run; so where interleaved runs are cut, each run must be cut evenly.
-    """
-    for strands in (n for n in range(1, slots.numel()) if slots.numel() % n == 0):
-        steps = slots.reshape(-1, strands).diff(dim=0)
-        if bool(((steps == 1) | (steps == 0)).all()):
-            return strands
-    return 1
 
 
 def canonical_name(func: Callable[..., Any]) -> str:

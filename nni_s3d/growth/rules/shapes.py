@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nni_s3d.growth.tracing import Call, Tracer, compressed, registry
+from nni_s3d.growth.labels import compressed
+from nni_s3d.growth.tracing import Call, Tracer, registry
 
 RULES, rule = registry()
 

@@ -1,0 +1,52 @@
+"""Labels of tensors: which channel every element belongs to, and which channels were found to be one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class UnionFind:
+    """Channels that were found to be one."""
+
+    def __init__(self) -> None:
+        self.parent: list[int] = []
+
+    def fresh(self, count: int) -> Tensor:
+        """Return the numbers of this many new channels."""
+        start = len(self.parent)
+        self.parent.extend(range(start, start + count))
+        return torch.arange(start, start + count)
+
+    def find(self, item: int) -> int:
+        """Return the channel that stands for all that are one with this one."""
+        while self.parent[item] != item:
+            self.parent[item] = self.parent[self.parent[item]]
+            item = self.parent[item]
+        return item
+
+    def union(self, a: int, b: int) -> None:
+        """Make two channels one."""
+        first, second = sorted((self.find(a), self.find(b)))
+        self.parent[second] = first  # the earlier channel stands for both
+
+
+def compressed(labels: Tensor) -> Tensor:
+    """Drop the dimensions along which labels do not change."""
+    for dim in range(labels.dim()):
+        first = labels.narrow(dim, 0, 1)
+        if labels.shape[dim] > 1 and torch.equal(first.expand_as(labels), labels):
+            labels = first
+    return labels
+
+
+def strands(slots: Tensor) -> int:
+    """Return how many runs of neighbouring channels are interleaved, as a channel shuffle leaves them.
+
+    Copies of a neuron stay within its run; so where interleaved runs are cut, each run must be cut evenly.
+    """
+    for runs in (n for n in range(1, slots.numel()) if slots.numel() % n == 0):
+        steps = slots.reshape(-1, runs).diff(dim=0)
+        if bool(((steps == 1) | (steps == 0)).all()):
+            return runs
+    return 1
