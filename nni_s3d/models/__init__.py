@@ -6,5 +6,7 @@ A width is named after the layer that produces the channels, which is also the n
 from nni_s3d.models.mlp import mlp
 from nni_s3d.models.mobilenet_v1 import mobilenet_v1, mobilenet_v1_small
 from nni_s3d.models.rbf import rbf
+from nni_s3d.models.resnet import resnet
+from nni_s3d.models.vgg import vgg
 
-__all__ = ["mlp", "mobilenet_v1", "mobilenet_v1_small", "rbf"]
+__all__ = ["mlp", "mobilenet_v1", "mobilenet_v1_small", "rbf", "resnet", "vgg"]

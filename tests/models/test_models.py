@@ -3,7 +3,7 @@ import torch
 
 import nni_s3d as s3d
 from nni_s3d.errors import ConfigError
-from nni_s3d.models import mlp, mobilenet_v1, mobilenet_v1_small, rbf
+from nni_s3d.models import mlp, mobilenet_v1, mobilenet_v1_small, rbf, resnet, vgg
 
 MODELS = {
     "mobilenet_v1 32": (lambda: mobilenet_v1((4, 3, 5, 4, 6, 3, 4, 5, 3, 4, 4, 3, 5, 4)), (2, 3, 32, 32)),
@@ -12,6 +12,8 @@ MODELS = {
     "mobilenet_v1_small 28": (lambda: mobilenet_v1_small((4, 5, 6, 3, 4, 5), image_size=28), (3, 1, 28, 28)),
     "mlp": (lambda: mlp((5, 4), in_features=6, activation="SiLU"), (3, 6)),
     "rbf": (lambda: rbf((3,)), (5, 1)),
+    "vgg": (lambda: vgg((3, 4, 5, 3, 4, 6, 3, 4)), (2, 3, 16, 16)),
+    "resnet": (lambda: resnet((3, 4, 5, 6, 3, 4, 5, 7, 3), blocks=2), (2, 3, 8, 8)),
 }
 
 
@@ -33,6 +35,21 @@ def test_groups_are_named_after_the_widths(name):
     assert refused == {"output"} if name == "rbf" else refused == {"classifier"}
     if name.startswith("mobilenet_v1_small"):
         assert graph.widths == dict(zip(["conv0", "pw1", "pw2", "pw3", "pw4", "pw5"], (4, 5, 6, 3, 4, 5), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("build", "names"),
+    [
+        (vgg, [f"conv{i}" for i in range(1, 9)]),
+        (lambda **settings: resnet(**settings, blocks=2), None),
+        (mobilenet_v1, ["conv0", *(f"pw{i}" for i in range(1, 14))]),
+    ],
+)
+def test_every_width_is_that_of_the_group_of_its_name(build, names):
+    widths = s3d.trace(build(), torch.randn(1, 3, 32, 32)).widths
+    assert names is None or list(widths) == names
+    other = {name: 3 + i for i, name in enumerate(widths)}
+    assert s3d.trace(build(widths=other), torch.randn(1, 3, 32, 32)).widths == other
 
 
 @pytest.mark.parametrize("copies", [2, 3, 4])
