@@ -1,10 +1,12 @@
-"""What a product with all splitting matrices costs, in units of a training step on the same batch.
+"""What products with all splitting matrices cost, and how fast their spectra are found, in units of a training step.
 
-    python benchmarks/curvature.py [--json] [--batch 128] [--repeats 5]
+    python benchmarks/curvature.py [--json] [--cases mobilenet_v1 resnet vgg] [--batch 128] [--repeats 5] [--epochs 4]
 
-A step is forward and backward; setting up is done once per batch, a product once per Krylov vector. The floor of a
-product is about two thirds of a step: one convolution like the forward pass, one like the weight gradient, where a step
-pays three.
+The networks are trained on CIFAR-100 first (6,000 images; NNI_S3D_DATA says where the data set is). A step is forward
+and backward on the same batch, in training mode; setting up is done once per batch, a product once per Krylov vector.
+The floor of a product is about two thirds of a step: one convolution like the forward pass, one like the weight
+gradient, where a step pays three. Memory is that of a process of its own beyond what it had before (Linux), or what PyTorch has
+allocated on a GPU. Work counts products with one batch.
 """
 
 from __future__ import annotations
@@ -12,66 +14,164 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 import nni_s3d as s3d
-from nni_s3d.models import mobilenet_v1, mobilenet_v1_small
+from nni_s3d.data import DataSet, Loader, load
+from nni_s3d.growth.eigen import lanczos, rayleigh
+from nni_s3d.models import mobilenet_v1, resnet, vgg
+from nni_s3d.training import Recipe, train
 
-CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], int]] = {
-    "mobilenet_v1 32 x 14": (lambda: mobilenet_v1((32,) * 14), (3, 32, 32), 100),
-    "mobilenet_v1_small 16 x 6": (lambda: mobilenet_v1_small((16,) * 6, image_size=28), (1, 28, 28), 10),
+CASES: dict[str, Callable[[], nn.Module]] = {
+    "mobilenet_v1": lambda: mobilenet_v1((32,) * 14),
+    "resnet": lambda: resnet(num_classes=100),
+    "vgg": lambda: vgg((32,) * 8, num_classes=100),
 }
+SAMPLES, BATCHES, RESIDUAL, PUBLISHED_EPOCHS = 6000, 4, 1e-2, 10
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def step(model: nn.Module, batch: tuple[Any, Any]) -> None:
+    model.zero_grad()
+    F.cross_entropy(model(batch[0]), batch[1]).backward()
 
 
 def median_seconds(run: Callable[[], object], repeats: int) -> float:
     """Return the median time of a call, after one that is not counted."""
-    run()
     times = []
-    for _ in range(repeats):
+    for _ in range(repeats + 1):
         start = time.perf_counter()
         run()
+        if DEVICE == "cuda":
+            torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return statistics.median(times[1:])
 
 
-def measure(name: str, batch: int, repeats: int) -> dict[str, object]:
-    """Return the ratios of one case."""
-    build, shape, classes = CASES[name]
+def trained(name: str, data: DataSet, epochs: int) -> nn.Module:
     torch.manual_seed(0)
-    model, inputs, targets = build(), torch.randn(batch, *shape), torch.randint(classes, (batch,))
+    model = CASES[name]().to(DEVICE)
+    if epochs:
+        loader = Loader(data.train, data.mean, data.std, 128, seed=0, pad=4, flip=True, device=DEVICE)
+        train(model, loader, Recipe(epochs=epochs, lr=0.1, amp=False))
+    return model
 
-    def step() -> None:
-        model.zero_grad()
-        F.cross_entropy(model(inputs), targets).backward()
 
-    seconds = median_seconds(step, repeats)
+def batches(data: DataSet, size: int, number: int) -> list[tuple[Any, Any]]:
+    chosen = data.train[torch.arange(size * number)]
+    return list(Loader(chosen, data.mean, data.std, size, device=DEVICE))
+
+
+def residuals(found: dict[str, s3d.Spectrum]) -> torch.Tensor:
+    return torch.cat([torch.maximum(s.residual_min, s.residual_max) for s in found.values()]).cpu()
+
+
+def costs(model: nn.Module, graph: s3d.ChannelGraph, batch: tuple[Any, Any], repeats: int) -> dict[str, float]:
+    model.train()
+    seconds = median_seconds(lambda: step(model, batch), repeats)
     model.eval()
-    graph = s3d.trace(model, inputs[:1])
-    set_up = median_seconds(lambda: s3d.SplittingOperator(model, graph, [(inputs, targets)], F.cross_entropy), repeats)
-    op = s3d.SplittingOperator(model, graph, [(inputs, targets)], F.cross_entropy)
-    vectors = {group: torch.randn(shape) for group, shape in op.shapes.items()}
+    set_up = median_seconds(lambda: s3d.SplittingOperator(model, graph, [batch], F.cross_entropy), repeats)
+    op = s3d.SplittingOperator(model, graph, [batch], F.cross_entropy)
+    vectors = {group: torch.randn(shape, device=DEVICE) for group, shape in op.shapes.items()}
     product = median_seconds(lambda: op.matvec(vectors), repeats)
-    return {"case": name, "batch": batch, "set up / step": set_up / seconds, "product / step": product / seconds}
+    return {"set up / step": set_up / seconds, "product / step": product / seconds}
+
+
+def spectra(model: nn.Module, graph: s3d.ChannelGraph, some: list[tuple[Any, Any]]) -> dict[str, float]:
+    """Return products until all neurons, or 99 of 100, are within the residual; and what descent needs for the same."""
+    op = s3d.SplittingOperator(model.eval(), graph, some, F.cross_entropy)
+    found: dict[str, float] = {}
+    for steps in range(6, 33):
+        error = residuals(lanczos(op, list(op.shapes), 1e-12, max_steps=steps))
+        if float(error.quantile(0.99)) <= RESIDUAL:
+            found.setdefault("products, 99%", steps)
+        if float(error.max()) <= RESIDUAL:
+            found["products, all"] = steps
+            break
+    work = found.get("products, all", 32) * len(some)
+    published = residuals(rayleigh(op, RESIDUAL, epochs=PUBLISHED_EPOCHS))
+    found["published: median residual"] = float(published.median())
+    found["published: work / ours"] = 2 * PUBLISHED_EPOCHS * len(some) / work
+    epochs = -(-10 * work // (2 * len(some)))
+    ten_times = residuals(rayleigh(op, RESIDUAL, epochs=epochs))
+    found["descent, 10 x our work: within residual"] = float((ten_times <= RESIDUAL).double().mean())
+    return found
+
+
+def peak(what: str, name: str, batch: int) -> float:
+    """Return in bytes what a step or an operator with one product needs, measured in a process of its own."""
+    command = [sys.executable, __file__, "--peak", what, "--cases", name, "--batch", str(batch)]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def measure_peak(what: str, name: str, size: int) -> float:
+    torch.manual_seed(0)
+    model = CASES[name]().to(DEVICE)
+    batch = torch.randn(size, 3, 32, 32, device=DEVICE), torch.randint(100, (size,), device=DEVICE)
+    graph = s3d.trace(model, batch[0][:1])
+    step(model, (batch[0][:4], batch[1][:4]))  # what the libraries keep for themselves
+    before = _start_counting()
+    if what == "step":
+        step(model, batch)
+    else:
+        model.zero_grad()
+        op = s3d.SplittingOperator(model.eval(), graph, [batch], F.cross_entropy)
+        op.matvec({group: torch.randn(shape, device=DEVICE) for group, shape in op.shapes.items()})
+    return (torch.cuda.max_memory_allocated() if DEVICE == "cuda" else _status("VmHWM")) - before
+
+
+def _start_counting() -> float:
+    """Forget the peak so far and return what is in use."""
+    if DEVICE == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def _status(key: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * float(next(line for line in lines if line.startswith(key)).split()[1])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--peak", choices=["step", "product"], help=argparse.SUPPRESS)
     parsed = parser.parse_args()
-    rows = [measure(name, parsed.batch, parsed.repeats) for name in CASES]
-    if parsed.json:
-        print(json.dumps({"threads": torch.get_num_threads(), "rows": rows}))
+    if parsed.peak:
+        print(measure_peak(parsed.peak, parsed.cases[0], parsed.batch))
         return
-    print(f"{'case':28} {'batch':>6} {'set up / step':>14} {'product / step':>15}")
-    for row in rows:
-        print(f"{row['case']:28} {row['batch']:6} {row['set up / step']:14.2f} {row['product / step']:15.2f}")
+    data, rows = load("cifar100", 0.1, SAMPLES), []
+    for name in parsed.cases:
+        model = trained(name, data, parsed.epochs)
+        some = batches(data, parsed.batch, BATCHES)
+        graph = s3d.trace(model, some[0][0][:1])
+        row: dict[str, object] = {"case": name}
+        row |= costs(model, graph, some[0], parsed.repeats)
+        row["memory / step"] = peak("product", name, parsed.batch) / peak("step", name, parsed.batch)
+        rows.append(row | spectra(model, graph, some))
+    device = torch.cuda.get_device_name() if DEVICE == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+    if parsed.json:
+        print(json.dumps({"device": device, "batch": parsed.batch, "rows": rows}))
+        return
+    print(f"{device}, batch {parsed.batch}")
+    for key in rows[0]:
+        cells = (row[key] if isinstance(row[key], str) else f"{row[key]:.3g}" for row in rows)
+        print(f"{key:42}" + "".join(f"{cell:>16}" for cell in cells))
 
 
 if __name__ == "__main__":
