@@ -5,8 +5,8 @@
 The networks are trained on CIFAR-100 first (6,000 images; NNI_S3D_DATA says where the data set is). A step is forward
 and backward on the same batch, in training mode; setting up is done once per batch, a product once per Krylov vector.
 The floor of a product is about two thirds of a step: one convolution like the forward pass, one like the weight
-gradient, where a step pays three. Memory is that of a process of its own beyond what it had before (Linux), or what PyTorch has
-allocated on a GPU. Work counts products with one batch.
+gradient, where a step pays three. Memory is that of a process of its own beyond what it had before (Linux), or what
+PyTorch has allocated on a GPU. Work counts products with one batch.
 """
 
 from __future__ import annotations
