@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
 from nni_s3d.errors import ModelError
@@ -50,10 +51,9 @@ class BatchOperator:
         cut = _Cut(model, graph, effects, smoothing)
         with torch.no_grad(), cut:
             call(model, inputs)
-        cut.tape.close()
-        self._producers, self._tape = cut.producers, cut.tape
-        output = next(iter(self._producers.values())).applied
-        self.dtype, self.device = output.dtype, output.device
+        self._producers, self._parts = cut.producers, cut.tape.close()
+        first = next(iter(self._producers.values()))
+        self.dtype, self.device = first.dtype, first.device
 
     def matvec(self, vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return S v for the groups in `vectors`, each (width, d), one vector per neuron."""
@@ -65,14 +65,16 @@ class BatchOperator:
                 raise ModelError(f"{name}: expected vectors of shape {self.shapes[name]}, got {tuple(vector.shape)}")
             scatter(group, vector, filters, self._graph.shapes)
             layers |= {layer.weight: layer for layer in group.producers if layer.weight in self._producers}
-        tangents = {w: self._producers[w].times(filters, layer) for w, layer in layers.items()}
-        # H couples no two neurons, so the groups that are left out change nothing.
-        curved = self._tape.hessian_times({self._producers[w].value: tangent for w, tangent in tangents.items()})
-        # Producers that do not run in evaluation mode change nothing there.
+        # Producers without curvature, or that do not run in evaluation mode, leave zeros.
         rows = {name: torch.zeros_like(tensor) for name, tensor in filters.items()}
-        for weight, layer in layers.items():
-            if (cotangent := curved.get(self._producers[weight].value)) is not None:
-                rows |= self._producers[weight].transpose_times(cotangent, layer)
+        by_value = {self._producers[weight].value: weight for weight in layers}
+        for part in self._parts:  # one after another, so that only one part's tangents are there at a time
+            inside = {value: by_value[value] for value in part.values if value in by_value}
+            tangents = {v: self._producers[w].times(filters, layers[w]) for v, w in inside.items()}
+            for value, cotangent in part.hessian_times(tangents).items() if tangents else ():
+                if value in inside:
+                    weight = inside[value]
+                    rows |= self._producers[weight].transpose_times(cotangent, layers[weight])
         return {name: pack(self._graph[name], rows) for name in vectors}
 
 
@@ -161,14 +163,17 @@ class _Producer:
         self._parameters = [p.detach().requires_grad_() for p in linear.parameters]
         # The graph of this one application is kept: running it backwards is the product with X'.
         with torch.enable_grad():
-            self.applied = linear.run(self._parameters)
+            applied = linear.run(self._parameters)
+        self._applied = get_gradient_edge(applied)
+        self.dtype, self.device = applied.dtype, applied.device
+        self.output: Tensor | None = applied.detach()
 
     @torch.no_grad()
     def times(self, filters: Mapping[str, Tensor], layer: Layer) -> Tensor:
         return self._linear.run([filters[name] for name in layer.parameters])
 
     def transpose_times(self, cotangent: Tensor, layer: Layer) -> dict[str, Tensor]:
-        found = torch.autograd.grad(self.applied, self._parameters, cotangent, retain_graph=True)
+        found = torch.autograd.grad([self._applied], self._parameters, [cotangent], retain_graph=True)
         return dict(zip(layer.parameters, found, strict=True))
 
 
@@ -229,7 +234,8 @@ class _Cut(_Probe):
             out: Tensor = self.tape.apply(*linear.call)
             return out
         producer = self.producers[weight] = _Producer(linear)
-        output = producer.applied.detach().clone()  # what follows may work in place
+        output, producer.output = producer.output, None
+        assert output is not None
         producer.value = self.tape.leaf(output)
         return output
 

@@ -62,6 +62,10 @@ class Growth:
             grown = _GrownAxis(axis, _sources(axis, new, parent), scale)
             self.axes.setdefault(axis.tensor, []).append(grown)
 
+    def grows(self, name: str) -> bool:
+        """Whether a parameter or buffer gets larger."""
+        return any(grown.source.numel() > grown.axis.slots.numel() for grown in self.axes.get(name, ()))
+
     def value(self, name: str, tensor: Tensor, moves: Mapping[str, Tensor]) -> Tensor:
         """Return the grown parameter or buffer; `moves` has new rows and old columns, as `rows` gives them."""
         tensor = self.rows(name, tensor)

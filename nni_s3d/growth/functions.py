@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
 from torch.utils import _pytree as pytree
 
 Maybe = Tensor | None
@@ -87,7 +88,7 @@ class Elementwise(Node):
         bent = None if tangent is None or self.curvature is None else (self.curvature, tangent)
         if w is None:
             return [None if bent is None else bent[0] * bent[1]]
-        return [self.slope * w if bent is None else torch.addcmul(self.slope * w, *bent)]
+        return [self.slope * w if bent is None else (self.slope * w).addcmul_(*bent)]
 
 
 class Linear(Node):
@@ -99,7 +100,8 @@ class Linear(Node):
         self._shapes = [x.shape for x in tensors]
         with torch.enable_grad():
             self._leaves, outputs = _graph_of(run, tensors)
-        self._outputs = [x for x in pytree.tree_leaves(outputs) if isinstance(x, Tensor)]
+        # Edges of the graph, not the tensors at their ends, whose values are of no use.
+        self._outputs = [get_gradient_edge(x) for x in pytree.tree_leaves(outputs) if isinstance(x, Tensor)]
 
     def fix(self, cotangents: list[Maybe]) -> list[Maybe]:
         return self.pull(cotangents)
@@ -127,12 +129,15 @@ class Other(Node):
         with torch.enable_grad():
             self._leaves = [x.detach().clone().requires_grad_() for x in tensors]
             found = run(*self._leaves)
-        self._outputs = [x for x in pytree.tree_leaves(found) if isinstance(x, Tensor) and x.is_floating_point()]
+        outputs = [x for x in pytree.tree_leaves(found) if isinstance(x, Tensor) and x.is_floating_point()]
+        self._outputs = [get_gradient_edge(x) for x in outputs]
+        self._shapes = [x.shape for x in outputs]
 
     def fix(self, cotangents: list[Maybe]) -> list[Maybe]:
+        some = next(g for g in cotangents if g is not None)
         self._cotangents = [
-            (torch.zeros_like(y) if g is None else g.clone()).requires_grad_()
-            for y, g in zip(self._outputs, cotangents, strict=True)
+            (some.new_zeros(shape) if g is None else g.clone()).requires_grad_()
+            for shape, g in zip(self._shapes, cotangents, strict=True)
         ]
         with torch.enable_grad():
             found = torch.autograd.grad(

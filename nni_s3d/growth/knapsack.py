@@ -20,7 +20,59 @@ from nni_s3d.growth.cost import marginal, total
 Room = Mapping[str, float]  # how many copies every group may take
 
 
+EXACT = 600  # candidates up to which the integer program is solved
+
+
 def solve(
+    graph: ChannelGraph,
+    gains: Tensor,
+    prices: Tensor,
+    choices: tuple[int, ...],
+    budget: float,
+    room: Room,
+    relaxed: bool = False,
+) -> Tensor:
+    """Return copies (channels,): the best that a budget allows at fixed prices.
+
+    Few candidates are chosen from exactly; of many, those of most gain per cost are taken, which is the optimum of the
+    linear relaxation rounded down and misses the best by less than one neuron's gain.
+    """
+    if graph.balances or int((gains < 0).sum()) <= EXACT:
+        return _program(graph, gains, prices, choices, budget, room, relaxed)
+    return _greedy(graph, gains, prices, choices, budget, room)
+
+
+def _greedy(
+    graph: ChannelGraph, gains: Tensor, prices: Tensor, choices: tuple[int, ...], budget: float, room: Room
+) -> Tensor:
+    """Solve the relaxation by sorting: raise neurons along the convex hull of their choices, best rate first."""
+    number, gain = torch.tensor([1, *choices]), torch.cat([torch.zeros_like(gains[:1]), gains])
+    neurons = torch.arange(gains.shape[1])
+    best, steps = torch.zeros_like(neurons), []  # the choice that every neuron has come to
+    while True:
+        more = (number[:, None] - number[best]).clamp(min=0)
+        rate = torch.where(more > 0, (gain - gain[best, neurons]) / (more * prices).clamp(min=1e-12), math.inf)
+        slope, following = rate.min(dim=0)
+        rising = slope < 0
+        if not bool(rising.any()):
+            break
+        who = neurons[rising]
+        steps.append((slope[who], who, following[who], more[following[who], who]))
+        best = torch.where(rising, following, best)
+    slope, who, choice, added = (torch.cat(parts) for parts in zip(*steps, strict=True))
+    order = torch.argsort(slope, stable=True)  # steps of one neuron are in order, since its hull is convex
+    who, choice, added = who[order], choice[order], added[order]
+    for group in graph.splittable:
+        if math.isfinite(room[group.name]):
+            mine = (who >= group.first) & (who < group.first + group.width)
+            added = torch.where(mine & ((added * mine).cumsum(0) > room[group.name]), 0, added)
+    taken = ((added * prices[who]).cumsum(0) <= budget) & (added > 0)
+    copies = torch.ones_like(neurons)
+    copies.scatter_reduce_(0, who[taken], number[choice[taken]], "amax")
+    return copies
+
+
+def _program(
     graph: ChannelGraph,
     gains: Tensor,
     prices: Tensor,

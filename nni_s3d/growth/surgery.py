@@ -134,13 +134,13 @@ def _grown(
     model: nn.Module, graph: ChannelGraph, growth: Growth, plan: GrowthPlan, epsilon: float, relative: bool
 ) -> nn.Module:
     """Return a copy of the model in which every tensor has grown."""
-    grown = copy.deepcopy(model)
     moves = _moves(model, graph, growth, plan, epsilon, relative)
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if name in growth.axes:
-            value = growth.value(name, tensor, moves)
-            if value.shape != tensor.shape:  # what does not grow stays as it is, tied to another parameter perhaps
-                replace_tensor(grown, name, value, requires_grad=tensor.requires_grad)
+    old = dict((*model.named_parameters(), *model.named_buffers()))
+    # What does not grow is copied as it is, tied to another parameter perhaps.
+    values = {name: growth.value(name, tensor, moves) for name, tensor in old.items() if growth.grows(name)}
+    grown = copy.deepcopy(model, {id(old[name]): old[name] for name in values})  # without copying what is replaced
+    for name, value in values.items():
+        replace_tensor(grown, name, value, requires_grad=old[name].requires_grad)
     for layer in graph.layers:
         _set_attributes(grown, layer)
     return grown

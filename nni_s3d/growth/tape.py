@@ -11,6 +11,7 @@ cotangents back, w -> J' w + g f'' t, where g is the cotangent of h at the funct
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from nni_s3d.growth.functions import Elementwise, Function, Linear, Node, Other, Scale, derivatives, slope_of, total
+from nni_s3d.growth.labels import UnionFind
 from nni_s3d.growth.rules import elementwise, reductions, shapes
 from nni_s3d.growth.smoothing import SMOOTHED, ramp_derivatives, smoothed
 from nni_s3d.growth.tracing import LINEAR
@@ -44,7 +46,7 @@ class Tape:
     def __init__(self, beta: float) -> None:
         self._beta = beta
         self._values = 0
-        self._alive: dict[int, tuple[Tensor, int]] = {}  # by id; the tensors are kept so that no id comes again
+        self._alive: dict[int, tuple[weakref.ref[Tensor], int]] = {}  # by id, which may come again for another tensor
         self._nodes: list[Node] = []
         self._made_by: dict[int, Node] = {}
         self._effects: dict[int, Tensor] = {}
@@ -55,7 +57,7 @@ class Tape:
 
     def alive(self, tensor: object) -> bool:
         """Whether a tensor depends on a leaf."""
-        return id(tensor) in self._alive
+        return self._number_of(tensor) is not None
 
     def read(self, tensor: Tensor, effect: Tensor) -> None:
         """Add <effect, tensor> to h."""
@@ -68,6 +70,8 @@ class Tape:
         flat = [x.detach() if isinstance(x, nn.Parameter) else x for x in flat]
         places = [i for i, x in enumerate(flat) if self.alive(x)]
         originals = [flat[i] for i in places]
+        for i in places:
+            flat[i] = None  # the node that is made of this shall not keep it
 
         def run(*inputs: Tensor) -> Any:
             filled = list(flat)
@@ -91,7 +95,7 @@ class Tape:
             self._record(name, func, run, originals, numbers, out, args, kwargs)
             return out
         self._record(name, func, lambda *xs: run(*(x.clone() for x in xs)), originals, numbers, out, args, kwargs)
-        self._alive[id(originals[changed])] = (originals[changed], self._alive[id(out)][1])
+        self._name(originals[changed], self._alive[id(out)][1])
         return originals[changed].copy_(out)
 
     def _record(
@@ -109,7 +113,7 @@ class Tape:
         single = len(numbers) == 1 and len(outputs) == 1 and outputs[0].shape == inputs[0].shape
         first = single and args and self.alive(args[0])
         if name in _IDENTITIES or (name in _SHIFTS and first):
-            self._alive[id(outputs[0])] = (outputs[0], numbers[0])
+            self._name(outputs[0], numbers[0])
             return
         node: Node
         if name == "batch_norm":
@@ -131,12 +135,19 @@ class Tape:
         self._nodes.append(node)
 
     def _number(self, tensor: Tensor) -> int:
-        self._alive[id(tensor)] = (tensor, self._values)
+        self._name(tensor, self._values)
         self._values += 1
         return self._values - 1
 
-    def close(self) -> None:
-        """Compute the cotangents, and let go of everything that no product needs."""
+    def _name(self, tensor: Tensor, number: int) -> None:
+        self._alive[id(tensor)] = (weakref.ref(tensor), number)
+
+    def _number_of(self, tensor: object) -> int | None:
+        reference, number = self._alive.get(id(tensor), (None, None))
+        return number if reference is not None and reference() is tensor else None
+
+    def close(self) -> list[Part]:
+        """Compute the cotangents, and return what products need: parts that share no value."""
         cotangents: dict[int, Tensor] = dict(self._effects)
         used: list[Node] = []
         for node in reversed(self._nodes):
@@ -146,20 +157,31 @@ class Tape:
                 for number, cotangent in zip(node.inputs, node.fix(arrived), strict=True):
                     if cotangent is not None:
                         cotangents[number] = total(cotangents.get(number), cotangent)
-        self._nodes = used[::-1]
-        self._alive.clear()
-        self._made_by.clear()
-        self._effects.clear()
-        wanted = {number for node in self._nodes for number in node.inputs}
-        for node in self._nodes:
+        same = UnionFind()
+        same.fresh(self._values)
+        wanted = {number for node in used for number in node.inputs}
+        for node in used:
             node.wanted = any(number in wanted for number in node.outputs)
+            for number in (*node.inputs, *node.outputs):
+                same.union(node.inputs[0], number)
+        parts: dict[int, list[Node]] = {}
+        for node in reversed(used):
+            parts.setdefault(same.find(node.inputs[0]), []).append(node)
+        return [Part(nodes) for nodes in parts.values()]
+
+
+class Part:
+    """Functions that lie between some leaves and what was read of them; no other part has to do with these leaves."""
+
+    def __init__(self, nodes: list[Node]) -> None:
+        self._nodes = nodes
+        self.values = {number for node in nodes for number in node.inputs}
 
     def hessian_times(self, tangents: Mapping[int, Tensor]) -> dict[int, Tensor]:
         """Return the product of the Hessian with one vector, by leaf; leaves that are left out are not moved."""
         pushed: dict[int, Tensor] = dict(tangents)
         for node in self._nodes:
             found = [pushed.get(number) for number in node.inputs]
-            node.kept = None
             if any(t is not None for t in found):
                 for number, tangent in zip(node.outputs, node.push(found), strict=True):
                     if tangent is not None:
@@ -187,9 +209,9 @@ def _without_bias(func: Function, name: str, args: tuple[Any, ...], kwargs: dict
     if name not in LINEAR:
         return run
     named = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
-    weight = named.pop("weight").detach()
-    rest = {key: value for key, value in named.items() if key not in ("input", "bias")}
-    return lambda x: func(x, weight, None, *args[3:], **rest)
+    weight, rest = named.pop("weight").detach(), args[3:]
+    settings = {key: value for key, value in named.items() if key not in ("input", "bias")}
+    return lambda x: func(x, weight, None, *rest, **settings)
 
 
 def _affine(
