@@ -10,13 +10,15 @@ output; and, with smooth activations and average pooling in place of piecewise-l
 the measured change of the loss is from the predicted one when a random tenth is split at once, along random directions
 of negative curvature. For this, batch norms are fitted to random images and last layers that start at zero are drawn at
 random, since signals die out otherwise; of four epsilons, at which the loss changes by 1e-5 to 1e-8 of itself, the best
-counts: larger ones feel the third derivative, smaller ones the rounding. Goes on with what is missing in the CSV file.
+counts: larger ones feel the third derivative, smaller ones the rounding. Of the largest models every fourth group is
+moved, for lack of memory. Goes on with what is missing in the CSV file.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -41,6 +43,7 @@ SMALL_IMAGES, ODD_SIZES = 64, {"inception_v3": 299, "alexnet": 96, "vit": 224, "
 OUTPUT = "it is an output of the network"
 CHANGES = (1e-5, 1e-6, 1e-7, 1e-8)  # of the loss, relative to it
 C, TENTH, SAMPLES, FIT = 3.0, 0.1, 2, 8
+LARGE = 2e8  # numbers in all neurons, from which on only every fourth group is moved
 
 
 def _average(x: Tensor, kernel: Any, stride: Any = None, padding: Any = 0, *_: Any, **more: Any) -> Tensor:
@@ -132,9 +135,10 @@ def still_error(model: nn.Module, graph: s3d.ChannelGraph, inputs: Tensor) -> fl
 
 def moving_plan(op: s3d.SplittingOperator, graph: s3d.ChannelGraph) -> s3d.GrowthPlan:
     """Return a plan that splits neurons along random directions in which splitting lowers the loss."""
-    vectors = {name: F.normalize(torch.randn(shape, dtype=op.dtype), dim=1) for name, shape in op.shapes.items()}
+    shapes = dict(list(op.shapes.items())[:: 1 if sum(map(math.prod, op.shapes.values())) < LARGE else 4])
+    vectors = {name: F.normalize(torch.randn(shape, dtype=op.dtype), dim=1) for name, shape in shapes.items()}
     products = op.matvec(vectors)
-    spectra, wanted = {}, random_copies(graph)
+    spectra, wanted = {}, {name: copies for name, copies in random_copies(graph).items() if name in vectors}
     for name, v in vectors.items():
         quotient = (v * products[name]).sum(dim=1)
         one = torch.ones_like(quotient)

@@ -21,10 +21,11 @@ from torch.autograd.graph import get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
 from nni_s3d.errors import ModelError
-from nni_s3d.growth.channels import ChannelGraph, Layer
+from nni_s3d.growth.channels import ChannelGraph, ChannelGroup, Layer
+from nni_s3d.growth.labels import UnionFind
 from nni_s3d.growth.layout import dimension, pack, scatter
 from nni_s3d.growth.modes import call, check_device, tensors
-from nni_s3d.growth.tape import Tape
+from nni_s3d.growth.tape import Part, Tape
 from nni_s3d.growth.tracing import LINEAR, canonical_name
 
 Batch = tuple[Any, Any]
@@ -51,31 +52,40 @@ class BatchOperator:
         cut = _Cut(model, graph, effects, smoothing)
         with torch.no_grad(), cut:
             call(model, inputs)
-        self._producers, self._parts = cut.producers, cut.tape.close()
+        self._producers = cut.producers
+        self._clusters = _clusters(graph.splittable, cut.producers, cut.tape.close())
         first = next(iter(self._producers.values()))
         self.dtype, self.device = first.dtype, first.device
 
     def matvec(self, vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return S v for the groups in `vectors`, each (width, d), one vector per neuron."""
-        filters: dict[str, Tensor] = {}
-        layers: dict[str, Layer] = {}  # by their weights; a layer may produce the channels of several groups
         for name, vector in vectors.items():
-            group = self._graph[_known(name, self.shapes)]
-            if vector.shape != self.shapes[name]:
+            if vector.shape != self.shapes[_known(name, self.shapes)]:
                 raise ModelError(f"{name}: expected vectors of shape {self.shapes[name]}, got {tuple(vector.shape)}")
-            scatter(group, vector, filters, self._graph.shapes)
-            layers |= {layer.weight: layer for layer in group.producers if layer.weight in self._producers}
+        found: dict[str, Tensor] = {}
+        for groups, parts in self._clusters:  # one after another, so that the tangents of only one are there at a time
+            asked = [group for group in groups if group.name in vectors]
+            if asked:
+                found |= self._products(asked, parts, vectors)
+        return {name: found[name] for name in vectors}
+
+    def _products(
+        self, groups: list[ChannelGroup], parts: list[Part], vectors: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        filters: dict[str, Tensor] = {}
+        for group in groups:
+            scatter(group, vectors[group.name], filters, self._graph.shapes)
+        every = {layer.weight: layer for group in groups for layer in group.producers}
+        layers = {self._producers[w].value: layer for w, layer in every.items() if w in self._producers}
+        tangents = {v: self._producers[layer.weight].times(filters, layer) for v, layer in layers.items()}
         # Producers without curvature, or that do not run in evaluation mode, leave zeros.
         rows = {name: torch.zeros_like(tensor) for name, tensor in filters.items()}
-        by_value = {self._producers[weight].value: weight for weight in layers}
-        for part in self._parts:  # one after another, so that only one part's tangents are there at a time
-            inside = {value: by_value[value] for value in part.values if value in by_value}
-            tangents = {v: self._producers[w].times(filters, layers[w]) for v, w in inside.items()}
-            for value, cotangent in part.hessian_times(tangents).items() if tangents else ():
-                if value in inside:
-                    weight = inside[value]
-                    rows |= self._producers[weight].transpose_times(cotangent, layers[weight])
-        return {name: pack(self._graph[name], rows) for name in vectors}
+        for part in parts:
+            for value, cotangent in part.hessian_times({v: tangents[v] for v in part.values & tangents.keys()}).items():
+                if value in layers:
+                    layer = layers[value]
+                    rows |= self._producers[layer.weight].transpose_times(cotangent, layer)
+        return {group.name: pack(group, rows) for group in groups}
 
 
 class SplittingOperator:
@@ -241,6 +251,27 @@ class _Cut(_Probe):
 
     def other(self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return self.tape.apply(func, name, args, kwargs)
+
+
+def _clusters(
+    groups: tuple[ChannelGroup, ...], producers: Mapping[str, _Producer], parts: list[Part]
+) -> list[tuple[list[ChannelGroup], list[Part]]]:
+    """Gather the groups whose producers meet in a part of the tape, or are the same layer."""
+    weights = {layer.weight: n for n, layer in enumerate(p for group in groups for p in group.producers)}
+    by_value = {producer.value: weights[weight] for weight, producer in producers.items()}
+    same = UnionFind()
+    same.fresh(sum(len(group.producers) for group in groups))
+    members = [[weights[layer.weight] for layer in group.producers] for group in groups]
+    inside = [[by_value[value] for value in part.values if value in by_value] for part in parts]
+    for connected in (*members, *inside):
+        for other in connected[1:]:
+            same.union(connected[0], other)
+    found: dict[int, tuple[list[ChannelGroup], list[Part]]] = {}
+    for group, numbers in zip(groups, members, strict=True):
+        found.setdefault(same.find(numbers[0]), ([], []))[0].append(group)
+    for part, numbers in zip(parts, inside, strict=True):
+        found[same.find(numbers[0])][1].append(part)
+    return list(found.values())
 
 
 def _effects(
