@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -14,6 +13,7 @@ from nni_s3d.data import DataSet, Loader
 from nni_s3d.errors import ModelError, first_line
 from nni_s3d.growth.channels import ChannelGraph, trace
 from nni_s3d.growth.loop import check as check_growth
+from nni_s3d.growth.modes import copied
 from nni_s3d.lineage import Lineage
 from nni_s3d.task import Task
 
@@ -68,7 +68,7 @@ def try_step(model: nn.Module, loader: Loader, classes: int) -> None:
     expected = f"model: expected a network that trains on images {tuple(inputs.shape)} of {classes} classes"
     try:
         with torch.random.fork_rng(devices=[inputs.device] if inputs.device.type == "cuda" else []):
-            outputs = copy.deepcopy(model).train()(inputs)
+            outputs = copied(model).train()(inputs)
             scores = outputs.dim() == 2 and len(outputs) == len(inputs) and outputs.shape[1] >= classes
             if scores:
                 F.cross_entropy(outputs, targets).backward()

@@ -239,7 +239,25 @@ class WindowMerge(nn.Module):
         return self.head(F.gelu(self.merge(x)).flatten(1, 2).mean(1))
 
 
+class Constants(nn.Module):
+    """Constants beside and on top of channels: they have values but do not move."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.read, self.head = nn.Linear(2, 4), nn.Conv2d(2, 4, 1), nn.Conv2d(10, 3, 1), head(3)
+        self.shift, self.norm = nn.Parameter(torch.rand(1, 4, 4, 4)), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        one = torch.tanh(self.a(pooled(x))[:, :, None, None] - self.shift)
+        norm = self.norm
+        two = torch.batch_norm(
+            self.b(x), norm.weight, norm.bias, norm.running_mean, norm.running_var, False, 0.1, norm.eps, False
+        )
+        return self.head(pooled(F.silu(self.read(F.silu(torch.cat([x, one, F.pad(two, (1, 0))[..., 1:]], 1))))))
+
+
 WIDE = (
+    Case("constants", Constants, (2, 4, 4), smooth=True),
     Case("dense", Dense, (2, 5, 5), smooth=True),
     Case("grouped", Grouped, (2, 5, 5), smooth=True),
     Case("grouped-gate", GroupedGate, (2, 5, 5), smooth=True),

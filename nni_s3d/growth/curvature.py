@@ -24,7 +24,7 @@ from nni_s3d.errors import ModelError
 from nni_s3d.growth.channels import ChannelGraph, ChannelGroup, Layer
 from nni_s3d.growth.labels import UnionFind
 from nni_s3d.growth.layout import dimension, pack, scatter
-from nni_s3d.growth.modes import call, check_device, tensors
+from nni_s3d.growth.modes import call, check_device, tensors, untouched_state
 from nni_s3d.growth.tape import Part, Tape
 from nni_s3d.growth.tracing import LINEAR, canonical_name
 
@@ -47,11 +47,12 @@ class BatchOperator:
         self._graph = graph
         self.shapes = {group.name: (group.width, dimension(group, graph.shapes)) for group in graph.splittable}
         self.samples = tensors(inputs)[0].shape[0]
-        with torch.enable_grad():
-            effects = _effects(model, graph, inputs, targets, loss_fn)
-        cut = _Cut(model, graph, effects, smoothing)
-        with torch.no_grad(), cut:
-            call(model, inputs)
+        with untouched_state(model):
+            with torch.enable_grad():
+                effects = _effects(model, graph, inputs, targets, loss_fn)
+            cut = _Cut(model, graph, effects, smoothing)
+            with torch.no_grad(), cut:
+                call(model, inputs)
         self._producers = cut.producers
         self._clusters = _clusters(graph.splittable, cut.producers, cut.tape.close())
         first = next(iter(self._producers.values()))
@@ -214,6 +215,10 @@ class _Probe(TorchFunctionMode):
         return self.apply(weight, linear)
 
     def at_consumer(self, weight: str, z: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            raise ModelError(
+                f"{weight}: expected a layer with gradients, got one under no_grad or a reentrant checkpoint"
+            )
         self.read[weight] = z.view_as(z) if z.requires_grad else z.detach().requires_grad_()
         return self.read[weight]
 

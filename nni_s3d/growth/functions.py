@@ -100,6 +100,9 @@ class Linear(Node):
         self._shapes = [x.shape for x in tensors]
         with torch.enable_grad():
             self._leaves, outputs = _graph_of(run, tensors)
+        # What comes of nothing is a constant, such as a tensor that is added or stands beside; it does not move.
+        found = [x.detach() for x in pytree.tree_leaves(outputs) if isinstance(x, Tensor)]
+        self._constants = [x if bool(x.any()) else None for x in found]
         # Edges of the graph, not the tensors at their ends, whose values are of no use.
         self._outputs = [get_gradient_edge(x) for x in pytree.tree_leaves(outputs) if isinstance(x, Tensor)]
 
@@ -111,7 +114,8 @@ class Linear(Node):
             return [None] * len(self.outputs)
         some = next(t for t in tangents if t is not None)
         filled = [some.new_zeros(shape) if t is None else t for t, shape in zip(tangents, self._shapes, strict=True)]
-        return [x for x in pytree.tree_leaves(self._run(*filled)) if isinstance(x, Tensor)]
+        found = [x for x in pytree.tree_leaves(self._run(*filled)) if isinstance(x, Tensor)]
+        return [x if c is None else x - c for x, c in zip(found, self._constants, strict=True)]
 
     def pull(self, arrived: list[Maybe]) -> list[Maybe]:
         pairs = [(y, w) for y, w in zip(self._outputs, arrived, strict=True) if w is not None]
@@ -172,7 +176,7 @@ def _graph_of(run: Function, tensors: list[Tensor]) -> tuple[list[Tensor], Any]:
         leaves = [x.new_zeros(()).expand(x.shape).requires_grad_() for x in tensors]
         return leaves, run(*leaves)
     except RuntimeError:  # a view of the tensor that is none of an expanded one
-        leaves = [torch.empty_like(x).requires_grad_() for x in tensors]
+        leaves = [torch.zeros_like(x).requires_grad_() for x in tensors]
         return leaves, run(*leaves)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -14,14 +17,35 @@ from nni_s3d.errors import ModelError
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Put every module into evaluation mode and restore each one's own mode afterwards."""
+    """Put every module into evaluation mode; restore each one's own mode, buffers and the random state afterwards."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        yield
+        with untouched_state(model):
+            yield
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+@contextmanager
+def untouched_state(model: nn.Module) -> Iterator[None]:
+    """Restore the buffers of a model, which its forward pass may change, and the random state."""
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for buffer, value in buffers:
+                    buffer.copy_(value)
+
+
+def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
+    """Return a deep copy, of a model too that keeps results of its last pass, which autograd does not let be copied."""
+    kept = (value for module in model.modules() for value in vars(module).values())
+    results = {id(x): x.detach().clone() for x in kept if isinstance(x, Tensor) and not x.is_leaf}
+    return copy.deepcopy(model, results | (memo or {}))
 
 
 def call(model: nn.Module, inputs: object) -> Any:
@@ -46,5 +70,11 @@ def check_device(model: nn.Module, inputs: object, what: str) -> None:
 
 
 def tensors(tree: object) -> list[Tensor]:
-    """Return all tensors in nested tuples, lists, dicts and registered containers."""
-    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
+    """Return all tensors in nested tuples, lists, dicts, registered containers and dataclasses."""
+    found: list[Tensor] = []
+    for leaf in pytree.tree_leaves(tree):
+        if isinstance(leaf, Tensor):
+            found.append(leaf)
+        elif dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
+            found += tensors([getattr(leaf, field.name) for field in dataclasses.fields(leaf)])
+    return found

@@ -24,6 +24,7 @@ from nni_s3d.growth import balance
 from nni_s3d.growth.channels import ChannelGraph, ChannelGroup, Layer, Role
 from nni_s3d.growth.dimensions import Growth, in_place
 from nni_s3d.growth.layout import pack, scatter
+from nni_s3d.growth.modes import copied
 from nni_s3d.growth.optimizers import grown_state
 from nni_s3d.growth.plan import GrowthPlan
 from nni_s3d.growth.tracing import read
@@ -138,7 +139,7 @@ def _grown(
     old = dict((*model.named_parameters(), *model.named_buffers()))
     # What does not grow is copied as it is, tied to another parameter perhaps.
     values = {name: growth.value(name, tensor, moves) for name, tensor in old.items() if growth.grows(name)}
-    grown = copy.deepcopy(model, {id(old[name]): old[name] for name in values})  # without copying what is replaced
+    grown = copied(model, {id(old[name]): old[name] for name in values})  # without copying what is replaced
     for name, value in values.items():
         replace_tensor(grown, name, value, requires_grad=old[name].requires_grad)
     for layer in graph.layers:

@@ -23,7 +23,7 @@ from nni_s3d.growth.functions import Elementwise, Function, Linear, Node, Other,
 from nni_s3d.growth.labels import UnionFind
 from nni_s3d.growth.rules import elementwise, reductions, shapes
 from nni_s3d.growth.smoothing import SMOOTHED, ramp_derivatives, smoothed
-from nni_s3d.growth.tracing import LINEAR
+from nni_s3d.growth.tracing import LINEAR, batch_norm_arguments
 
 _IDENTITIES = frozenset(
     "contiguous clone identity dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout".split()
@@ -79,7 +79,8 @@ class Tape:
                 filled[i] = x
             given, named = pytree.tree_unflatten(filled, spec)
             if name == "batch_norm":
-                return _affine(*given, **named)
+                norm = batch_norm_arguments(func, given[1:], named)
+                return _affine(given[0] if given else norm["input"], norm)
             if name in SMOOTHED:
                 return smoothed(func, name, self._beta, given, named)
             return func(*given, **named)
@@ -214,18 +215,9 @@ def _without_bias(func: Function, name: str, args: tuple[Any, ...], kwargs: dict
     return lambda x: func(x, weight, None, *rest, **settings)
 
 
-def _affine(
-    x: Tensor,
-    mean: Tensor,
-    variance: Tensor,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float | None = None,
-    eps: float = 1e-5,
-) -> Tensor:
+def _affine(x: Tensor, norm: dict[str, Any]) -> Tensor:
     """Batch norm in evaluation mode, as one product and one sum."""
-    scale = (variance + eps).rsqrt() * (1 if weight is None else weight)
-    shift = -mean * scale + (0 if bias is None else bias)
+    scale = (norm["running_var"] + norm["eps"]).rsqrt() * (1 if norm["weight"] is None else norm["weight"])
+    shift = -norm["running_mean"] * scale + (0 if norm["bias"] is None else norm["bias"])
     shape = (-1,) + (1,) * (x.dim() - 2)
     return torch.addcmul(shift.reshape(shape), x, scale.reshape(shape))

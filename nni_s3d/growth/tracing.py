@@ -8,7 +8,6 @@ channels become one. Whatever has no rule seals the channels that enter it: they
 
 from __future__ import annotations
 
-import copy
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -18,17 +17,23 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from nni_s3d.errors import ModelError
 from nni_s3d.growth.channels import Axis, Balance, ChannelGraph, Layer, Work
 from nni_s3d.growth.labels import UnionFind, strands
-from nni_s3d.growth.modes import call, check_device, evaluation_mode, tensors
+from nni_s3d.growth.modes import call, check_device, copied, evaluation_mode, tensors
 
 LINEAR = tuple(  # functions of (input, weight, bias, ...) that can produce channels
     "linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d".split()
 )
-_READS_VALUES = {"item", "tolist", "numpy", "bool", "int", "float", "setitem"}
+_READS_VALUES = {"item", "tolist", "numpy", "array", "bool", "int", "float", "setitem"}
+# Functions that may return what they were given, and never change it.
+_RETURNS_IT = set(
+    "contiguous to float double half bfloat16 type type_as flatten reshape view squeeze unsqueeze expand expand_as "
+    "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout".split()
+)
 _READS_NO_VALUES = {"zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"}
 Rule = Callable[..., Any]
 
@@ -39,6 +44,7 @@ class Call:
 
     name: str  # without its module, see `canonical_name`
     func: Callable[..., Any]
+    shapes: dict[int, torch.Size]  # of the labelled tensors among its arguments before it ran, by id
 
 
 def registry() -> tuple[dict[str, Rule], Callable[..., Callable[[Rule], Rule]]]:
@@ -73,7 +79,7 @@ def read(model: nn.Module, example_inputs: object) -> ChannelGraph:
 
 def _as_if_training(model: nn.Module) -> nn.Module:
     """Return a copy whose modules believe that they are trained, but for those that would then do something else."""
-    model = copy.deepcopy(model)
+    model = copied(model)
     for module in model.modules():
         changes = isinstance(module, (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd))
         module.training = not changes
@@ -102,15 +108,22 @@ class Tracer(TorchFunctionMode):
         self.elsewhere: dict[str, str] = {}  # parameters and buffers that also enter a function without a rule for them
         self.samples = 1
         # The run's tensors are kept alive so that no two of them ever share an id.
-        self._labels: dict[int, tuple[Tensor, Tensor]] = {}
+        self._labels: dict[int, tuple[Tensor, Tensor | None]] = {}
+        self._by_storage: dict[int, list[Tensor]] = {}
+        self._asked: set[int] = set()
 
     def run(self, example_inputs: object, training: bool = False) -> None:
         """Run the model on the inputs, in evaluation mode or in the mode that it is in, and note what is seen."""
         inputs = tensors(example_inputs)
         if not inputs or inputs[0].dim() == 0:
             raise ModelError("example_inputs: expected at least one tensor with a batch dimension, got none")
+        if inputs[0].shape[0] == 0:
+            raise ModelError("example_inputs: expected at least one sample, got none")
+        for name, parameter in self.model.named_parameters():
+            if isinstance(parameter, UninitializedParameter):
+                raise ModelError(f"{name}: expected a parameter with a shape, got a lazy one; run the model once")
         check_device(self.model, example_inputs, "example_inputs")
-        self.samples = max(1, inputs[0].shape[0])
+        self.samples = inputs[0].shape[0]
         with nullcontext() if training else evaluation_mode(self.model), torch.no_grad():
             try:
                 with self:
@@ -118,6 +131,8 @@ class Tracer(TorchFunctionMode):
             except Exception as error:
                 where = _innermost(self.model, error)
                 raise ModelError(f"{where} fails on the example inputs: {error}") from error
+        if not tensors(outputs):
+            raise ModelError(f"model: expected tensors among its outputs, got {type(outputs).__name__}")
         for output in tensors(outputs):
             self.seal([self.labels(output)], "it is an output of the network")
         for axis in (axis for layer in self.layers for axis in layer.axes if axis.tensor in self.elsewhere):
@@ -133,26 +148,55 @@ class Tracer(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        known = len(self.layers)
+        known, labelled = len(self.layers), [x for x in tensors((args, kwargs)) if self.labels(x) is not None]
+        call = Call(canonical_name(func), func, {id(x): x.shape for x in labelled})
         out = func(*args, **kwargs)
-        name = canonical_name(func)
-        if name.startswith("new_") or name in _READS_NO_VALUES:  # they read a type and a device
+        if call.name.startswith("new_") or call.name in _READS_NO_VALUES:  # they read a type and a device
             return out
         outputs = tensors(out)
-        if outputs and name in self.rules:
-            labels = self.rules[name](self, Call(name, func), out, *args, **kwargs)
-            pairs = zip(outputs, labels, strict=True) if isinstance(labels, tuple) else ((o, labels) for o in outputs)
-            self._labels.update({id(o): (o, label) for o, label in pairs if label is not None})
-        elif outputs or name in _READS_VALUES:
-            self.seal_inputs(name, (args, kwargs))
+        self._seal_views(call.name, labelled, outputs)
         if outputs:
+            found = self._apply_rule(call, out, args, kwargs, labelled)
+            pairs = zip(outputs, found, strict=True) if isinstance(found, tuple) else ((o, found) for o in outputs)
+            for output, labels in pairs:
+                self._labels[id(output)] = (output, labels)
             understood = {axis.tensor for layer in self.layers[known:] for axis in layer.axes}
             owners = {self.owner(tensor) for tensor in tensors((args, kwargs))} - {None} - understood
-            self.elsewhere.update(dict.fromkeys((owner for owner in owners if owner), name))
+            self.elsewhere.update(dict.fromkeys((owner for owner in owners if owner), call.name))
+        elif call.name in _READS_VALUES:
+            self.seal_inputs(call.name, labelled)
         return out
+
+    def _apply_rule(
+        self, call: Call, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any], labelled: list[Tensor]
+    ) -> Any:
+        """Return the labels of what came out; arguments that no rule has asked about are refused."""
+        given = {("dim" if key == "axis" else key): value for key, value in kwargs.items() if key != "out"}
+        before = {id(x): self.labels(x) for x in labelled}
+        if call.name not in self.rules or kwargs.get("out") is not None:
+            return self.seal_inputs(call.name, labelled)
+        self._asked = set()
+        try:
+            found = self.rules[call.name](self, call, out, *args, **given)
+        except (TypeError, ValueError, IndexError, RuntimeError):  # arguments that the rule did not expect
+            return self.seal_inputs(call.name, labelled)
+        self.seal((before[id(x)] for x in labelled if id(x) not in self._asked), f"{call.name} takes it as an option")
+        return found
+
+    def _seal_views(self, name: str, labelled: list[Tensor], outputs: list[Tensor]) -> None:
+        """Refuse what is changed in place while another tensor looks at the same memory."""
+        for tensor in outputs if name not in _RETURNS_IT else ():
+            if any(tensor is x for x in labelled):
+                place = tensor.untyped_storage().data_ptr()
+                others = [x for x in self._by_storage.get(place, []) if x is not tensor]
+                if others:
+                    self.seal_inputs(name, [tensor, *others], f"{name} changes it in place, and a view of it")
+            else:
+                self._by_storage.setdefault(tensor.untyped_storage().data_ptr(), []).append(tensor)
 
     def labels(self, tensor: object) -> Tensor | None:
         """Return the labels of a tensor, or None if it carries no channels."""
+        self._asked.add(id(tensor))
         return self._labels.get(id(tensor), (None, None))[1]
 
     def seal(self, labels: Iterable[Tensor | None], reason: str) -> Tensor | None:
@@ -237,6 +281,15 @@ def _innermost(model: nn.Module, error: BaseException) -> str:
     frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
     inside = [names[id(owner)] for frame in frames if id(owner := frame.f_locals.get("self")) in names]
     return next((name for name in reversed(inside) if name), type(model).__name__)
+
+
+def batch_norm_arguments(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a batch norm behind the input, by name; the two functions for it order them otherwise."""
+    names = ["weight", "bias", "running_mean", "running_var", "training", "momentum", "eps", "cudnn_enabled"]
+    if func is not torch.batch_norm:
+        names = ["running_mean", "running_var", "weight", "bias", "training", "momentum", "eps"]
+    given = dict(zip(names, args, strict=False)) | kwargs
+    return {"weight": None, "bias": None, "training": False, "eps": 1e-5} | given
 
 
 def canonical_name(func: Callable[..., Any]) -> str:

@@ -176,14 +176,17 @@ def test_linear_neurons_have_no_curvature():
     assert not op.matvec(random_vectors(op))["0"].any()
 
 
-def test_what_is_detached_has_no_curvature():
-    class Detached(nn.Sequential):
+def test_a_part_of_a_model_without_gradients_is_refused_by_name():
+    class Silent(nn.Sequential):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self[1](torch.tanh(self[0](x)).detach())
+            with torch.no_grad():
+                hidden = torch.tanh(self[1](torch.tanh(self[0](x))))
+            return self[2](hidden)
 
     torch.manual_seed(0)
-    op = operator(BY_NAME["mlp-tanh"], Detached(nn.Linear(4, 5), nn.Linear(5, 3)).double())
-    assert not op.dense("0").any()
+    model = Silent(nn.Linear(4, 5), nn.Linear(5, 4), nn.Linear(4, 3)).double()
+    with pytest.raises(s3d.ModelError, match=r"1\.weight: expected a layer with gradients, got one under no_grad"):
+        operator(BY_NAME["mlp-tanh"], model)
 
 
 def test_a_branch_without_effect_on_the_loss():

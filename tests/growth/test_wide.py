@@ -39,6 +39,7 @@ WIDTHS = {
     "glu": {"first": 3, "second": 4},
     "points": {"point": 4, "deep": 5},
     "window-merge": {"embed": 3, "merge": 4},
+    "constants": {"a": 4, "b": 4, "read": 3},
 }
 
 
@@ -110,7 +111,7 @@ def test_a_network_grows_ten_times(case):
 
 
 def test_an_unbalanced_plan_is_refused():
-    run = measured(WIDE[1])
+    run = measured(next(case for case in WIDE if case.name == "grouped"))
     plan = s3d.plan_from_copies(run.graph, {"grouped": torch.tensor([2, 1, 1, 1, 1, 1])})
     with pytest.raises(s3d.ModelError, match=r"plan: expected 2 equal parts where grouped\.weight cuts .* got 3 to 4"):
         s3d.split(run.model, run.graph, plan)

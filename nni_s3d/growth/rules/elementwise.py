@@ -17,7 +17,7 @@ _ACTIVATIONS = (
     "softsign sigmoid logsigmoid tanh tanhshrink hardshrink softshrink"
 ).split()
 _UNARY = (
-    "neg abs exp log log1p expm1 sqrt rsqrt square reciprocal sin cos erf clone contiguous detach float double half "
+    "neg abs exp log log1p expm1 sqrt rsqrt square reciprocal sin cos erf clone contiguous float double half "
     "bfloat16 to type type_as clamp clip dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout "
     "identity"
 ).split()
@@ -92,13 +92,23 @@ def _aligned(t: Tracer, operand: object, partner: object, out: Tensor) -> Tensor
     if labels is None:
         labels = _following(t, operand, t.labels(partner), len(pad))
     labels = labels.reshape(pad + labels.shape)
-    wide = torch.tensor([size > 1 for size in pad + operand.shape])
-    if bool((labels < 0).any()) and bool(wide[1:].any()):
-        # Without channels, only the batch and dimensions of size one are harmless beside channels.
+    shape = [s if d and _varies(t, partner, d - out.dim()) else 1 for d, s in enumerate(pad + operand.shape)]
+    if bool((labels < 0).all()) and max(shape) > 1:  # entries beside the partner's channels, which belong to none
+        labels = torch.full(shape, _FOREIGN)
+    elif bool((labels < 0).any()) and bool((labels >= 0).any()):
         shape = [s if d else 1 for d, s in enumerate(pad + operand.shape)]
         labels = labels.expand(shape).clone()
         labels[labels < 0] = _FOREIGN
     return labels
+
+
+def _varies(t: Tracer, tensor: object, dim: int) -> bool:
+    """Whether the channels of a tensor run along a dimension, counted from the end."""
+    labels = t.labels(tensor)
+    if labels is None or -dim > labels.dim():
+        return labels is None and isinstance(tensor, Tensor)
+    # The labels of a single channel do not say which way it runs.
+    return labels.shape[dim] > 1 or labels.numel() == 1
 
 
 def _following(t: Tracer, operand: Tensor, partner: Tensor | None, pad: int) -> Tensor:

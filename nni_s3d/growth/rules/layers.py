@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from nni_s3d.growth.channels import Axis, Role, Work
-from nni_s3d.growth.tracing import Call, Tracer, registry
+from nni_s3d.growth.tracing import Call, Tracer, batch_norm_arguments, registry
 
 RULES, rule = registry()
 
@@ -108,25 +108,15 @@ def _depthwise(t: Tracer, call: Call, out: Tensor, dim: int, input: Tensor, weig
 
 
 @rule("batch_norm")
-def _batch_norm(
-    t: Tracer,
-    call: Call,
-    out: Tensor,
-    input: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    *_: object,
-    **__: object,
-) -> Any:
+def _batch_norm(t: Tracer, call: Call, out: Tensor, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+    norm = batch_norm_arguments(call.func, args, kwargs)
     slots = t.along(input, 1)
     t.works.append(Work(call.name, out[:, :1].numel() // t.samples, slots=slots))
-    if running_mean is None:
-        return t.seal_inputs(call.name, (input,), "its batch norm keeps no running statistics")
+    if norm["running_mean"] is None or norm["training"]:
+        return t.seal_inputs(call.name, (input,), "its batch norm takes the statistics of the batch")
     if slots is None:
         return t.seal_inputs(call.name, (input,), "its batch norm runs over another dimension than its channels")
-    return _follow(t, call, out, 1, slots, weight, bias, running_mean, running_var)
+    return _follow(t, call, out, 1, slots, *(norm[key] for key in ("weight", "bias", "running_mean", "running_var")))
 
 
 @rule("instance_norm")

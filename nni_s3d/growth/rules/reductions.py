@@ -56,12 +56,19 @@ def _extreme(t: Tracer, call: Call, out: Any, input: Tensor, dim: Any = None, ke
     return _reduce(t, call, out[0], input, dim, keepdim=keepdim), None
 
 
-@rule("softmax", "log_softmax", "softmin", "cumsum", "normalize")
+@rule("softmax", "log_softmax", "softmin", "cumsum")
 def _along_one_dimension(t: Tracer, call: Call, out: Tensor, input: Tensor, *args: Any, **kwargs: Any) -> Any:
     labels = t.labels(input)
-    dim = kwargs.get("dim", next((a for a in args if isinstance(a, int)), 1 if call.name == "normalize" else None))
+    dim = kwargs.get("dim", next((a for a in args if isinstance(a, int)), None))
     if labels is None:
         return None
     if dim is None or labels.shape[dim] > 1 or labels.numel() == 1:
         return t.seal_inputs(call.name, (input,), f"{call.name} mixes its channels")
     return labels
+
+
+@rule("normalize")
+def _normalize(
+    t: Tracer, call: Call, out: Tensor, input: Tensor, p: float = 2.0, dim: int = 1, *_: Any, **__: Any
+) -> Any:
+    return _along_one_dimension(t, call, out, input, dim)

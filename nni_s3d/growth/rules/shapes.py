@@ -85,7 +85,7 @@ def _replayed(t: Tracer, call: Call, input: Tensor, args: tuple[Any, ...], kwarg
         return None
     try:
         # Contiguous, since a view of the tensor may be none of expanded labels.
-        moved = call.func(labels.expand(input.shape).contiguous(), *args, **kwargs)
+        moved = call.func(labels.expand(call.shapes[id(input)]).contiguous(), *args, **kwargs)
     except (RuntimeError, TypeError, NotImplementedError):
         return t.seal_inputs(call.name, (input,))
     return compressed(moved) if isinstance(moved, Tensor) else tuple(compressed(piece) for piece in moved)
