@@ -38,7 +38,8 @@ def untouched_state(model: nn.Module) -> Iterator[None]:
         finally:
             with torch.no_grad():
                 for buffer, value in buffers:
-                    buffer.copy_(value)
+                    if not torch.equal(buffer, value):  # writing would spoil a graph that has kept the buffer
+                        buffer.copy_(value)
 
 
 def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:

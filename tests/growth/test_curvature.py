@@ -158,6 +158,21 @@ def test_frozen_parameters_and_no_grad_change_nothing():
             torch.testing.assert_close(op.dense(name), measured(case).op.dense(name), rtol=0, atol=1e-15)
 
 
+def test_a_layer_may_read_a_buffer():
+    class Table(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("table", torch.linspace(-1, 1, 8).reshape(2, 4))
+            self.a, self.b, self.c = nn.Linear(4, 5), nn.Linear(5, 3), nn.Linear(4, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.c(x) * self.b(torch.tanh(self.a(self.table))).sum(0)
+
+    torch.manual_seed(0)
+    op = operator(BY_NAME["mlp-tanh"], Table().double())
+    assert op.dense("a").abs().max() > 1e-4
+
+
 def test_a_perfect_network_has_no_curvature():
     case = BY_NAME["conv-bn-silu"]
     model, x = case.model(), case.inputs()
