@@ -3,15 +3,15 @@
     python benchmarks/coverage.py [--models resnet50 vit_b_16 ...] [--csv benchmarks/results/coverage.csv]
                                   [--table docs/coverage.md]
 
-Per model, as it is initialised, float64, reduced images where the model allows it: the share of the output channels of
+Per model, random weights, float64, reduced images where the model allows it: the share of the output channels of
 convolutions and linear layers, other than the network's outputs, that sit in splittable groups; the largest change of
 the outputs when a random tenth of all neurons is split into 2, 3 or 4 copies with epsilon = 0, relative to the largest
 output; and, with smooth activations and average pooling in place of piecewise-linear activations and maxima, how far
 the measured change of the loss is from the predicted one when a random tenth is split at once, along random directions
-of negative curvature. For this, batch norms are fitted to random images and last layers that start at zero are drawn at
-random, since signals die out otherwise; of four epsilons, at which the loss changes by 1e-5 to 1e-8 of itself, the best
-counts: larger ones feel the third derivative, smaller ones the rounding. Of the largest models every fourth group is
-moved, for lack of memory. Goes on with what is missing in the CSV file.
+of negative curvature. Last layers that start at zero are drawn at random, and for the loss batch norms are fitted to
+random images, since signals die out otherwise. Of four epsilons, at which the loss changes by 1e-5 to 1e-8 of itself,
+the best counts: larger ones feel the third derivative, smaller ones the rounding. Of the largest models every fourth
+group is moved, for lack of memory. Goes on with what is missing in the CSV file.
 """
 
 from __future__ import annotations
@@ -81,12 +81,12 @@ def image_size(name: str) -> int:
 
 
 def build(name: str, fitted: bool = False) -> nn.Module:
-    """Return a model in evaluation mode, as it is initialised, or so that signals get through it."""
+    """Return a model in evaluation mode, as it is initialised but for last layers of zeros, or with fitted norms."""
     torch.manual_seed(0)
     settings = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
     model = torchvision.models.get_model(name, weights=None, **settings).double().eval()
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    for module in model.modules() if fitted else ():
+    for module in model.modules():
         if isinstance(module, nn.Linear) and not module.weight.any():
             module.reset_parameters()
     if fitted and norms:
