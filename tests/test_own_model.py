@@ -106,7 +106,8 @@ def test_every_draw_of_nni_can_be_built(tmp_path, space):
     tuner = RandomTuner(seed=0)
     tuner.update_search_space(space)
     for number in range(5):
-        task.build_model(parsed.check(tuner.generate_parameters(number)), 0)
+        widths = parsed.check(tuner.generate_parameters(number))
+        assert s3d.trace(task.build_model(widths, 0), torch.randn(1, 1, 8, 8)).widths == widths
 
 
 @pytest.mark.parametrize(

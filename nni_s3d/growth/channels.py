@@ -148,6 +148,15 @@ class ChannelGraph:
         """Number of channels of all groups together."""
         return sum(group.width for group in self.groups)
 
+    def check(self, model: nn.Module) -> None:
+        """Raise ModelError if the parameters of a model are not those of the model that was traced."""
+        shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+        for name in (*self.shapes, *shapes):
+            found, expected = shapes.get(name), self.shapes.get(name)
+            if found != expected:
+                shown = ["none" if shape is None else str(tuple(shape)) for shape in (expected, found)]
+                raise ModelError(f"{name}: expected the parameter that was traced, of shape {shown[0]}, got {shown[1]}")
+
     def axes(self) -> Iterator[Axis]:
         """Iterate over all axes of all layers."""
         for layer in self.layers:

@@ -12,25 +12,21 @@ gradient.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import get_gradient_edge
-from torch.overrides import TorchFunctionMode
 
 from nni_s3d.errors import ModelError
-from nni_s3d.growth.channels import ChannelGraph, ChannelGroup, Layer
+from nni_s3d.growth.channels import ChannelGraph, ChannelGroup
+from nni_s3d.growth.cut import Cut, LossFn, Producer, effects_of
 from nni_s3d.growth.labels import UnionFind
 from nni_s3d.growth.layout import dimension, pack, scatter
 from nni_s3d.growth.modes import call, check_device, tensors, untouched_state
-from nni_s3d.growth.tape import Part, Tape
-from nni_s3d.growth.tracing import LINEAR, canonical_name
+from nni_s3d.growth.tape import Part
 
 Batch = tuple[Any, Any]
-LossFn = Callable[[Any, Any], Tensor]
-DROPOUTS = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
 
 
 class BatchOperator:
@@ -49,8 +45,8 @@ class BatchOperator:
         self.samples = tensors(inputs)[0].shape[0]
         with untouched_state(model):
             with torch.enable_grad():
-                effects = _effects(model, graph, inputs, targets, loss_fn)
-            cut = _Cut(model, graph, effects, smoothing)
+                effects = effects_of(model, graph, inputs, targets, loss_fn)
+            cut = Cut(model, graph, effects, smoothing)
             with torch.no_grad(), cut:
                 call(model, inputs)
         self._producers = cut.producers
@@ -106,8 +102,8 @@ class SplittingOperator:
         shapes: {group: (width, d)}, the shapes of the vectors that the operator takes.
 
     Raises:
-        ModelError: a layer is in training mode (batch norm, dropout), a batch is on another device than the model,
-            nothing can be split, or there is no batch.
+        ModelError: the model is not the one that was traced, a layer of it is in training mode (batch norm, dropout), a
+            batch is on another device, nothing can be split, or there is no batch.
     """
 
     def __init__(
@@ -119,6 +115,7 @@ class SplittingOperator:
         smoothing: float = 3.0,
     ) -> None:
         _check_evaluation(model)
+        graph.check(model)
         if not graph.splittable:
             raise ModelError("graph: expected at least one splittable group, got none; print(graph) gives the reasons")
         self.parts = [BatchOperator(model, graph, batch, loss_fn, smoothing) for batch in batches]
@@ -143,123 +140,8 @@ class SplittingOperator:
         return torch.stack([self.matvec({name: unit[j].expand(width, d)})[name] for j in range(d)], dim=-1)
 
 
-class _LinearCall:
-    """One call of linear or conv*, whose arguments all begin with (input, weight, bias)."""
-
-    def __init__(self, func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        named = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
-        self.input: Tensor = named.pop("input")
-        self.parameters: list[Tensor] = [p for p in (named.pop("weight"), named.pop("bias", None)) if p is not None]
-        self._func, self._rest, self._settings = func, args[3:], named
-
-    @property
-    def call(self) -> tuple[Callable[..., Tensor], str, tuple[Any, ...], dict[str, Any]]:
-        """Function, name, arguments and keywords."""
-        weight, bias = (*self.parameters, None)[:2]
-        return self._func, canonical_name(self._func), (self.input, weight, bias, *self._rest), self._settings
-
-    def run(self, parameters: list[Tensor]) -> Tensor:
-        weight, bias = (*parameters, None)[:2]
-        return self._func(self.input, weight, bias, *self._rest, **self._settings)
-
-
-class _Producer:
-    """A producer applied to its input X: u = X theta, and products with X and its transpose."""
-
-    value: int  # the number of u on the tape
-
-    def __init__(self, linear: _LinearCall) -> None:
-        linear.input = linear.input.detach()
-        self._linear = linear
-        self._parameters = [p.detach().requires_grad_() for p in linear.parameters]
-        # The graph of this one application is kept: running it backwards is the product with X'.
-        with torch.enable_grad():
-            applied = linear.run(self._parameters)
-        self._applied = get_gradient_edge(applied)
-        self.dtype, self.device = applied.dtype, applied.device
-        self.output: Tensor | None = applied.detach()
-
-    @torch.no_grad()
-    def times(self, filters: Mapping[str, Tensor], layer: Layer) -> Tensor:
-        return self._linear.run([filters[name] for name in layer.parameters])
-
-    def transpose_times(self, cotangent: Tensor, layer: Layer) -> dict[str, Tensor]:
-        found = torch.autograd.grad([self._applied], self._parameters, [cotangent], retain_graph=True)
-        return dict(zip(layer.parameters, found, strict=True))
-
-
-class _Probe(TorchFunctionMode):
-    """Gives every consumer a private copy of its input, so that its own effect on the loss can be read there."""
-
-    def __init__(self, model: nn.Module, graph: ChannelGraph) -> None:
-        super().__init__()
-        self._names = {id(parameter): name for name, parameter in model.named_parameters()}
-        self._consumers = {layer.weight for group in graph.splittable for layer in group.consumers}
-        self.read: dict[str, Tensor] = {}
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: object,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs, name = kwargs or {}, canonical_name(func)
-        if name not in LINEAR:
-            _check_deterministic(name, args, kwargs)
-            return self.other(func, name, args, kwargs)
-        linear = _LinearCall(func, args, kwargs)
-        weight = self._names.get(id(linear.parameters[0]))
-        if weight in self._consumers:
-            linear.input = self.at_consumer(weight, linear.input)
-        return self.apply(weight, linear)
-
-    def at_consumer(self, weight: str, z: Tensor) -> Tensor:
-        if not torch.is_grad_enabled():
-            raise ModelError(
-                f"{weight}: expected a layer with gradients, got one under no_grad or a reentrant checkpoint"
-            )
-        self.read[weight] = z.view_as(z) if z.requires_grad else z.detach().requires_grad_()
-        return self.read[weight]
-
-    def apply(self, weight: str | None, linear: _LinearCall) -> Tensor:
-        return linear.run(linear.parameters)
-
-    def other(self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return func(*args, **kwargs)
-
-
-class _Cut(_Probe):
-    """Cuts the network at its consumers, and records on a tape what lies between them and the producers."""
-
-    def __init__(self, model: nn.Module, graph: ChannelGraph, effects: dict[str, Tensor], smoothing: float) -> None:
-        super().__init__(model, graph)
-        self._weights = {layer.weight for group in graph.splittable for layer in group.producers}
-        self._effects = effects
-        self.tape = Tape(smoothing)
-        self.producers: dict[str, _Producer] = {}
-
-    def at_consumer(self, weight: str, z: Tensor) -> Tensor:
-        if self.tape.alive(z):
-            self.tape.read(z, self._effects[weight])
-        return z.detach()
-
-    def apply(self, weight: str | None, linear: _LinearCall) -> Tensor:
-        if weight not in self._weights:
-            out: Tensor = self.tape.apply(*linear.call)
-            return out
-        producer = self.producers[weight] = _Producer(linear)
-        output, producer.output = producer.output, None
-        assert output is not None
-        producer.value = self.tape.leaf(output)
-        return output
-
-    def other(self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return self.tape.apply(func, name, args, kwargs)
-
-
 def _clusters(
-    groups: tuple[ChannelGroup, ...], producers: Mapping[str, _Producer], parts: list[Part]
+    groups: tuple[ChannelGroup, ...], producers: Mapping[str, Producer], parts: list[Part]
 ) -> list[tuple[list[ChannelGroup], list[Part]]]:
     """Gather the groups whose producers meet in a part of the tape, or are the same layer."""
     weights = {layer.weight: n for n, layer in enumerate(p for group in groups for p in group.producers)}
@@ -279,35 +161,10 @@ def _clusters(
     return list(found.values())
 
 
-def _effects(
-    model: nn.Module, graph: ChannelGraph, inputs: object, targets: object, loss_fn: LossFn
-) -> dict[str, Tensor]:
-    """Return g_c, the derivative of the loss with respect to every consumer's input as that consumer reads it."""
-    probe = _Probe(model, graph)
-    with probe:
-        outputs = call(model, inputs)
-    loss = loss_fn(outputs, targets)
-    if loss.dim():
-        raise ModelError(f"loss_fn: expected a scalar, the mean over the batch, got shape {tuple(loss.shape)}")
-    read = list(probe.read.values())
-    effects = torch.autograd.grad(loss, read, allow_unused=True)
-    filled = [torch.zeros_like(z) if g is None else g for g, z in zip(effects, read, strict=True)]
-    return dict(zip(probe.read, filled, strict=True))
-
-
 def _known(name: str, shapes: Mapping[str, object]) -> str:
     if name not in shapes:
         raise ModelError(f"{name}: expected a splittable group, one of {', '.join(shapes)}")
     return name
-
-
-def _check_deterministic(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Refuse dropout that is called as a function and draws a mask, whatever mode the model is in."""
-    if name in DROPOUTS:
-        named = dict(zip(("input", "p", "training"), args, strict=False)) | kwargs
-        active = named.get("training", named.get("train", not name.endswith("alpha_dropout")))
-        if active and named.get("p", 0.5) > 0:
-            raise ModelError(f"{name}: expected training=False during curvature, got a call of it that drops")
 
 
 def _check_evaluation(model: nn.Module) -> None:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ Maybe = Tensor | None
 Function = Callable[..., Any]
 
 
-class Node:
+class Node(ABC):
     """One recorded function."""
 
     outputs: list[int]
@@ -28,17 +29,17 @@ class Node:
     def __init__(self, inputs: Sequence[int]) -> None:
         self.inputs = list(inputs)
 
+    @abstractmethod
     def fix(self, cotangents: list[Maybe]) -> list[Maybe]:
         """Take the cotangents of the outputs, which never change again, and return those of the inputs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def push(self, tangents: list[Maybe]) -> list[Maybe]:
         """Return the tangents of the outputs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def pull(self, arrived: list[Maybe]) -> list[Maybe]:
         """Return the tangents of the inputs' cotangents."""
-        raise NotImplementedError
 
 
 class Scale(Node):

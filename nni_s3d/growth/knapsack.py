@@ -18,8 +18,6 @@ from nni_s3d.growth.channels import ChannelGraph
 from nni_s3d.growth.cost import marginal, total
 
 Room = Mapping[str, float]  # how many copies every group may take
-
-
 EXACT = 600  # candidates up to which the integer program is solved
 
 
@@ -35,7 +33,7 @@ def solve(
     """Return copies (channels,): the best that a budget allows at fixed prices.
 
     Few candidates are chosen from exactly; of many, those of most gain per cost are taken, which is the optimum of the
-    linear relaxation rounded down and misses the best by less than one neuron's gain.
+    linear relaxation rounded down: without caps on widths it misses the best by less than one neuron's gain.
     """
     if graph.balances or int((gains < 0).sum()) <= EXACT:
         return _program(graph, gains, prices, choices, budget, room, relaxed)

@@ -11,7 +11,8 @@ from torch import nn
 from nni_s3d.errors import ConfigError, ModelError
 from nni_s3d.growth.channels import ChannelGraph, trace
 from nni_s3d.growth.cost import Cost, count
-from nni_s3d.growth.curvature import Batch, LossFn, SplittingOperator
+from nni_s3d.growth.curvature import Batch, SplittingOperator
+from nni_s3d.growth.cut import LossFn
 from nni_s3d.growth.eigen import SOLVERS, Spectrum, spectrum
 from nni_s3d.growth.modes import evaluation_mode
 from nni_s3d.growth.plan import GrowthPlan

@@ -32,7 +32,7 @@ def without_pretenders(model: nn.Module, graph: ChannelGraph) -> ChannelGraph:
     if not graph.splittable:
         return graph
     with torch.no_grad(), torch.random.fork_rng():
-        trial = _Trial.awake(model, graph) or _Trial(model, graph, _outputs(model, graph.example_inputs))
+        trial = _Trial.awake(model, graph) or _Trial.of(model, graph)
         refused: dict[str, str] = {}
         trial.search([], list(graph.splittable), refused)
     groups = (replace(group, reason=group.reason or refused.get(group.name, "")) for group in graph)
@@ -46,6 +46,13 @@ class _Trial:
     expected: list[Tensor] | None  # None if there is nothing to compare with
 
     @classmethod
+    def of(cls, model: nn.Module, graph: ChannelGraph) -> _Trial:
+        """Return a trial of a model as it is; one that draws random numbers never computes the same."""
+        outputs, again = (_outputs(model, graph.example_inputs, seed) for seed in (0, 1))
+        fixed = all(torch.allclose(a, b, rtol=0, atol=0, equal_nan=True) for a, b in zip(outputs, again, strict=True))
+        return cls(model, graph, outputs if fixed else None)
+
+    @classmethod
     def awake(cls, model: nn.Module, graph: ChannelGraph) -> _Trial | None:
         """Return a trial of a copy in double precision in which every parameter has an effect, if it runs."""
         try:
@@ -55,13 +62,10 @@ class _Trial:
                 if parameter.is_floating_point() and float(parameter.abs().max()) < _ASLEEP:
                     parameter.copy_(0.5 * torch.randn_like(parameter))
             inputs = pytree.tree_map_only(Tensor, _doubled, graph.example_inputs)
-            outputs = _outputs(model, inputs)
-            again = _outputs(model, inputs, seed=1)
+            trial = cls.of(model, replace(graph, example_inputs=inputs))
         except Exception:  # code that wants another precision, say
             return None
-        fine = all(bool(output.isfinite().all()) for output in outputs)
-        draws = not all(map(torch.equal, outputs, again))  # random numbers, so that it never computes the same
-        return cls(model, replace(graph, example_inputs=inputs), None if draws else outputs) if fine else None
+        return trial if all(bool(output.isfinite().all()) for output in trial.expected or ()) else None
 
     def search(self, fine: list[ChannelGroup], suspects: Sequence[ChannelGroup], refused: dict[str, str]) -> None:
         """Halve the suspects until those are found that fail together with the groups that are fine."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils import _pytree as pytree
 
-from nni_s3d.errors import ConfigError, ModelError
+from nni_s3d.errors import ConfigError, ModelError, first_line
 from nni_s3d.growth import balance
 from nni_s3d.growth.channels import ChannelGraph, ChannelGroup, Layer, Role
 from nni_s3d.growth.dimensions import Growth, in_place
@@ -70,7 +70,7 @@ def split(
     """
     if isinstance(epsilon, bool) or not isinstance(epsilon, (int, float)) or not 0 <= epsilon < float("inf"):
         raise ConfigError(f"epsilon: expected a number >= 0, got {epsilon!r}")
-    check_model(model, graph)
+    graph.check(model)
     copies = _copies(graph, plan)
     balance.check(graph, copies)
     weights = _output_weights(graph, plan, copies)
@@ -92,21 +92,8 @@ def split_average(
     """Split a moving average of the weights as `split` does the model; arguments and errors as there."""
     module = split(average.module, graph, plan, epsilon, relative=relative).model
     grown = copy.copy(average)
-    grown._modules, grown._buffers = (
-        {"module": module},
-        {n: b.clone() for n, b in average._buffers.items() if b is not None},
-    )
+    grown._modules, grown._buffers = {"module": module}, {"n_averaged": average.n_averaged.clone()}
     return grown
-
-
-def check_model(model: nn.Module, graph: ChannelGraph) -> None:
-    """Raise ModelError if the parameters of a model are not those of the model that was traced."""
-    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
-    for name in (*graph.shapes, *shapes):
-        found, expected = shapes.get(name), graph.shapes.get(name)
-        if found != expected:
-            shown = ["none" if shape is None else str(tuple(shape)) for shape in (expected, found)]
-            raise ModelError(f"{name}: expected the parameter that was traced, of shape {shown[0]}, got {shown[1]}")
 
 
 def _copies(graph: ChannelGraph, plan: GrowthPlan) -> Tensor:
@@ -196,8 +183,7 @@ def _traced_again(grown: nn.Module, graph: ChannelGraph, plan: GrowthPlan) -> Ch
     try:
         found = read(grown, inputs)
     except ModelError as error:
-        reason = str(error.__cause__ or error).strip().splitlines()
-        raise ModelError(f"the model fails when it grows: {reason[0] if reason else error}") from error
+        raise ModelError(f"the model fails when it grows: {first_line(error.__cause__ or error)}") from error
     expected = {group.name: plan.widths.get(group.name, group.width) for group in graph}
     if {group.name: group.width for group in found} != expected:
         names = [n for n, width in expected.items() if {g.name: g.width for g in found}.get(n) != width]

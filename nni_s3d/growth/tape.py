@@ -23,11 +23,9 @@ from nni_s3d.growth.functions import Elementwise, Function, Linear, Node, Other,
 from nni_s3d.growth.labels import UnionFind
 from nni_s3d.growth.rules import elementwise, reductions, shapes
 from nni_s3d.growth.smoothing import SMOOTHED, ramp_derivatives, smoothed
-from nni_s3d.growth.tracing import LINEAR, batch_norm_arguments
+from nni_s3d.growth.tracing import DROPOUTS, LINEAR, batch_norm_arguments
 
-_IDENTITIES = frozenset(
-    "contiguous clone identity dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout".split()
-)
+_IDENTITIES = frozenset(("contiguous", "clone", "identity", *DROPOUTS))
 _SHIFTS = frozenset("add sub iadd isub radd".split())
 _SCALES = frozenset("mul multiply imul rmul div truediv itruediv idiv".split())
 _SUMS = frozenset("add sub iadd isub radd mean sum interpolate".split())

@@ -28,12 +28,13 @@ from nni_s3d.growth.modes import call, check_device, copied, evaluation_mode, te
 LINEAR = tuple(  # functions of (input, weight, bias, ...) that can produce channels
     "linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d".split()
 )
+DROPOUTS = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
 _READS_VALUES = {"item", "tolist", "numpy", "array", "bool", "int", "float", "setitem"}
 # Functions that may return what they were given, and never change it.
-_RETURNS_IT = set(
-    "contiguous to float double half bfloat16 type type_as flatten reshape view squeeze unsqueeze expand expand_as "
-    "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout".split()
-)
+_RETURNS_IT = {
+    *"contiguous to float double half bfloat16 type type_as flatten reshape view squeeze unsqueeze expand".split(),
+    *("expand_as", *DROPOUTS),
+}
 _READS_NO_VALUES = {"zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"}
 Rule = Callable[..., Any]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nni_s3d.growth.channels import Axis, Role
-from nni_s3d.growth.tracing import Call, Tracer, registry
+from nni_s3d.growth.tracing import DROPOUTS, Call, Tracer, registry
 
 RULES, rule = registry()
 
@@ -18,8 +18,7 @@ _ACTIVATIONS = (
 ).split()
 _UNARY = (
     "neg abs exp log log1p expm1 sqrt rsqrt square reciprocal sin cos erf clone contiguous float double half "
-    "bfloat16 to type type_as clamp clip dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout "
-    "identity"
+    "bfloat16 to type type_as clamp clip identity"
 ).split()
 _BINARY = (
     "add sub mul multiply div truediv pow iadd isub imul idiv itruediv radd rsub rmul rdiv rtruediv rpow "
@@ -27,7 +26,7 @@ _BINARY = (
 ).split()
 
 
-@rule(*_ACTIVATIONS, *_UNARY)
+@rule(*_ACTIVATIONS, *_UNARY, *DROPOUTS)
 def _elementwise(t: Tracer, call: Call, out: Tensor, input: Tensor, *_: object, **__: object) -> Any:
     labels = t.labels(input)
     if call.name in _ACTIVATIONS:
