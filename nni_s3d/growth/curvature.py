@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from nni_s3d.errors import ModelError
 from nni_s3d.growth.channels import ChannelGraph, ChannelGroup
-from nni_s3d.growth.cut import Cut, LossFn, Producer, effects_of
+from nni_s3d.growth.cut import Cut, LossFn, Producer
 from nni_s3d.growth.labels import UnionFind
 from nni_s3d.growth.layout import dimension, pack, scatter
 from nni_s3d.growth.modes import call, check_device, tensors, untouched_state
@@ -43,14 +43,16 @@ class BatchOperator:
         self._graph = graph
         self.shapes = {group.name: (group.width, dimension(group, graph.shapes)) for group in graph.splittable}
         self.samples = tensors(inputs)[0].shape[0]
-        with untouched_state(model):
-            with torch.enable_grad():
-                effects = effects_of(model, graph, inputs, targets, loss_fn)
-            cut = Cut(model, graph, effects, smoothing)
-            with torch.no_grad(), cut:
-                call(model, inputs)
+        cut = Cut(model, graph, smoothing)
+        with untouched_state(model), torch.enable_grad():
+            with cut:
+                outputs = call(model, inputs)
+            loss = loss_fn(outputs, targets)
+            if loss.dim():
+                raise ModelError(f"loss_fn: expected a scalar, the mean over the batch, got shape {tuple(loss.shape)}")
+            cut.linearise(loss)
         self._producers = cut.producers
-        self._clusters = _clusters(graph.splittable, cut.producers, cut.tape.close())
+        self._clusters = _clusters(graph.splittable, cut.producers, cut.tape.parts())
         first = next(iter(self._producers.values()))
         self.dtype, self.device = first.dtype, first.device
 
@@ -78,7 +80,8 @@ class BatchOperator:
         # Producers without curvature, or that do not run in evaluation mode, leave zeros.
         rows = {name: torch.zeros_like(tensor) for name, tensor in filters.items()}
         for part in parts:
-            for value, cotangent in part.hessian_times({v: tangents[v] for v in part.values & tangents.keys()}).items():
+            pushed = {v: tangents.pop(v) for v in part.values & tangents.keys()}
+            for value, cotangent in part.hessian_times(pushed).items():
                 if value in layers:
                     layer = layers[value]
                     rows |= self._producers[layer.weight].transpose_times(cotangent, layer)

@@ -7,12 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import get_gradient_edge
+from torch.autograd.graph import get_gradient_edge, saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
 from nni_s3d.errors import ModelError
 from nni_s3d.growth.channels import ChannelGraph, Layer
-from nni_s3d.growth.modes import call
 from nni_s3d.growth.tape import Tape
 from nni_s3d.growth.tracing import DROPOUTS, LINEAR, canonical_name
 
@@ -46,15 +45,23 @@ class Producer:
     value: int  # the number of u on the tape
 
     def __init__(self, linear: LinearCall) -> None:
-        linear.input = linear.input.detach()
-        self._linear = linear
+        self._linear, self._continues = linear, linear.input.requires_grad
         self._parameters = [p.detach().requires_grad_() for p in linear.parameters]
-        # The graph of this one application is kept: running it backwards is the product with X'.
+
+    def run(self, *tensors: Tensor) -> Tensor:
+        """Return u. The graph of this one application is kept: running it backwards is the product with X'."""
+        self._linear.input = tensors[0].detach().requires_grad_()
         with torch.enable_grad():
-            applied = linear.run(self._parameters)
+            applied = self._linear.run(self._parameters)
         self._applied = get_gradient_edge(applied)
         self.dtype, self.device = applied.dtype, applied.device
-        self.output: Tensor | None = applied.detach()
+        return applied.detach()
+
+    def fix(self, cotangents: list[Tensor | None]) -> list[Tensor | None]:
+        """Return the derivatives with respect to the input."""
+        if not self._continues:
+            return [None]
+        return list(torch.autograd.grad([self._applied], [self._linear.input], cotangents, retain_graph=True))
 
     @torch.no_grad()
     def times(self, filters: Mapping[str, Tensor], layer: Layer) -> Tensor:
@@ -67,14 +74,20 @@ class Producer:
         return dict(zip(layer.parameters, found, strict=True))
 
 
-class Probe(TorchFunctionMode):
-    """Gives every consumer a private copy of its input, so that its own effect on the loss can be read there."""
+class Cut(TorchFunctionMode):
+    """Cuts the network at its consumers, and records on a tape what lies between them and the producers.
 
-    def __init__(self, model: nn.Module, graph: ChannelGraph) -> None:
+    What depends on a producer's output reaches the loss through consumers alone, so the derivative of the loss with
+    respect to it, which autograd's backward pass finds, is that of h.
+    """
+
+    def __init__(self, model: nn.Module, graph: ChannelGraph, smoothing: float) -> None:
         super().__init__()
         self._names = {id(parameter): name for name, parameter in model.named_parameters()}
         self._consumers = {layer.weight for group in graph.splittable for layer in group.consumers}
-        self.read: dict[str, Tensor] = {}
+        self._weights = {layer.weight for group in graph.splittable for layer in group.producers}
+        self.tape = Tape(smoothing)
+        self.producers: dict[str, Producer] = {}
 
     def __torch_function__(
         self,
@@ -84,79 +97,38 @@ class Probe(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs, name = kwargs or {}, canonical_name(func)
-        if name not in LINEAR:
-            _check_deterministic(name, args, kwargs)
-            return self.other(func, name, args, kwargs)
-        linear = LinearCall(func, args, kwargs)
+        # What is kept for the backward pass is kept as it is: checkpoints would compute it again, outside of the cut.
+        with saved_tensors_hooks(_itself, _itself):
+            if name not in LINEAR:
+                _check_deterministic(name, args, kwargs)
+                return self.tape.apply(func, name, args, kwargs)
+            return self._linear(LinearCall(func, args, kwargs))
+
+    def _linear(self, linear: LinearCall) -> Tensor:
+        """Cut where a consumer reads, and begin a value of the tape at a producer."""
         weight = self._names.get(id(linear.parameters[0]))
         if weight in self._consumers:
-            linear.input = self.at_consumer(weight, linear.input)
-        return self.apply(weight, linear)
-
-    def at_consumer(self, weight: str, z: Tensor) -> Tensor:
-        """Return what a consumer is given in place of its input."""
-        if not torch.is_grad_enabled():
-            raise ModelError(
-                f"{weight}: expected a layer with gradients, got one under no_grad or a reentrant checkpoint"
-            )
-        self.read[weight] = z.view_as(z) if z.requires_grad else z.detach().requires_grad_()
-        return self.read[weight]
-
-    def apply(self, weight: str | None, linear: LinearCall) -> Tensor:
-        """Call a linear function."""
-        return linear.run(linear.parameters)
-
-    def other(self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Call any other function."""
-        return func(*args, **kwargs)
-
-
-class Cut(Probe):
-    """Cuts the network at its consumers, and records on a tape what lies between them and the producers."""
-
-    def __init__(self, model: nn.Module, graph: ChannelGraph, effects: dict[str, Tensor], smoothing: float) -> None:
-        super().__init__(model, graph)
-        self._weights = {layer.weight for group in graph.splittable for layer in group.producers}
-        self._effects = effects
-        self.tape = Tape(smoothing)
-        self.producers: dict[str, Producer] = {}
-
-    def at_consumer(self, weight: str, z: Tensor) -> Tensor:
-        """Note what the consumer reads, and cut."""
-        if self.tape.alive(z):
-            self.tape.read(z, self._effects[weight])
-        return z.detach()
-
-    def apply(self, weight: str | None, linear: LinearCall) -> Tensor:
-        """Begin a value of the tape at every producer."""
+            if not torch.is_grad_enabled():
+                raise ModelError(
+                    f"{weight}: expected a layer with gradients, got one under no_grad or a reentrant checkpoint"
+                )
+            self.tape.read(linear.input)
+            linear.input = linear.input.view_as(linear.input)
         if weight not in self._weights:
             out: Tensor = self.tape.apply(*linear.call)
             return out
         producer = self.producers[weight] = Producer(linear)
-        output, producer.output = producer.output, None
-        assert output is not None
-        producer.value = self.tape.leaf(output)
-        return output
+        out, producer.value = self.tape.leaf(producer, linear.input)
+        return out
 
-    def other(self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Record the function."""
-        return self.tape.apply(func, name, args, kwargs)
+    def linearise(self, loss: Tensor) -> None:
+        """Find the derivatives that the products need."""
+        self.tape.settle()
+        torch.autograd.grad(loss, self.tape.anchor, allow_unused=True)
 
 
-def effects_of(
-    model: nn.Module, graph: ChannelGraph, inputs: object, targets: object, loss_fn: LossFn
-) -> dict[str, Tensor]:
-    """Return g_c, the derivative of the loss with respect to every consumer's input as that consumer reads it."""
-    probe = Probe(model, graph)
-    with probe:
-        outputs = call(model, inputs)
-    loss = loss_fn(outputs, targets)
-    if loss.dim():
-        raise ModelError(f"loss_fn: expected a scalar, the mean over the batch, got shape {tuple(loss.shape)}")
-    read = list(probe.read.values())
-    effects = torch.autograd.grad(loss, read, allow_unused=True)
-    filled = [torch.zeros_like(z) if g is None else g for g, z in zip(effects, read, strict=True)]
-    return dict(zip(probe.read, filled, strict=True))
+def _itself(x: Tensor) -> Tensor:
+    return x
 
 
 def _check_deterministic(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

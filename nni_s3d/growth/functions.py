@@ -1,37 +1,81 @@
-"""Functions that were run once and are linear from then on: what a product with the Hessian needs of each of them.
+"""Functions between producers and consumers, linearised where they ran: what a product with the Hessian needs of each.
 
-`fix` is told the cotangents of the outputs, which never change again; after that `push` takes tangents forward and
-`pull` takes the tangents of the cotangents back.
+A node runs its function once, as one step of autograd's backward pass. That pass hands it the derivatives of the loss
+with respect to its outputs, which never change again; after that `push` takes tangents forward and `pull` takes the
+tangents of the cotangents back.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import get_gradient_edge
+from torch.autograd.graph import get_gradient_edge, saved_tensors_hooks
 from torch.utils import _pytree as pytree
 
 Maybe = Tensor | None
 Function = Callable[..., Any]
 
 
+class Step(Protocol):
+    """A function that knows its own derivative."""
+
+    def run(self, *tensors: Tensor) -> Any:
+        """Return what the function makes of these tensors."""
+
+    def fix(self, cotangents: list[Maybe]) -> list[Maybe]:
+        """Take the derivatives of the loss with respect to the floating-point outputs, return those of the inputs."""
+
+
+def recorded(step: Step, anchor: Tensor, tensors: Sequence[Tensor]) -> Any:
+    """Run a step; autograd's backward pass from its outputs to the anchor goes through its `fix`."""
+    kept: dict[str, Any] = {}
+    found = _Recorded.apply(step, kept, anchor, *tensors)
+    return pytree.tree_unflatten(list(found), kept["spec"])
+
+
+class _Recorded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, step: Step, kept: dict[str, Any], anchor: Tensor, *tensors: Tensor) -> Any:
+        ctx.step = step
+        ctx.set_materialize_grads(False)
+        outputs, kept["spec"] = pytree.tree_flatten(step.run(*tensors))
+        ctx.floating = [is_floating(x) for x in outputs]
+        ctx.mark_non_differentiable(*(x for x in outputs if isinstance(x, Tensor) and not is_floating(x)))
+        return tuple(x.detach() if isinstance(x, Tensor) else x for x in outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Maybe) -> Any:
+        arrived = [g for g, floating in zip(cotangents, ctx.floating, strict=True) if floating]
+        return None, None, None, *ctx.step.fix(arrived)
+
+
 class Node(ABC):
     """One recorded function."""
 
-    outputs: list[int]
-    wanted: bool  # whether another function takes an output, so that its tangent is needed
+    outputs: list[int]  # numbers of the values that it makes
+    wanted = True  # whether another function takes an output, so that its tangent is needed
+    fixed = False  # whether a derivative has arrived: else the function has no effect on the loss
     kept: Any = None  # what `push` leaves for `pull` within one product
 
-    def __init__(self, inputs: Sequence[int]) -> None:
+    def __init__(self, inputs: Sequence[int], function: Function) -> None:
         self.inputs = list(inputs)
+        self.function = function
 
-    @abstractmethod
+    def run(self, *tensors: Tensor) -> Any:
+        """Return what the function makes of these tensors."""
+        return self.function(*tensors)
+
     def fix(self, cotangents: list[Maybe]) -> list[Maybe]:
-        """Take the cotangents of the outputs, which never change again, and return those of the inputs."""
+        """Take the derivatives of the loss with respect to the outputs and return those with respect to the inputs."""
+        self.fixed = True
+        return self.pull(cotangents)
+
+    def changes(self, tensor: Tensor) -> None:  # noqa: B027 - most keep none
+        """Keep what is needed of a tensor that is about to be changed in place."""
 
     @abstractmethod
     def push(self, tangents: list[Maybe]) -> list[Maybe]:
@@ -45,12 +89,9 @@ class Node(ABC):
 class Scale(Node):
     """x -> s x + b, the same s for all samples."""
 
-    def __init__(self, inputs: Sequence[int], scale: Tensor) -> None:
-        super().__init__(inputs)
+    def __init__(self, inputs: Sequence[int], function: Function, scale: Tensor) -> None:
+        super().__init__(inputs, function)
         self.scale = scale
-
-    def fix(self, cotangents: list[Maybe]) -> list[Maybe]:
-        return self.pull(cotangents)
 
     def push(self, tangents: list[Maybe]) -> list[Maybe]:
         (tangent,) = tangents
@@ -62,61 +103,109 @@ class Scale(Node):
 
 
 class Elementwise(Node):
-    """f of every element; `scale` is a product that came before and is taken in."""
+    """f of every element.
 
-    curvature: Maybe
+    Args:
+        inputs: number of the value that it takes, or of the one before a product that is taken in.
+        function: f.
+        derivatives: tensor -> slope and curvature of f, or None where it has no curvature.
+        scale: a product that came before and is taken in.
+    """
 
-    def __init__(self, inputs: Sequence[int], slope: Tensor, curvature: Maybe, scale: Scale | None) -> None:
-        super().__init__(inputs)
-        self.slope, self.curvature = slope, curvature
-        if scale is not None:
-            self.slope = self.slope.mul_(scale.scale)
-            self.curvature = None if self.curvature is None else self.curvature.mul_(scale.scale**2)
+    slope: Maybe = None  # without the scale, since that of a ramp takes one byte
+    curvature: Maybe = None  # times the derivative of the loss
+
+    def __init__(
+        self,
+        inputs: Sequence[int],
+        function: Function,
+        derivatives: Callable[[Tensor], tuple[Tensor, Maybe]],
+        scale: Maybe = None,
+    ) -> None:
+        super().__init__(inputs, function)
+        self._derivatives, self._scale = derivatives, scale
+        self._at: Maybe = None
+
+    def run(self, *tensors: Tensor) -> Any:
+        (self._at,) = tensors
+        return self.function(self._at)
+
+    def changes(self, tensor: Tensor) -> None:
+        if self._at is not None and self._at.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr():
+            self._at = self._at.clone()
 
     def fix(self, cotangents: list[Maybe]) -> list[Maybe]:
-        (g,) = cotangents
+        (g,), x = cotangents, self._at
         assert g is not None
-        if self.curvature is not None:
-            self.curvature = self.curvature.mul_(g)
-        return [self.slope * g]
+        assert x is not None
+        self.fixed, self._at = True, None
+        slope, curvature = self._derivatives(x)
+        if curvature is not None:
+            self.curvature = curvature.mul_(g) if self._scale is None else curvature.mul_(g).mul_(self._scale**2)
+        back = slope * g
+        if self.wanted:
+            self.slope = slope
+        return [back]
 
     def push(self, tangents: list[Maybe]) -> list[Maybe]:
-        self.kept = tangents[0] if self.curvature is not None else None
-        return [self.slope * tangents[0] if self.wanted and tangents[0] is not None else None]
+        (tangent,) = tangents
+        self.kept = tangent if self.curvature is not None else None
+        return [self._sloped(tangent) if self.slope is not None and tangent is not None else None]
 
     def pull(self, arrived: list[Maybe]) -> list[Maybe]:
         (w,), tangent = arrived, self.kept
         bent = None if tangent is None or self.curvature is None else (self.curvature, tangent)
         if w is None:
             return [None if bent is None else bent[0] * bent[1]]
-        return [self.slope * w if bent is None else (self.slope * w).addcmul_(*bent)]
+        return [self._sloped(w) if bent is None else self._sloped(w).addcmul_(*bent)]
+
+    def _sloped(self, x: Tensor) -> Tensor:
+        assert self.slope is not None
+        return x * self.slope if self._scale is None else (x * self._scale).mul_(self.slope)
 
 
 class Linear(Node):
-    """A linear function of all that depends on a leaf."""
+    """A linear function of all that depends on a leaf, beside a constant part.
 
-    def __init__(self, inputs: Sequence[int], run: Function, tensors: list[Tensor]) -> None:
-        super().__init__(inputs)
-        self._run = run
+    Args:
+        inputs: numbers of the values that it takes.
+        function: the function as it was called.
+        moving: the same without what would only have to be taken off again, such as a bias.
+        constant: whether `moving` has a constant part all the same.
+    """
+
+    def __init__(self, inputs: Sequence[int], function: Function, moving: Function, constant: bool) -> None:
+        super().__init__(inputs, function)
+        self._moving, self._constant = moving, constant
+
+    def run(self, *tensors: Tensor) -> Any:
+        leaves = [x.detach().requires_grad_() for x in tensors]
         self._shapes = [x.shape for x in tensors]
-        with torch.enable_grad():
-            self._leaves, outputs = _graph_of(run, tensors)
-        # What comes of nothing is a constant, such as a tensor that is added or stands beside; it does not move.
-        found = [x.detach() for x in pytree.tree_leaves(outputs) if isinstance(x, Tensor)]
-        self._constants = [x if bool(x.any()) else None for x in found]
-        # Edges of the graph, not the tensors at their ends, whose values are of no use.
-        self._outputs = [get_gradient_edge(x) for x in pytree.tree_leaves(outputs) if isinstance(x, Tensor)]
+        places = {(x.data_ptr(), x.shape) for x in tensors}
 
-    def fix(self, cotangents: list[Maybe]) -> list[Maybe]:
-        return self.pull(cotangents)
+        def hollow(x: Tensor) -> Tensor:
+            # The derivative does not depend on where it is taken, so the inputs need not be kept for it.
+            return x.new_zeros(()).expand(x.shape) if (x.data_ptr(), x.shape) in places else x
+
+        with torch.enable_grad(), saved_tensors_hooks(hollow, lambda x: x):
+            found = self.function(*leaves)
+        # Edges of the graph, not the tensors at their ends, whose values are of no use.
+        self._outputs = [get_gradient_edge(x) for x in pytree.tree_leaves(found) if is_floating(x)]
+        found = pytree.tree_map_only(Tensor, Tensor.detach, found)
+        for leaf in leaves:
+            leaf.data = leaf.new_zeros(()).expand(leaf.shape)
+        self._leaves = leaves
+        self._constants: list[Maybe] = [None] * len(self._outputs)
+        if self._constant:
+            self._constants = list(self._moved([torch.zeros_like(x) for x in tensors]))
+        return found
 
     def push(self, tangents: list[Maybe]) -> list[Maybe]:
         if not self.wanted:
             return [None] * len(self.outputs)
         some = next(t for t in tangents if t is not None)
         filled = [some.new_zeros(shape) if t is None else t for t, shape in zip(tangents, self._shapes, strict=True)]
-        found = [x for x in pytree.tree_leaves(self._run(*filled)) if isinstance(x, Tensor)]
-        return [x if c is None else x - c for x, c in zip(found, self._constants, strict=True)]
+        return [x if c is None else x - c for x, c in zip(self._moved(filled), self._constants, strict=True)]
 
     def pull(self, arrived: list[Maybe]) -> list[Maybe]:
         pairs = [(y, w) for y, w in zip(self._outputs, arrived, strict=True) if w is not None]
@@ -125,20 +214,61 @@ class Linear(Node):
         outputs, weights = zip(*pairs, strict=True)
         return list(torch.autograd.grad(outputs, self._leaves, weights, retain_graph=True, allow_unused=True))
 
+    def _moved(self, tensors: list[Tensor]) -> list[Tensor]:
+        return [x for x in pytree.tree_leaves(self._moving(*tensors)) if is_floating(x)]
+
+
+class Choice(Node):
+    """Pooling that takes one of several elements, and would take the same ones a little further on.
+
+    Args:
+        inputs: number of the value that it takes.
+        function: tensor -> what is taken, and where it is among the flattened last dimensions.
+        dims: the number of these dimensions.
+    """
+
+    def __init__(self, inputs: Sequence[int], function: Function, dims: int) -> None:
+        super().__init__(inputs, function)
+        self._dims = dims
+
+    def run(self, *tensors: Tensor) -> Any:
+        (x,) = tensors
+        out, self._places = self.function(x)
+        self._shape = x.shape
+        return out
+
+    def push(self, tangents: list[Maybe]) -> list[Maybe]:
+        (tangent,) = tangents
+        if tangent is None or not self.wanted:
+            return [None]
+        return [tangent.flatten(-self._dims).gather(-1, self._flat(self._places)).view(self._places.shape)]
+
+    def pull(self, arrived: list[Maybe]) -> list[Maybe]:
+        (w,) = arrived
+        if w is None:
+            return [None]
+        back = w.new_zeros(self._shape)
+        back.flatten(-self._dims).scatter_add_(-1, self._flat(self._places), self._flat(w))
+        return [back]
+
+    def _flat(self, x: Tensor) -> Tensor:
+        return x.flatten(-self._dims)
+
 
 class Other(Node):
     """Any function that can be differentiated twice."""
 
-    def __init__(self, inputs: Sequence[int], run: Function, tensors: list[Tensor]) -> None:
-        super().__init__(inputs)
+    def run(self, *tensors: Tensor) -> Any:
         with torch.enable_grad():
             self._leaves = [x.detach().clone().requires_grad_() for x in tensors]
-            found = run(*self._leaves)
-        outputs = [x for x in pytree.tree_leaves(found) if isinstance(x, Tensor) and x.is_floating_point()]
+            found = self.function(*self._leaves)
+        outputs = [x for x in pytree.tree_leaves(found) if is_floating(x)]
         self._outputs = [get_gradient_edge(x) for x in outputs]
         self._shapes = [x.shape for x in outputs]
+        return found
 
     def fix(self, cotangents: list[Maybe]) -> list[Maybe]:
+        self.fixed = True
         some = next(g for g in cotangents if g is not None)
         self._cotangents = [
             (some.new_zeros(shape) if g is None else g.clone()).requires_grad_()
@@ -171,16 +301,6 @@ class Other(Node):
         return parts
 
 
-def _graph_of(run: Function, tensors: list[Tensor]) -> tuple[list[Tensor], Any]:
-    """Run a linear function on inputs that take no memory, since its derivative does not depend on them."""
-    try:
-        leaves = [x.new_zeros(()).expand(x.shape).requires_grad_() for x in tensors]
-        return leaves, run(*leaves)
-    except RuntimeError:  # a view of the tensor that is none of an expanded one
-        leaves = [torch.zeros_like(x).requires_grad_() for x in tensors]
-        return leaves, run(*leaves)
-
-
 def derivatives(run: Function, x: Tensor) -> tuple[Tensor, Maybe]:
     """Return slope and curvature of an element-wise function."""
     with torch.enable_grad():
@@ -196,7 +316,7 @@ def derivatives(run: Function, x: Tensor) -> tuple[Tensor, Maybe]:
 def slope_of(run: Function, x: Tensor) -> Tensor:
     """Return the slope of an element-wise affine function that is the same for all samples and positions."""
     with torch.enable_grad():
-        leaf = x[(slice(None), slice(None), *[slice(0, 1)] * (x.dim() - 2))].detach().clone().requires_grad_()
+        leaf = x[(slice(0, 1), slice(None), *[slice(0, 1)] * (x.dim() - 2))].detach().clone().requires_grad_()
         value = run(leaf)
         (slope,) = torch.autograd.grad(value, leaf, torch.ones_like(value))
     return slope
@@ -205,3 +325,8 @@ def slope_of(run: Function, x: Tensor) -> Tensor:
 def total(first: Maybe, second: Tensor) -> Tensor:
     """Add to what may be nothing yet."""
     return second if first is None else first + second
+
+
+def is_floating(x: object) -> bool:
+    """Whether this is a tensor that can have a derivative."""
+    return isinstance(x, Tensor) and x.is_floating_point()

@@ -58,9 +58,9 @@ def ramp(x: Tensor, beta: float) -> Tensor:
 
 
 def ramp_derivatives(x: Tensor, beta: float) -> tuple[Tensor, Tensor]:
-    """Return both derivatives of `ramp`, what autograd finds too but in fewer steps."""
-    sigmoid = torch.sigmoid(beta * x)
-    return (x > 0).to(x.dtype), (1 - sigmoid).mul_(sigmoid).mul_(beta)
+    """Return both derivatives of `ramp`, which autograd finds in more steps; the first one is true or false."""
+    sigmoid = (beta * x).sigmoid_()
+    return x > 0, sigmoid.addcmul_(sigmoid, sigmoid, value=-1).mul_(beta)
 
 
 def _clipped(x: Tensor, beta: float, low: float, high: float) -> Tensor:
@@ -101,15 +101,8 @@ SMOOTHED: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def smoothed(
-    func: Callable[..., Tensor], name: str, beta: float, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Tensor:
-    """Compute the activation `name` of `SMOOTHED` with the arguments of the original call of `func`."""
+def smoothed(name: str, beta: float, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """Compute the activation `name` of `SMOOTHED` with the arguments of the original call, and change nothing."""
     (x, *rest), activation = args or (kwargs.pop("input"),), SMOOTHED[name]
     bound = inspect.signature(activation).bind(x, beta, *rest, **kwargs)
-    in_place = func.__name__ == f"{name}_" or bound.arguments.pop("inplace", False)
-    if in_place:
-        source = x.clone()  # autograd keeps what the activation reads, and x is about to change
-        changed: Tensor = x.copy_(activation(source, *bound.args[1:], **bound.kwargs))
-        return changed
     return activation(*bound.args, **bound.kwargs)
