@@ -5,20 +5,18 @@
 The networks are trained on CIFAR-100 first (6,000 images; NNI_S3D_DATA says where the data set is). A step is forward
 and backward on the same batch, in training mode; setting up is done once per batch, a product once per Krylov vector.
 The floor of a product is about two thirds of a step: one convolution like the forward pass, one like the weight
-gradient, where a step pays three. Memory is that of a process of its own beyond what it had before (Linux), or what
-PyTorch has allocated on a GPU. Work counts products with one batch.
+gradient, where a step pays three. Memory is the largest that PyTorch's tensors take at one time. Work counts products
+with one batch.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -107,40 +105,39 @@ def spectra(model: nn.Module, graph: s3d.ChannelGraph, some: list[tuple[Any, Any
     return found
 
 
-def peak(what: str, name: str, batch: int) -> float:
-    """Return in bytes what a step or an operator with one product needs, measured in a process of its own."""
-    command = [sys.executable, __file__, "--peak", what, "--cases", name, "--batch", str(batch)]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
-
-def measure_peak(what: str, name: str, size: int) -> float:
-    torch.manual_seed(0)
-    model = CASES[name]().to(DEVICE)
-    batch = torch.randn(size, 3, 32, 32, device=DEVICE), torch.randint(100, (size,), device=DEVICE)
-    graph = s3d.trace(model, batch[0][:1])
-    step(model, (batch[0][:4], batch[1][:4]))  # what the libraries keep for themselves
-    before = _start_counting()
-    if what == "step":
-        step(model, batch)
-    else:
-        model.zero_grad()
-        op = s3d.SplittingOperator(model.eval(), graph, [batch], F.cross_entropy)
-        op.matvec({group: torch.randn(shape, device=DEVICE) for group, shape in op.shapes.items()})
-    return (torch.cuda.max_memory_allocated() if DEVICE == "cuda" else _status("VmHWM")) - before
-
-
-def _start_counting() -> float:
-    """Forget the peak so far and return what is in use."""
+def peak(run: Callable[[], object]) -> tuple[float, float]:
+    """Return how many more bytes of tensors there are at most during a call, and how many are left of them."""
     if DEVICE == "cuda":
         torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated()
-    Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
+        before = torch.cuda.memory_allocated()
+        kept = run()  # until it is measured
+        left = torch.cuda.memory_allocated()
+        del kept
+        return torch.cuda.max_memory_allocated() - before, left - before
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        kept = run()
+    del kept
+    events = list(profile.profiler.kineto_results.experimental_event_tree())
+    changes = []
+    while events:
+        event = events.pop()
+        events += event.children
+        if event.tag.name == "Allocation":
+            changes.append((event.start_time_ns, event.extra_fields.alloc_size))
+    in_use = list(itertools.accumulate(size for _, size in sorted(changes)))
+    return max(in_use), in_use[-1]
 
 
-def _status(key: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * float(next(line for line in lines if line.startswith(key)).split()[1])
+def memory(model: nn.Module, graph: s3d.ChannelGraph, batch: tuple[Any, Any]) -> float:
+    """Return what an operator and one product need, in units of what a step needs."""
+    model.train().zero_grad()
+    of_step, _ = peak(lambda: step(model, batch))
+    model.eval().zero_grad()
+    set_up, left = peak(lambda: s3d.SplittingOperator(model, graph, [batch], F.cross_entropy))
+    op = s3d.SplittingOperator(model, graph, [batch], F.cross_entropy)
+    vectors = {group: torch.randn(shape, device=DEVICE) for group, shape in op.shapes.items()}
+    of_product, _ = peak(lambda: op.matvec(vectors))
+    return max(set_up, left + of_product) / of_step
 
 
 def main() -> None:
@@ -150,11 +147,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--peak", choices=["step", "product"], help=argparse.SUPPRESS)
     parsed = parser.parse_args()
-    if parsed.peak:
-        print(measure_peak(parsed.peak, parsed.cases[0], parsed.batch))
-        return
     data, rows = load("cifar100", 0.1, SAMPLES), []
     for name in parsed.cases:
         model = trained(name, data, parsed.epochs)
@@ -162,7 +155,7 @@ def main() -> None:
         graph = s3d.trace(model, some[0][0][:1])
         row: dict[str, object] = {"case": name}
         row |= costs(model, graph, some[0], parsed.repeats)
-        row["memory / step"] = peak("product", name, parsed.batch) / peak("step", name, parsed.batch)
+        row["memory / step"] = memory(model, graph, some[0])
         rows.append(row | spectra(model, graph, some))
     device = torch.cuda.get_device_name() if DEVICE == "cuda" else f"cpu, {torch.get_num_threads()} threads"
     if parsed.json:

@@ -72,9 +72,10 @@ class Call:
         self.tensors, self.target = [], None
 
     def by(self, func: Callable[..., Any]) -> Call:
-        """Return the same call of another function."""
+        """Return the same call of another function, which keeps no tensor alive of those that matter."""
         other = copy.copy(self)
         other._func = func
+        other.forget()
         return other
 
     def moving(self, x: Tensor) -> Tensor:

@@ -53,11 +53,30 @@ class _Recorded(torch.autograd.Function):
         return None, None, None, *ctx.step.fix(arrived)
 
 
+def overwritten(target: Tensor, out: Tensor) -> Tensor:
+    """Write a result into the tensor that a function changes in place."""
+    written: Tensor = _Overwritten.apply(target, out)
+    return written
+
+
+class _Overwritten(torch.autograd.Function):
+    """`copy_`, whose derivative with respect to what was there before is not worked out as zeros."""
+
+    @staticmethod
+    def forward(ctx: Any, target: Tensor, out: Tensor) -> Tensor:
+        ctx.mark_dirty(target)
+        return target.copy_(out)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Maybe) -> Any:
+        return None, *cotangents
+
+
 class Node(ABC):
     """One recorded function."""
 
     outputs: list[int]  # numbers of the values that it makes
-    wanted = True  # whether another function takes an output, so that its tangent is needed
+    wanted = True  # whether the tangent of an output comes to a function that has a curvature
     fixed = False  # whether a derivative has arrived: else the function has no effect on the loss
     kept: Any = None  # what `push` leaves for `pull` within one product
 
@@ -74,8 +93,10 @@ class Node(ABC):
         self.fixed = True
         return self.pull(cotangents)
 
-    def changes(self, tensor: Tensor) -> None:  # noqa: B027 - most keep none
-        """Keep what is needed of a tensor that is about to be changed in place."""
+    @property
+    def curved(self) -> bool:
+        """Whether a tangent of the inputs has a second-order effect here."""
+        return False
 
     @abstractmethod
     def push(self, tangents: list[Maybe]) -> list[Maybe]:
@@ -112,8 +133,8 @@ class Elementwise(Node):
         scale: a product that came before and is taken in.
     """
 
-    slope: Maybe = None  # without the scale, since that of a ramp takes one byte
-    curvature: Maybe = None  # times the derivative of the loss
+    slope: Maybe  # without the scale, since that of a ramp takes one byte
+    curvature: Maybe  # times the derivative of the loss, once that is known
 
     def __init__(
         self,
@@ -124,27 +145,27 @@ class Elementwise(Node):
     ) -> None:
         super().__init__(inputs, function)
         self._derivatives, self._scale = derivatives, scale
-        self._at: Maybe = None
+
+    @property
+    def curved(self) -> bool:
+        return self.curvature is not None
 
     def run(self, *tensors: Tensor) -> Any:
-        (self._at,) = tensors
-        return self.function(self._at)
-
-    def changes(self, tensor: Tensor) -> None:
-        if self._at is not None and self._at.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr():
-            self._at = self._at.clone()
+        # At once, since the network may change its tensor in place a little later.
+        self.slope, self.curvature = self._derivatives(*tensors)
+        return self.function(*tensors)
 
     def fix(self, cotangents: list[Maybe]) -> list[Maybe]:
-        (g,), x = cotangents, self._at
+        (g,) = cotangents
         assert g is not None
-        assert x is not None
-        self.fixed, self._at = True, None
-        slope, curvature = self._derivatives(x)
-        if curvature is not None:
-            self.curvature = curvature.mul_(g) if self._scale is None else curvature.mul_(g).mul_(self._scale**2)
-        back = slope * g
-        if self.wanted:
-            self.slope = slope
+        assert self.slope is not None
+        self.fixed, back = True, _times(g, self.slope)
+        if self.curvature is not None:
+            self.curvature.mul_(g)
+            if self._scale is not None:
+                self.curvature.mul_(self._scale**2)
+        if not self.wanted:
+            self.slope = None
         return [back]
 
     def push(self, tangents: list[Maybe]) -> list[Maybe]:
@@ -161,7 +182,8 @@ class Elementwise(Node):
 
     def _sloped(self, x: Tensor) -> Tensor:
         assert self.slope is not None
-        return x * self.slope if self._scale is None else (x * self._scale).mul_(self.slope)
+        out = _times(x, self.slope)
+        return out if self._scale is None else out.mul_(self._scale)
 
 
 class Linear(Node):
@@ -233,30 +255,34 @@ class Choice(Node):
 
     def run(self, *tensors: Tensor) -> Any:
         (x,) = tensors
-        out, self._places = self.function(x)
-        self._shape = x.shape
+        out, places = self.function(x)
+        self._shape, self._places = x.shape, places.to(torch.int32)
         return out
 
     def push(self, tangents: list[Maybe]) -> list[Maybe]:
         (tangent,) = tangents
         if tangent is None or not self.wanted:
             return [None]
-        return [tangent.flatten(-self._dims).gather(-1, self._flat(self._places)).view(self._places.shape)]
+        return [tangent.flatten(-self._dims).gather(-1, self._index()).view(self._places.shape)]
 
     def pull(self, arrived: list[Maybe]) -> list[Maybe]:
         (w,) = arrived
         if w is None:
             return [None]
         back = w.new_zeros(self._shape)
-        back.flatten(-self._dims).scatter_add_(-1, self._flat(self._places), self._flat(w))
+        back.flatten(-self._dims).scatter_add_(-1, self._index(), w.flatten(-self._dims))
         return [back]
 
-    def _flat(self, x: Tensor) -> Tensor:
-        return x.flatten(-self._dims)
+    def _index(self) -> Tensor:
+        return self._places.flatten(-self._dims).long()
 
 
 class Other(Node):
     """Any function that can be differentiated twice."""
+
+    @property
+    def curved(self) -> bool:
+        return True
 
     def run(self, *tensors: Tensor) -> Any:
         with torch.enable_grad():
@@ -299,6 +325,12 @@ class Other(Node):
             back = torch.autograd.grad(outputs, self._leaves, weights, retain_graph=True, allow_unused=True)
             parts = [total(a, b) if b is not None else a for a, b in zip(parts, back, strict=True)]
         return parts
+
+
+def _times(x: Tensor, slope: Tensor) -> Tensor:
+    """Multiply by a slope, or by true or false without making numbers of them."""
+    out: Tensor = torch.where(slope, x, 0.0) if slope.dtype == torch.bool else x * slope
+    return out
 
 
 def derivatives(run: Function, x: Tensor) -> tuple[Tensor, Maybe]:

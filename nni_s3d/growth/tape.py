@@ -35,6 +35,7 @@ from nni_s3d.growth.functions import (
     Step,
     derivatives,
     is_floating,
+    overwritten,
     recorded,
     slope_of,
     total,
@@ -98,11 +99,9 @@ class Tape:
         out = call(*call.tensors) if unknown else self._shift(call) if shifts else self._record(call)
         if target is None:
             return out
-        for node in self._nodes:
-            node.changes(target)
         if not unknown:
             self._name(target, self._alive[id(out)][1])
-        return target.copy_(out)
+        return overwritten(target, out)
 
     def _shift(self, call: Call) -> Any:
         out = call(*call.tensors)
@@ -157,16 +156,15 @@ class Tape:
         return number if reference is not None and reference() is tensor else None
 
     def settle(self) -> None:
-        """Leave out what no consumer reads, before the backward pass."""
-        reached, needed = set(self._read), []
+        """Leave out what no consumer reads, and tangents that come to nothing, before the backward pass."""
+        reached, bent, needed = set(self._read), set[int](), []
         for node in reversed(self._nodes):
             if not reached.isdisjoint(node.outputs):
                 needed.append(node)
                 reached.update(node.inputs)
-            node.wanted = False
-        taken = {number for node in needed for number in node.inputs}
-        for node in needed:
-            node.wanted = not taken.isdisjoint(node.outputs)
+                node.wanted = not bent.isdisjoint(node.outputs)
+                if node.wanted or node.curved:
+                    bent.update(node.inputs)
         self._nodes = needed[::-1]
 
     def parts(self) -> list[Part]:
