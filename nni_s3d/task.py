@@ -43,10 +43,13 @@ class DataSettings:
 class CurvatureSettings:
     """The samples that splitting matrices are averaged over."""
 
-    samples: int = 1024
+    samples: int = 8192  # at most; docs/selection_noise.md tells what fewer cost
     batch_size: int = 128
+    memory: float = 4.0  # GiB for batches that have been linearised; with less, the same takes longer
 
     def __post_init__(self) -> None:
+        if not self.memory >= 0:
+            raise ConfigError(f"memory: expected a number >= 0 (GiB), got {self.memory!r}")
         for name in ("samples", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: expected a whole number >= 1, got {getattr(self, name)!r}")
@@ -83,6 +86,7 @@ class Task:
     def fingerprint(self) -> dict[str, Any]:
         """What determines the results on this task: everything but where it runs."""
         settings = dataclasses.asdict(self)
+        del settings["curvature"]["memory"]
         return {name: value for name, value in settings.items() if name not in ("device", "directory", "search_space")}
 
     @property

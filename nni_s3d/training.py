@@ -36,6 +36,7 @@ class Recipe:
     warmup_epochs: float = 0.0  # linear from 0
     label_smoothing: float = 0.0
     amp: bool = True  # automatic mixed precision, where a GPU is there
+    channels_last: bool = True  # keep images and filters with their channels side by side
 
     def __post_init__(self) -> None:
         for name, holds, expected in (
@@ -92,6 +93,9 @@ def train(
         StoreError: the checkpoint is one of another network or recipe.
     """
     hooks = hooks or Hooks()
+    if recipe.channels_last:
+        for parameter in (p for p in model.parameters() if p.dim() == 4):  # what is computed with them follows
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     optimizer = _OPTIMIZERS[recipe.optimizer](_parameter_groups(model, recipe), recipe)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _factor(recipe, step / len(loader)))
     device = next(model.parameters()).device

@@ -278,13 +278,15 @@ def plan_of_random_copies(graph: ChannelGraph, choices: Sequence[int], seed: int
 
 
 class DenseOperator:
-    """Matrices that are known: {name: (n, d, d)}, the mean of one part."""
+    """Matrices that are known: {name: (n, d, d)}, of a single fold."""
+
+    samples = 1
 
     def __init__(self, matrices: dict[str, Tensor], parts: int = 1) -> None:
         self.matrices, first = matrices, next(iter(matrices.values()))
         self.shapes = {name: (S.shape[0], S.shape[1]) for name, S in matrices.items()}
         self.dtype, self.device = first.dtype, first.device
-        self.parts = [self] * parts
+        self.parts, self.folds = [self] * parts, [self]
         self.products = 0
 
     def matvec(self, vectors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -139,10 +139,10 @@ def test_a_lineage_that_fails_twice_ends_and_the_others_go_on(tmp_path, monkeypa
     path = tasks.write(tmp_path, steps=1, lineages=[{"c": 1.0}, {"c": 3.0}])
     original = trial.decide
 
-    def fails(model, graph, batches, loss_fn, growth, max_widths):
+    def fails(model, graph, batches, loss_fn, growth, *others):
         if growth.c == 1.0:
             raise RuntimeError("the spectrum burnt down")
-        return original(model, graph, batches, loss_fn, growth, max_widths)
+        return original(model, graph, batches, loss_fn, growth, *others)
 
     monkeypatch.setattr(trial, "decide", fails)
     found = [(p["lineage"], p["step"], m is None) for p, m in run(read_experiment(path), Store(str(tmp_path / "s")))]

@@ -20,7 +20,8 @@ def loader(**settings):
 
 def network():
     torch.manual_seed(0)
-    return nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 3))
+    convolutions = nn.Conv2d(1, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 8, 4)
+    return nn.Sequential(*convolutions, nn.Flatten(), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 3))
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
@@ -114,7 +115,7 @@ def test_weight_decay_spares_batch_norm_and_biases_where_asked():
     decayed, spared = optimizer.param_groups
     assert decayed["weight_decay"] == 0.1
     assert spared["weight_decay"] == 0.0
-    assert [p.dim() for p in decayed["params"]] == [2, 2]
+    assert [p.dim() for p in decayed["params"]] == [4, 4, 2]
     assert {p.dim() for p in spared["params"]} == {1}
 
 

@@ -12,7 +12,10 @@ gradient.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -20,6 +23,7 @@ from torch import Tensor, nn
 
 from nni_s3d.errors import ModelError
 from nni_s3d.growth.channels import ChannelGraph, ChannelGroup
+from nni_s3d.growth.crossfit import FOLDS
 from nni_s3d.growth.cut import Cut, LossFn, Producer
 from nni_s3d.growth.labels import UnionFind
 from nni_s3d.growth.layout import dimension, pack, scatter
@@ -33,6 +37,10 @@ class BatchOperator:
     """v -> S v for every neuron of every splittable group, averaged over the samples of one batch.
 
     The batch is linearised once; a product then needs no further pass through the network.
+
+    Attributes:
+        passes: what has been computed so far, in passes of the batch through the network. Linearising costs two
+            (forward, backward to the activations), and so does a product with every matrix (forward, weight gradient).
     """
 
     def __init__(
@@ -42,7 +50,7 @@ class BatchOperator:
         check_device(model, batch, "batch")
         self._graph = graph
         self.shapes = {group.name: (group.width, dimension(group, graph.shapes)) for group in graph.splittable}
-        self.samples = tensors(inputs)[0].shape[0]
+        self.samples = samples_of(batch)
         cut = Cut(model, graph, smoothing)
         with untouched_state(model), torch.enable_grad():
             with cut:
@@ -55,18 +63,35 @@ class BatchOperator:
         self._clusters = _clusters(graph.splittable, cut.producers, cut.tape.parts())
         first = next(iter(self._producers.values()))
         self.dtype, self.device = first.dtype, first.device
+        self.passes = 2.0
 
     def matvec(self, vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return S v for the groups in `vectors`, each (width, d), one vector per neuron."""
         for name, vector in vectors.items():
             if vector.shape != self.shapes[_known(name, self.shapes)]:
                 raise ModelError(f"{name}: expected vectors of shape {self.shapes[name]}, got {tuple(vector.shape)}")
+        self.passes += 2 * len(vectors) / len(self.shapes)
         found: dict[str, Tensor] = {}
         for groups, parts in self._clusters:  # one after another, so that the tangents of only one are there at a time
             asked = [group for group in groups if group.name in vectors]
             if asked:
                 found |= self._products(asked, parts, vectors)
         return {name: found[name] for name in vectors}
+
+    def dense(self, name: str) -> Tensor:
+        """Return the splitting matrices of one group, shape (width, d, d)."""
+        width, d = self.shapes[_known(name, self.shapes)]
+        unit = torch.eye(d, dtype=self.dtype, device=self.device)
+        return torch.stack([self.matvec({name: unit[j].expand(width, d)})[name] for j in range(d)], dim=-1)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors that the linearised batch keeps, without what autograd may keep of rare functions."""
+        found = [producer.input for producer in self._producers.values()]
+        for _, parts in self._clusters:
+            found += [tensor for part in parts for tensor in part.tensors()]
+        storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in found}
+        return sum(storage.nbytes() for storage in storages.values())
 
     def _products(
         self, groups: list[ChannelGroup], parts: list[Part], vectors: Mapping[str, Tensor]
@@ -88,19 +113,76 @@ class BatchOperator:
         return {group.name: pack(group, rows) for group in groups}
 
 
-class SplittingOperator:
+class Relinearised:
+    """The operator of a batch that is linearised whenever it is asked, since there is no room to keep it."""
+
+    def __init__(self, linearise: Callable[[], BatchOperator], samples: int) -> None:
+        self._linearise, self.samples, self.passes = linearise, samples, 0.0
+
+    def matvec(self, vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return S v for the groups in `vectors`, each (width, d), one vector per neuron."""
+        with self._linearised() as op:
+            return op.matvec(vectors)
+
+    def dense(self, name: str) -> Tensor:
+        """Return the splitting matrices of one group, shape (width, d, d)."""
+        with self._linearised() as op:
+            return op.dense(name)
+
+    @contextmanager
+    def _linearised(self) -> Iterator[BatchOperator]:
+        op = self._linearise()
+        yield op
+        self.passes += op.passes
+
+
+class MeanOperator:
+    """v -> S v averaged over the samples of several batches."""
+
+    def __init__(self, parts: Sequence[BatchOperator | Relinearised], shapes: dict[str, tuple[int, int]]) -> None:
+        self.parts, self.shapes = parts, shapes
+        self.samples = sum(part.samples for part in parts)
+
+    def matvec(self, vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return S v for the groups in `vectors`, each (width, d), one vector per neuron."""
+        total = {name: torch.zeros_like(vector) for name, vector in vectors.items()}
+        for part in self.parts:
+            for name, product in part.matvec(vectors).items():
+                total[name].add_(product, alpha=part.samples / self.samples)
+        return total
+
+    @property
+    def passes(self) -> float:
+        """What has been computed so far, in passes of all samples through the network."""
+        return sum(part.passes * part.samples for part in self.parts) / self.samples
+
+    def dense(self, name: str) -> Tensor:
+        """Return the splitting matrices of one group, shape (width, d, d)."""
+        _known(name, self.shapes)
+        first, *others = self.parts
+        total = first.dense(name).mul_(first.samples / self.samples)
+        for part in others:
+            total.add_(part.dense(name), alpha=part.samples / self.samples)
+        return total
+
+
+class SplittingOperator(MeanOperator):
     """v -> S v for every neuron of every splittable group, averaged over all samples of some batches.
 
     Args:
-        model: the network, in evaluation mode.
+        model: the network, in evaluation mode; it must stay as it is as long as the operator is in use.
         graph: its channel graph, from `trace`.
-        batches: pairs (inputs, targets); the first dimension of the first input counts the samples.
+        batches: pairs (inputs, targets); the first dimension of the first input counts the samples. Samples in random
+            order: `folds`, which are held out one after another, are batches that follow each other.
         loss_fn: loss_fn(model(inputs), targets) -> scalar, the mean loss over the batch.
         smoothing: sharpness beta of the softplus whose second derivative stands in for that of piecewise-linear
             activations. Smooth activations stay exact.
+        memory: bytes that batches may take up that have been linearised, about; those beyond are linearised anew for
+            every product, with the same result. None keeps all of them.
 
     Attributes:
         parts: one operator per batch; this operator is their mean, weighted by their samples.
+        folds: at most `crossfit.FOLDS` operators over disjoint samples, of which it is the mean too.
         samples: number of samples of all batches together.
         shapes: {group: (width, d)}, the shapes of the vectors that the operator takes.
 
@@ -116,31 +198,29 @@ class SplittingOperator:
         batches: Iterable[Batch],
         loss_fn: LossFn,
         smoothing: float = 3.0,
+        memory: float | None = None,
     ) -> None:
         _check_evaluation(model)
         graph.check(model)
         if not graph.splittable:
             raise ModelError("graph: expected at least one splittable group, got none; print(graph) gives the reasons")
-        self.parts = [BatchOperator(model, graph, batch, loss_fn, smoothing) for batch in batches]
-        if not self.parts:
+        parts: list[BatchOperator | Relinearised] = []
+        room = float("inf") if memory is None else memory
+        for batch in batches:
+            linearise = partial(BatchOperator, model, graph, batch, loss_fn, smoothing)
+            if not parts or room > 0:
+                part = linearise()
+                room -= part.nbytes
+                if not parts:
+                    self.dtype, self.device = part.dtype, part.device
+            parts.append(part if room > 0 else Relinearised(linearise, samples_of(batch)))
+        if not parts:
             raise ModelError("batches: expected at least one batch, got none")
-        self.samples = sum(part.samples for part in self.parts)
-        self.shapes = self.parts[0].shapes
-        self.dtype, self.device = self.parts[0].dtype, self.parts[0].device
-
-    def matvec(self, vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return S v for the groups in `vectors`, each (width, d), one vector per neuron."""
-        total = {name: torch.zeros_like(vector) for name, vector in vectors.items()}
-        for part in self.parts:
-            for name, product in part.matvec(vectors).items():
-                total[name].add_(product, alpha=part.samples / self.samples)
-        return total
-
-    def dense(self, name: str) -> Tensor:
-        """Return the splitting matrices of one group, shape (width, d, d)."""
-        width, d = self.shapes[_known(name, self.shapes)]
-        unit = torch.eye(d, dtype=self.dtype, device=self.device)
-        return torch.stack([self.matvec({name: unit[j].expand(width, d)})[name] for j in range(d)], dim=-1)
+        shapes = {group.name: (group.width, dimension(group, graph.shapes)) for group in graph.splittable}
+        super().__init__(parts, shapes)
+        folds = min(FOLDS, len(parts))
+        ends = [fold * len(parts) // folds for fold in range(folds + 1)]
+        self.folds = [MeanOperator(parts[a:b], shapes) for a, b in pairwise(ends)]
 
 
 def _clusters(
@@ -162,6 +242,11 @@ def _clusters(
     for part, numbers in zip(parts, inside, strict=True):
         found[same.find(numbers[0])][1].append(part)
     return list(found.values())
+
+
+def samples_of(batch: Batch) -> int:
+    """Count the samples of a batch."""
+    return tensors(batch[0])[0].shape[0]
 
 
 def _known(name: str, shapes: Mapping[str, object]) -> str:

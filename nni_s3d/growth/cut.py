@@ -63,6 +63,11 @@ class Producer:
             return [None]
         return list(torch.autograd.grad([self._applied], [self._linear.input], cotangents, retain_graph=True))
 
+    @property
+    def input(self) -> Tensor:
+        """X, as the layer takes it."""
+        return self._linear.input
+
     @torch.no_grad()
     def times(self, filters: Mapping[str, Tensor], layer: Layer) -> Tensor:
         """Return X v for filters v that are shaped like the parameters."""

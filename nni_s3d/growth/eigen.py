@@ -1,19 +1,21 @@
 """Both extreme eigenpairs of a batched symmetric operator: exact, Lanczos, and the published Rayleigh descent.
 
-A solver sees an operator, never a model: `shapes` {name: (n, d)}, `dtype`, `device`, `matvec` on dictionaries of
-(n, d) tensors with one vector per matrix, and for a few solvers `dense` and `parts`.
+A solver sees an operator, never a model: `shapes` {name: (n, d)}, `dtype`, `device`, and its `folds`, operators whose
+mean it is, with `matvec` on dictionaries of (n, d) tensors with one vector per matrix and, for one solver, `dense`. The
+published method takes `parts`, one per minibatch, and the operator's own `matvec`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from nni_s3d.errors import ConfigError, ModelError
+from nni_s3d.growth.crossfit import HeldOut, cross_fitted
 
 Vectors = dict[str, Tensor]
 SOLVERS = ("auto", "exact", "lanczos", "rayleigh")
@@ -32,8 +34,9 @@ class Operator(Protocol):
     def matvec(self, vectors: Mapping[str, Tensor]) -> Vectors:
         """Return the products of all matrices of the given names with one vector each."""
 
-    def dense(self, name: str) -> Tensor:
-        """Return the matrices of one name, (n, d, d)."""
+    @property
+    def folds(self) -> Sequence[Fold]:
+        """Return a few operators over disjoint samples, of which this one is the mean, weighted by their samples."""
 
     @property
     def parts(self) -> Sequence[Part]:
@@ -45,6 +48,15 @@ class Part(Protocol):
 
     def matvec(self, vectors: Mapping[str, Tensor]) -> Vectors:
         """Return the products of all matrices of the given names with one vector each."""
+
+
+class Fold(Part, Protocol):
+    """What the other solvers need of one part of the samples."""
+
+    samples: int
+
+    def dense(self, name: str) -> Tensor:
+        """Return the matrices of one name, (n, d, d)."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,7 @@ class Spectrum:
     residual_max: Tensor  # (n,)
     converged: Tensor  # (n,) bool: both residuals are within the tolerance
     matvecs: int  # products with every matrix that the solution took
+    held_out: HeldOut | None = None  # what the eigenvectors are worth on other samples, where there are several folds
 
 
 def spectrum(
@@ -97,15 +110,18 @@ def spectrum(
 
 def exact(op: Operator, name: str, tolerance: float = TOLERANCE) -> Spectrum:
     """Solve densely: build the matrices of one name and decompose them."""
-    S = _finite(op.dense(name), name)
-    S = (S + S.mT) / 2
+    shares = _shares(op)
+    of_folds = _finite(torch.stack([fold.dense(name) for fold in op.folds]), name)
+    of_folds = (of_folds + of_folds.mT) / 2
+    S = torch.einsum("f,fnij->nij", shares, of_folds)
     values, vectors = torch.linalg.eigh(S)
     (small, v_min), (large, v_max) = ((values[:, end], vectors[:, :, end]) for end in (0, -1))
     error_min, error_max = (
         (torch.einsum("nij,nj->ni", S, v) - value[:, None] * v).norm(dim=1)
         for value, v in ((small, v_min), (large, v_max))
     )
-    return _solution(small, v_min, large, v_max, error_min, error_max, tolerance, matvecs=S.shape[-1])
+    found = _solution(small, v_min, large, v_max, error_min, error_max, tolerance, matvecs=S.shape[-1])
+    return replace(found, held_out=cross_fitted(of_folds, shares))
 
 
 def lanczos(
@@ -117,33 +133,38 @@ def lanczos(
 ) -> dict[str, Spectrum]:
     """Find both ends of every matrix in one Krylov space each, with full reorthogonalisation.
 
-    Stops as soon as every matrix has converged, or after `max_steps` products.
+    Stops as soon as every matrix has converged, or after `max_steps` products. Folds are held out within the space,
+    where their matrices are known for nothing.
     """
-    generator = torch.Generator().manual_seed(seed)
-    spaces = {name: _Krylov(*op.shapes[name], op.dtype, op.device, generator) for name in names}
+    generator, shares = torch.Generator().manual_seed(seed), _shares(op)
+    spaces = {name: _Krylov(*op.shapes[name], shares, op.device, generator) for name in names}
     running = dict(spaces)
     for _ in range(max_steps):
-        products = op.matvec({name: space.basis[-1] for name, space in running.items()})
-        for name, product in products.items():
-            running[name].extend(_finite(product, name))
+        last = {name: space.basis[-1] for name, space in running.items()}
+        of_folds = [fold.matvec(last) for fold in op.folds]
+        for name, space in running.items():
+            space.extend(_finite(torch.stack([products[name] for products in of_folds]), name))
         running = {name: space for name, space in running.items() if not space.finished(tolerance)}
         if not running:
             break
-    return {name: space.solution(tolerance) for name, space in spaces.items()}
+    return {name: replace(space.solution(tolerance), held_out=space.held_out()) for name, space in spaces.items()}
 
 
 class _Krylov:
     """Orthonormal bases of the Krylov spaces of n matrices, and the tridiagonal matrices in them."""
 
-    def __init__(self, n: int, d: int, dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> None:
-        self.dimension = d
-        self._random = lambda: torch.randn(n, d, dtype=torch.float64, generator=generator).to(device, dtype)
+    def __init__(self, n: int, d: int, shares: Tensor, device: torch.device, generator: torch.Generator) -> None:
+        self.dimension, self._shares = d, shares
+        self._random = lambda: torch.randn(n, d, dtype=torch.float64, generator=generator).to(device, shares.dtype)
         self.basis = [_unit(self._random())]  # each (n, d)
+        self._columns: list[Tensor] = []  # each (folds, n, vectors so far): the folds' matrices between these vectors
         self.alpha: list[Tensor] = []  # each (n,): the diagonal
         self.beta: list[Tensor] = []  # each (n,): beside the diagonal; 0 where a space was exhausted
 
-    def extend(self, product: Tensor) -> None:
-        """Take in the products of the matrices with the last basis vectors."""
+    def extend(self, of_folds: Tensor) -> None:
+        """Take in the products (folds, n, d) of every fold's matrices with the last basis vectors."""
+        self._columns.append(torch.einsum("nkd,fnd->fnk", torch.stack(self.basis, dim=1), of_folds))
+        product = torch.einsum("f,fnd->nd", self._shares, of_folds)
         self.alpha.append((product * self.basis[-1]).sum(dim=1))
         rest = self._orthogonal(product)
         beta = rest.norm(dim=1)
@@ -171,6 +192,14 @@ class _Krylov:
         last = self.beta[-1] if k < self.dimension else torch.zeros_like(self.beta[-1])
         small, large = (last * vectors[:, -1, end].abs() for end in (0, -1))
         return _solution(values[:, 0], v_min, values[:, -1], v_max, small, large, tolerance, k)
+
+    def held_out(self) -> HeldOut | None:
+        """Hold out every fold within the space."""
+        k, (folds, n, _) = len(self._columns), self._columns[0].shape
+        T = self._columns[0].new_zeros(folds, n, k, k)
+        for j, column in enumerate(self._columns):
+            T[..., : j + 1, j] = T[..., j, : j + 1] = column
+        return cross_fitted(T, self._shares)
 
     def _orthogonal(self, vectors: Tensor) -> Tensor:
         """Remove what lies in the space already; twice is enough."""
@@ -262,6 +291,11 @@ def _solution(
     residual_min, residual_max = error_min / scale, error_max / scale
     converged = torch.maximum(residual_min, residual_max) <= tolerance
     return Spectrum(lambda_min, v_min, lambda_max, v_max, residual_min, residual_max, converged, matvecs)
+
+
+def _shares(op: Operator) -> Tensor:
+    samples = torch.tensor([fold.samples for fold in op.folds], dtype=op.dtype, device=op.device)
+    return samples / samples.sum()
 
 
 def _finite(products: Tensor, name: str) -> Tensor:

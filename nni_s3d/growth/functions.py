@@ -256,7 +256,8 @@ class Choice(Node):
     def run(self, *tensors: Tensor) -> Any:
         (x,) = tensors
         out, places = self.function(x)
-        self._shape, self._places = x.shape, places.to(torch.int32)
+        self._shape: torch.Size = x.shape
+        self._places: Tensor = places.to(torch.int32)
         return out
 
     def push(self, tangents: list[Maybe]) -> list[Maybe]:

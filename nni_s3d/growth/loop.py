@@ -87,6 +87,7 @@ class Decision:
     plan: GrowthPlan | None
     stop: str  # empty as long as there is a plan
     spectrum: dict[str, Spectrum]
+    passes: float  # what the spectrum has cost, in passes of all its samples through the network
 
 
 def decide(
@@ -96,21 +97,27 @@ def decide(
     loss_fn: LossFn,
     growth: Growth,
     max_widths: Mapping[str, int] | None = None,
+    memory: float | None = None,
 ) -> Decision:
-    """Measure the spectrum of a trained network, in evaluation mode, and decide how it grows."""
-    op = SplittingOperator(model, graph, batches, loss_fn, growth.smoothing)
+    """Measure the spectrum of a trained network, in evaluation mode, and decide how it grows.
+
+    `memory` is that of `SplittingOperator`; the other arguments are those of `grow` and `select`.
+    """
+    op = SplittingOperator(model, graph, batches, loss_fn, growth.smoothing, memory)
     found = spectrum(op, growth.solver)
     plan = select(found, graph, growth.policy, growth.copies, growth.c, growth.triplet, max_widths)
     if not plan.neurons:
         free = plan if max_widths is None else select(found, graph, growth.policy, growth.copies, growth.c)
-        return Decision(None, "all widths that could gain are at their caps" if free.neurons else "no gain left", found)
+        stop = "all widths that could gain are at their caps" if free.neurons else "no gain left"
+        return Decision(None, stop, found, op.passes)
     for name, size, limit in (
         ("params", plan.params, growth.max_params),
         ("macs", plan.macs, growth.max_macs),
     ):
         if limit is not None and size > limit:
-            return Decision(None, f"the next network would have {size:,} {name}, above max_{name} = {limit:,}", found)
-    return Decision(plan, "", found)
+            stop = f"the next network would have {size:,} {name}, above max_{name} = {limit:,}"
+            return Decision(None, stop, found, op.passes)
+    return Decision(plan, "", found, op.passes)
 
 
 def carry_out(
@@ -140,6 +147,7 @@ def grow(
     loss_fn: LossFn,
     policy: Policy,
     steps: int,
+    memory: float | None = None,
     **settings: Any,
 ) -> Iterator[GrowthStep]:
     """Alternate parametric phases and growth steps, and yield every trained network as it comes.
@@ -152,6 +160,7 @@ def grow(
         loss_fn: loss_fn(outputs, targets) -> scalar, the mean over a batch.
         policy: `TopK`, `TopFraction` or `Knapsack`.
         steps: growth steps at most; fewer when no gain is left or a limit is reached.
+        memory: bytes that linearised batches may take up, about; None for any number.
         **settings: the other fields of `Growth`: copies, c, triplet, epsilon, relative, max_params, ...
 
     Raises:
@@ -174,7 +183,7 @@ def grow(
         decision = None
         if step < steps:
             with evaluation_mode(model):
-                decision = decide(model, graph, batches, loss_fn, growth)
+                decision = decide(model, graph, batches, loss_fn, growth, memory=memory)
         yield GrowthStep(step, model, graph.widths, count(graph), trained, decision)
         if decision is None or decision.plan is None:
             return

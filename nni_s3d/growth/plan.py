@@ -12,6 +12,7 @@ from torch import Tensor
 from nni_s3d.errors import ConfigError, ModelError
 from nni_s3d.growth.channels import ChannelGraph, ChannelGroup
 from nni_s3d.growth.cost import count
+from nni_s3d.growth.crossfit import mean_and_error
 from nni_s3d.growth.eigen import Spectrum
 from nni_s3d.growth.layout import dimension
 from nni_s3d.growth.schemes import COPIES, check_c, check_triplet, scheme
@@ -24,10 +25,12 @@ class GrowthPlan:
     copies: dict[str, Tensor]  # (width,) int64, 1 = not split
     weights: dict[str, Tensor]  # (new width,) output weights w_j, the copies of a neuron side by side
     displacements: dict[str, Tensor]  # (new width, d) delta_j; a group that does not move is left out
-    gain: float  # <= 0: the predicted change of the loss is epsilon^2 / 2 * gain
+    gain: float  # <= 0: the predicted change of the loss is epsilon^2 / 2 * gain; fits the noise of its samples too
     params: int  # exact, of the grown network
     macs: int
     flops: int
+    held_out_gain: float | None = None  # the gain on samples that the directions do not come from; None without folds
+    held_out_error: float | None = None  # its standard error
 
     @property
     def widths(self) -> dict[str, int]:
@@ -45,6 +48,8 @@ class GrowthPlan:
             "copies": {name: copies.tolist() for name, copies in self.copies.items()},
             "widths": self.widths,
             "gain": self.gain,
+            "held_out_gain": self.held_out_gain,
+            "held_out_error": self.held_out_error,
             "params": self.params,
             "macs": self.macs,
             "flops": self.flops,
@@ -69,7 +74,7 @@ class GrowthPlan:
         try:
             for field, part in parts.items():
                 part.update({n: tensors[f"{field}/{n}"] for n in content["copies"] if f"{field}/{n}" in tensors})
-            numbers = [content[name] for name in ("gain", "params", "macs", "flops")]
+            numbers = [content[name] for name in _NUMBERS]
             plan = cls(parts["copies"], parts["weights"], parts["displacements"], *numbers)
             fits = plan.to_json() == dict(content) and all(
                 len(plan.weights[n]) == width == len(plan.displacements.get(n, plan.weights[n]))
@@ -81,6 +86,9 @@ class GrowthPlan:
         if not fits:
             raise ModelError("plan: expected JSON and tensors of one plan, got those of two")
         return plan
+
+
+_NUMBERS = ("gain", "params", "macs", "flops", "held_out_gain", "held_out_error")
 
 
 def plan_from_copies(
@@ -113,6 +121,8 @@ def plan_from_copies(
     for name, number in copies.items():
         chosen[name] = _checked(graph[name], number)
     weights, displacements, gain = {}, {}, 0.0
+    held_out: list[Tensor] = []  # the gain on every fold
+    shares = torch.ones(1)
     for name, number in chosen.items():
         known = None if spectrum is None else spectrum.get(name)
         expected = (graph[name].width, dimension(graph[name], graph.shapes))
@@ -120,15 +130,20 @@ def plan_from_copies(
             raise ModelError(f"{name}: expected eigenvectors of shape {expected}, got {tuple(known.v_min.shape)}")
         if known is not None and not all(end.isfinite().all() for end in (known.v_min, known.v_max)):
             raise ModelError(f"{name}: expected finite eigenvectors, got others")
-        weights[name], moves, group_gain = _copies_of(number, known, c, triplet)
-        gain += group_gain
+        weights[name], moves, along_min, along_max = _copies_of(number, known, c, triplet)
+        if known is not None:
+            gain += float(along_min @ known.lambda_min + along_max @ known.lambda_max)
+            if known.held_out is not None:
+                held_out.append(known.held_out.total(along_min, along_max))
+                shares = known.held_out.shares
         if moves is not None:
             displacements[name] = moves
     every = torch.ones(graph.channels, dtype=torch.int64)
     for name, number in chosen.items():
         every[graph[name].channels] = number
     cost = count(graph, every)
-    return GrowthPlan(chosen, weights, displacements, gain, cost.params, cost.macs, cost.flops)
+    honest = mean_and_error(torch.stack(held_out).sum(dim=0), shares) if held_out else ()
+    return GrowthPlan(chosen, weights, displacements, gain, cost.params, cost.macs, cost.flops, *honest)
 
 
 def _checked(group: ChannelGroup, number: object) -> Tensor:
@@ -149,17 +164,22 @@ def _checked(group: ChannelGroup, number: object) -> Tensor:
 
 def _copies_of(
     number: Tensor, spectrum: Spectrum | None, c: float, triplet: str
-) -> tuple[Tensor, Tensor | None, float]:
-    """Return weights (new width,), displacements (new width, d) and the gain of one group's copies."""
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    """Return weights (new width,) and displacements (new width, d) of one group's copies, and of what the gain is made.
+
+    The gain of a neuron, sum_j w_j delta_j' S delta_j, is linear in both quotients v' S v: the last two tensors,
+    (width,) each, are its coefficients.
+    """
     source = torch.arange(number.numel()).repeat_interleave(number)
     start = number.cumsum(0) - number
     if spectrum is None:
         ends = torch.zeros(number.numel(), dtype=torch.float64)
         weights, moves = torch.ones(source.numel(), dtype=torch.float64), None
+        low = high = ends
     else:
         weights = spectrum.v_min.new_ones(source.numel())
         moves = spectrum.v_min.new_zeros(source.numel(), spectrum.v_min.shape[1])
-    gain = 0.0
+        low, high = (spectrum.v_min.new_zeros(number.numel()) for _ in range(2))
     for m in COPIES:
         neurons = (number == m).nonzero()[:, 0]
         if not neurons.numel():
@@ -172,5 +192,6 @@ def _copies_of(
         v_min, v_max = spectrum.v_min[neurons, None], spectrum.v_max[neurons, None]
         weights[places] = best.weights
         moves[places] = best.along_min[..., None] * v_min + best.along_max[..., None] * v_max  # type: ignore[index]
-        gain += float(best.gain.sum())
-    return weights, moves, gain
+        low[neurons] = (best.weights * best.along_min**2).sum(dim=1)
+        high[neurons] = (best.weights * best.along_max**2).sum(dim=1)
+    return weights, moves, low, high

@@ -190,6 +190,12 @@ class Part:
         last = {number: node for node in nodes for number in node.inputs}
         self._done = [[number for number in last if last[number] is node] for node in nodes]
 
+    def tensors(self) -> list[Tensor]:
+        """Return what is kept between products, in the nodes themselves."""
+        return [
+            x for node in self._nodes for x in pytree.tree_leaves(list(vars(node).values())) if isinstance(x, Tensor)
+        ]
+
     def hessian_times(self, pushed: dict[int, Tensor]) -> dict[int, Tensor]:
         """Return the product of the Hessian with one vector, by leaf; leaves that are left out are not moved.
 

@@ -194,24 +194,24 @@ def _decide(trial: Trial, model: nn.Module, graph: ChannelGraph, cost: Cost, dat
     loader = trial.task.curvature_loader(data, trial.seed)
     model.eval()
     caps = {**graph.widths, **trial.task.space().high}  # what the search space does not name keeps its width
-    decision = decide(model, graph, list(loader), F.cross_entropy, trial.lineage.growth(), caps)
+    memory = trial.task.curvature.memory * 2**30
+    decision = decide(model, graph, list(loader), F.cross_entropy, trial.lineage.growth(), caps, memory)
     _logger.info("%s", _summary(decision))
     if decision.plan is not None:
         trial.store.write_tensors(trial.path("plan.safetensors"), decision.plan.to_tensors())
         trial.store.write_json(trial.path("plan.json"), decision.plan.to_json())
     else:
         trial.store.write_json(trial.path("stop.json"), {"stop": decision.stop})
-    # Once: two forward passes and one backward pass to the activations. Per product: one forward, one weight gradient.
-    matvecs = max(part.matvecs for part in decision.spectrum.values())
-    return cost.macs * len(loader.images) * (3 + 2 * matvecs)
+    return round(cost.macs * len(loader.images) * decision.passes)
 
 
 def _summary(decision: Decision) -> str:
     if decision.plan is None:
         return f"the lineage ends: {decision.stop}"
-    every = [part.converged for part in decision.spectrum.values()]
+    plan, every = decision.plan, [part.converged for part in decision.spectrum.values()]
+    held_out = "" if plan.held_out_gain is None else f"{plan.held_out_gain:.3g} +- {plan.held_out_error:.2g} held out, "
     return (
-        f"splitting {decision.plan.neurons} neurons, predicted gain {decision.plan.gain:.3g}, "
+        f"splitting {plan.neurons} neurons, predicted gain {plan.gain:.3g}, {held_out}"
         f"{sum(int(c.sum()) for c in every)} of {sum(c.numel() for c in every)} eigenpairs converged"
     )
 

@@ -4,6 +4,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import nni_s3d as s3d
+from nni_s3d.growth.curvature import Relinearised
 from tests import reference
 from tests.cases import BY_NAME, CASES, Case, all_cases, measured, smooth_cases
 
@@ -123,6 +124,22 @@ def test_the_mean_over_minibatches_is_the_mean_over_all_samples(case):
     assert len(parts.parts) == 3
     for name in whole.shapes:
         torch.testing.assert_close(parts.dense(name), whole.dense(name), rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2])
+def test_batches_that_are_not_kept_change_nothing(kept):
+    case = BY_NAME["conv-bn-silu"]
+    model, graph = case.model(), s3d.trace(case.model(), case.inputs())
+    x, y = case.batch(9)
+    batches = [(x[:3], y[:3]), (x[3:6], y[3:6]), (x[6:], y[6:])]
+    whole = s3d.SplittingOperator(model, graph, batches, case.loss_fn)
+    room = kept * whole.parts[0].nbytes + 1
+    some = s3d.SplittingOperator(model, graph, batches, case.loss_fn, memory=room)
+    assert [isinstance(part, Relinearised) for part in some.parts] == [n >= kept for n in range(3)]
+    vectors = random_vectors(whole)
+    for name, product in whole.matvec(vectors).items():
+        assert torch.equal(some.matvec(vectors)[name], product)
+        assert torch.equal(some.dense(name), whole.dense(name))
 
 
 @all_cases

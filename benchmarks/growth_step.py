@@ -1,0 +1,101 @@
+"""What a growth step costs, as a share of the parametric phase that it follows.
+
+    python benchmarks/growth_step.py [--json] [--tasks configs/digits/task.yml ...] [--batches 60]
+
+The seed network of a task is trained for some batches, which gives the seconds of a batch; the phase is extrapolated
+from them to the epochs of the task. Then the network grows as it does between two trials: spectrum, selection, plan and
+weights into the store, and in the next trial out of it again, trace, surgery, and a trace of what came out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+import nni_s3d as s3d
+from nni_s3d.check import check_network
+from nni_s3d.growth.loop import carry_out, decide
+from nni_s3d.lineage import Lineage
+from nni_s3d.store import Store
+from nni_s3d.task import read_task
+from nni_s3d.training import train
+
+TASKS = ["configs/digits/task.yml", "configs/cifar100/task.yml"]
+
+
+@contextmanager
+def timed(into: dict[str, float], name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    into[name] = time.perf_counter() - start
+
+
+def measure(path: str, batches: int) -> dict[str, object]:
+    task, lineage = read_task(Path(path)), Lineage()
+    data = task.load_data()
+    model = task.build_model(task.space().low, 0, data.shape)
+    per_epoch = len(task.training_loader(data, 0))
+    some = dataclasses.replace(
+        data, train=data.train[torch.arange(min(len(data.train), 10 * task.training.batch_size))]
+    )
+    loader, times = task.training_loader(some, 0), []
+    recipe = dataclasses.replace(task.training, epochs=1, warmup_epochs=0.0)
+    for _ in range(max(3, batches // len(loader))):
+        start = time.perf_counter()
+        train(model, loader, recipe)
+        times.append((time.perf_counter() - start) / len(loader))
+    phase = statistics.median(times[1:]) * per_epoch * task.training.epochs
+    parts: dict[str, float] = {}
+    model.eval()
+    graph = s3d.trace(model, task.example(data.shape))
+    with timed(parts, "spectrum and selection"):
+        decision = decide(model, graph, list(task.curvature_loader(data, 0)), F.cross_entropy, lineage.growth())
+    assert decision.plan is not None
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(folder)
+        with timed(parts, "store"):
+            store.write_tensors("weights.safetensors", model.state_dict())
+            store.write_tensors("plan.safetensors", decision.plan.to_tensors())
+            model.load_state_dict(store.read_tensors("weights.safetensors") or {})
+            store.read_tensors("plan.safetensors")
+    with timed(parts, "surgery"):
+        grown = carry_out(model, s3d.trace(model, task.example(data.shape)), decision.plan, lineage.growth())
+    with timed(parts, "look at the grown network"):
+        check_network(task, data, grown.model, grown.widths)
+    shares = {f"{name}, of the phase": seconds / phase for name, seconds in parts.items()}
+    products = max(s.matvecs for s in decision.spectrum.values())
+    whole = {"growth step, of the phase": sum(parts.values()) / phase, "phase in seconds, extrapolated": phase}
+    return {"task": path, "products": float(products), **shares, **whole}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--tasks", nargs="+", default=TASKS)
+    parser.add_argument("--batches", type=int, default=60)
+    parsed = parser.parse_args()
+    rows = [measure(path, parsed.batches) for path in parsed.tasks]
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads"
+    if parsed.json:
+        print(json.dumps({"device": device, "rows": rows}))
+        return
+    print(device)
+    for key in rows[0]:
+        cells = (row[key] if isinstance(row[key], str) else f"{row[key]:.4g}" for row in rows)
+        print(f"{key:40}" + "".join(f"{cell:>30}" for cell in cells))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""How fast the parametric phase is, in units of a bare PyTorch loop on the same network and data.
+
+    python benchmarks/throughput.py [--json] [--tasks configs/digits/task.yml ...] [--batches 20] [--repeats 5]
+
+The bare loop takes shuffled batches out of one tensor of images, normalised beforehand and never augmented, and has no
+schedule, progress bar or checkpoint; its filters lie in memory as in the phase. Both train the seed network of the
+task. The other columns are the phase with an option the other way round, in units of the phase as it is. The programs
+take turns; medians of the ratios within a turn count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from nni_s3d.data import DataSet
+from nni_s3d.task import Task, read_task
+from nni_s3d.training import train
+
+TASKS = [f"configs/{name}/task.yml" for name in ("digits", "fashion_mnist", "cifar100")]
+
+
+def seed_network(task: Task, data: DataSet) -> nn.Module:
+    return task.build_model(task.space().low, 0, data.shape).train()
+
+
+def bare(task: Task, data: DataSet) -> Callable[[], None]:
+    """Return one epoch of the loop that anybody would write first."""
+    device, recipe, model = task.torch_device, task.training, seed_network(task, data)
+    for parameter in model.parameters():
+        if recipe.channels_last and parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    mean, std = (torch.tensor(v).reshape(-1, 1, 1) for v in (data.mean, data.std))
+    images = ((data.train.pixels.float() / 255 - mean) / std).to(device)
+    labels = data.train.labels.to(device)
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+    )
+
+    def epoch() -> None:
+        for index in torch.randperm(len(images), device=device).split(recipe.batch_size):
+            optimizer.zero_grad()
+            F.cross_entropy(model(images[index]), labels[index]).backward()
+            optimizer.step()
+
+    return epoch
+
+
+def phase(task: Task, data: DataSet, **changes: object) -> Callable[[], None]:
+    """Return one epoch of the parametric phase."""
+    model, recipe = seed_network(task, data), replace(task.training, epochs=1, warmup_epochs=0.0, **changes)
+    return lambda: train(model, task.training_loader(data, 0), recipe) and None
+
+
+def seconds(run: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def measure(path: str, batches: int, repeats: int) -> dict[str, object]:
+    task = read_task(Path(path))
+    data = task.load_data()
+    data = replace(data, train=data.train[torch.arange(min(len(data.train), batches * task.training.batch_size))])
+    other = not task.training.channels_last
+    programs = {
+        "bare": bare(task, data),
+        "phase": phase(task, data),
+        f"channels_last: {other}".lower(): phase(task, data, channels_last=other),
+    }
+    if torch.cuda.is_available():
+        programs[f"amp: {not task.training.amp}".lower()] = phase(task, data, amp=not task.training.amp)
+    turns: list[dict[str, float]] = []
+    for _ in range(repeats + 1):
+        turns.append({name: seconds(run) for name, run in programs.items()})
+    row: dict[str, object] = {"task": path, "phase / bare": _ratio(turns[1:], "phase", "bare")}
+    return row | {f"{name}, / phase": _ratio(turns[1:], name, "phase") for name in programs if ":" in name}
+
+
+def _ratio(turns: list[dict[str, float]], a: str, b: str) -> float:
+    return statistics.median(turn[a] / turn[b] for turn in turns)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--tasks", nargs="+", default=TASKS)
+    parser.add_argument("--batches", type=int, default=20, help="in an epoch, at most")
+    parser.add_argument("--repeats", type=int, default=5)
+    parsed = parser.parse_args()
+    rows = [measure(path, parsed.batches, parsed.repeats) for path in parsed.tasks]
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads"
+    if parsed.json:
+        print(json.dumps({"device": device, "rows": rows}))
+        return
+    print(device)
+    for row in rows:
+        print("".join(f"{key}: {value if isinstance(value, str) else f'{value:.3f}'}   " for key, value in row.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""What eigenvectors are worth on samples that they were not computed from.
+
+The lowest eigenvalue of a matrix that was averaged over some samples is lower than what its eigenvector has on all the
+others: the vector fits the noise, too. So every fold of the samples is held out in turn: v comes from the matrices of
+the other folds, v' S v from its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+FOLDS = 8
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Quotients v' S v of n matrices on every fold, with v from the other folds."""
+
+    lambda_min: Tensor  # (folds, n), v the eigenvector of the others' lowest eigenvalue
+    lambda_max: Tensor  # (folds, n)
+    shares: Tensor  # (folds,) of the samples, sum 1
+
+    def total(self, of_min: Tensor, of_max: Tensor) -> Tensor:
+        """Return (folds,) the sum over neurons of of_min * lambda_min + of_max * lambda_max, both (n,)."""
+        return self.lambda_min @ of_min + self.lambda_max @ of_max
+
+
+def cross_fitted(matrices: Tensor, shares: Tensor) -> HeldOut | None:
+    """Hold every fold out once.
+
+    Args:
+        matrices: (folds, n, k, k) symmetric, the mean matrices of every fold, in one basis.
+        shares: (folds,) of the samples, sum 1.
+
+    Returns:
+        None for a single fold, which leaves nothing to compute v from.
+    """
+    if len(shares) < 2:
+        return None
+    whole = torch.einsum("f,fnij->nij", shares, matrices)
+    quotients = []
+    for share, own in zip(shares, matrices, strict=True):
+        _, vectors = torch.linalg.eigh((whole - share * own) / (1 - share))
+        quotients.append([torch.einsum("ni,nij,nj->n", v, own, v) for v in (vectors[..., 0], vectors[..., -1])])
+    low, high = (torch.stack(end) for end in zip(*quotients, strict=True))
+    return HeldOut(low, high, shares)
+
+
+def mean_and_error(totals: Tensor, shares: Tensor) -> tuple[float, float]:
+    """Return the mean of what was found on every fold, and its standard error from how the folds differ."""
+    mean = float(shares @ totals)
+    spread = float(shares @ (totals - mean) ** 2)
+    return mean, (spread / (len(shares) - 1)) ** 0.5
