@@ -3,9 +3,9 @@
     python benchmarks/throughput.py [--json] [--tasks configs/digits/task.yml ...] [--batches 20] [--repeats 5]
 
 The bare loop takes shuffled batches out of one tensor of images, normalised beforehand and never augmented, and has no
-schedule, progress bar or checkpoint; its filters lie in memory as in the phase. Both train the seed network of the
-task. The other columns are the phase with an option the other way round, in units of the phase as it is. The programs
-take turns; medians of the ratios within a turn count.
+schedule, progress bar or checkpoint; images and filters lie in memory as in the phase. Both train the seed network of
+the task. The other columns are the phase with an option the other way round, in units of the phase as it is. The
+programs take turns; medians of the ratios within a turn count.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def bare(task: Task, data: DataSet) -> Callable[[], None]:
     """Return one epoch of the loop that anybody would write first."""
     device, recipe, model = task.torch_device, task.training, seed_network(task, data)
     for parameter in model.parameters():
-        if recipe.channels_last and parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=recipe.memory_format)
     mean, std = (torch.tensor(v).reshape(-1, 1, 1) for v in (data.mean, data.std))
-    images = ((data.train.pixels.float() / 255 - mean) / std).to(device)
+    images = ((data.train.pixels.float() / 255 - mean) / std).to(device, memory_format=recipe.memory_format)
     labels = data.train.labels.to(device)
     optimizer = torch.optim.SGD(
         model.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay

@@ -36,7 +36,7 @@ class Recipe:
     warmup_epochs: float = 0.0  # linear from 0
     label_smoothing: float = 0.0
     amp: bool = True  # automatic mixed precision, where a GPU is there
-    channels_last: bool = True  # keep images and filters with their channels side by side
+    channels_last: bool = False  # keep the channels of images and filters side by side in memory
 
     def __post_init__(self) -> None:
         for name, holds, expected in (
@@ -56,6 +56,11 @@ class Recipe:
         ):
             if not holds:
                 raise ConfigError(f"{name}: expected {expected}, got {getattr(self, name)!r}")
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """PyTorch's name for how images and filters lie in memory."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
 
 
 @dataclass(frozen=True)
@@ -93,9 +98,8 @@ def train(
         StoreError: the checkpoint is one of another network or recipe.
     """
     hooks = hooks or Hooks()
-    if recipe.channels_last:
-        for parameter in (p for p in model.parameters() if p.dim() == 4):  # what is computed with them follows
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    for parameter in (p for p in model.parameters() if p.dim() == 4):
+        parameter.data = parameter.data.contiguous(memory_format=recipe.memory_format)
     optimizer = _OPTIMIZERS[recipe.optimizer](_parameter_groups(model, recipe), recipe)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _factor(recipe, step / len(loader)))
     device = next(model.parameters()).device
@@ -140,6 +144,7 @@ def _epoch(
     """Train for one epoch and return the loss of its last batch."""
     loss = torch.zeros(())
     for inputs, targets in loader.epoch(epoch):
+        inputs = inputs.contiguous(memory_format=recipe.memory_format)
         with torch.autocast(inputs.device.type, enabled=scaler.is_enabled()):
             loss = F.cross_entropy(model(inputs), targets, label_smoothing=recipe.label_smoothing)
         optimizer.zero_grad(set_to_none=True)

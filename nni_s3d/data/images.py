@@ -70,17 +70,16 @@ class Loader:
         mean, std = (torch.tensor(v, device=self.device).reshape(-1, 1, 1) for v in (self.mean, self.std))
         for index in order.to(self.device).split(min(self.batch_size, len(order))):
             pixels = self._augmented(images.pixels[index], generator)
-            yield (pixels.float() / 255 - mean) / std, images.labels[index]
+            # The format is named, since convolutions would take a single channel with a stride of 1 for channels last.
+            inputs = pixels.to(torch.float32, memory_format=torch.contiguous_format)
+            yield inputs.div_(255).sub_(mean).div_(std), images.labels[index]
 
     def _augmented(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         n, _, height, width = pixels.shape
         if self.pad:
-            pixels = F.pad(pixels, (self.pad,) * 4)
-            top, left = torch.randint(0, 2 * self.pad + 1, (2, n, 1), generator=generator).to(pixels.device)
-            rows = top + torch.arange(height, device=pixels.device)
-            columns = left + torch.arange(width, device=pixels.device)
-            sample = torch.arange(n, device=pixels.device)[:, None, None]
-            pixels = pixels.movedim(1, -1)[sample, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)
+            windows = F.pad(pixels, (self.pad,) * 4).unfold(2, height, 1).unfold(3, width, 1)
+            top, left = torch.randint(0, 2 * self.pad + 1, (2, n, 1), generator=generator)[..., 0].to(pixels.device)
+            pixels = windows[torch.arange(n, device=pixels.device), :, top, left]
         if self.flip:
             mirrored = torch.rand(n, 1, 1, 1, generator=generator).to(pixels.device) < 0.5
             pixels = torch.where(mirrored, pixels.flip(-1), pixels)
