@@ -26,6 +26,7 @@ from nni_s3d.data import DataSet
 from nni_s3d.task import Task, read_task
 from nni_s3d.training import train
 
+EPOCHS = 3
 TASKS = [f"configs/{name}/task.yml" for name in ("digits", "fashion_mnist", "cifar100")]
 
 
@@ -34,7 +35,7 @@ def seed_network(task: Task, data: DataSet) -> nn.Module:
 
 
 def bare(task: Task, data: DataSet) -> Callable[[], None]:
-    """Return one epoch of the loop that anybody would write first."""
+    """Return some epochs of the loop that anybody would write first."""
     device, recipe, model = task.torch_device, task.training, seed_network(task, data)
     for parameter in model.parameters():
         if parameter.dim() == 4:
@@ -46,18 +47,19 @@ def bare(task: Task, data: DataSet) -> Callable[[], None]:
         model.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
     )
 
-    def epoch() -> None:
-        for index in torch.randperm(len(images), device=device).split(recipe.batch_size):
-            optimizer.zero_grad()
-            F.cross_entropy(model(images[index]), labels[index]).backward()
-            optimizer.step()
+    def epochs() -> None:
+        for _ in range(EPOCHS):
+            for index in torch.randperm(len(images), device=device).split(recipe.batch_size):
+                optimizer.zero_grad()
+                F.cross_entropy(model(images[index]), labels[index]).backward()
+                optimizer.step()
 
-    return epoch
+    return epochs
 
 
 def phase(task: Task, data: DataSet, **changes: object) -> Callable[[], None]:
-    """Return one epoch of the parametric phase."""
-    model, recipe = seed_network(task, data), replace(task.training, epochs=1, warmup_epochs=0.0, **changes)
+    """Return a parametric phase of the same length."""
+    model, recipe = seed_network(task, data), replace(task.training, epochs=EPOCHS, warmup_epochs=0.0, **changes)
     return lambda: train(model, task.training_loader(data, 0), recipe) and None
 
 

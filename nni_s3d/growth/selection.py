@@ -122,10 +122,11 @@ class Knapsack:
         """Return copies (channels,); the grown network never costs more than the budget.
 
         Prices interact where neighbouring groups grow together: they are taken for the middle of the growth that the
-        last solution asks for, which makes them exact for that solution, until the solution repeats itself.
+        last solution asks for, which makes them exact for that solution, until a solution comes again.
         """
         now, budget = total(graph, self.cost), self.allowed(graph)
         best = copies = torch.ones(graph.channels, dtype=torch.int64)
+        seen: list[Tensor] = []
         for _ in range(8):
             prices = marginal(graph, self.cost, copies)
             found = solve(graph, gains, prices, choices, budget - now, room, self.relaxed)
@@ -135,8 +136,9 @@ class Knapsack:
                 found = trimmed(graph, self.cost, found, gains, choices, budget)
             if gain(found, gains, choices) < gain(best, gains, choices):
                 best = found
-            if torch.equal(found, copies):
+            if any(torch.equal(found, earlier) for earlier in seen):
                 break
+            seen.append(found)
             copies = found
         return filled(graph, self.cost, best, gains, choices, budget, room)
 
@@ -170,14 +172,16 @@ def select(
     limits = _limits(graph, max_widths)
     choices = copy_choices(copies)
     gains = torch.zeros(len(choices), graph.channels, dtype=torch.float64)
+    low, high = torch.zeros(2, graph.channels, dtype=torch.float64)  # groups that cannot be split gain nothing
     for group in graph.splittable:
         if group.name not in spectrum:
             raise ModelError(f"spectrum: expected one of every splittable group, got none of {group.name}")
         ends = spectrum[group.name]
         if not bool((ends.lambda_min.isfinite() & ends.lambda_max.isfinite()).all()):
             raise ModelError(f"spectrum: expected finite numbers in {group.name}; has training diverged?")
-        for row, m in enumerate(choices):
-            gains[row, group.channels] = scheme(ends.lambda_min, ends.lambda_max, m, c, triplet).gain.double().cpu()
+        low[group.channels], high[group.channels] = ends.lambda_min, ends.lambda_max
+    for row, m in enumerate(choices):
+        gains[row] = scheme(low, high, m, c, triplet).gain
     room = {g.name: max(0.0, limits.get(g.name, math.inf) - g.width) for g in graph.splittable}
     chosen = policy.choose(graph, choices, gains, room)
     return plan_from_copies(graph, {g.name: chosen[g.channels] for g in graph.splittable}, spectrum, c, triplet)
