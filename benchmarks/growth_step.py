@@ -4,7 +4,7 @@
 
 The seed network of a task is trained for some batches, which gives the seconds of a batch; the phase is extrapolated
 from them to the epochs of the task. Then the network grows as it does between two trials: spectrum, selection, plan and
-weights into the store, and in the next trial out of it again, trace, surgery, and a trace of what came out.
+weights into the store, and in the next trial out of it again, trace, surgery, and a batch taken through what came out.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from torch.nn import functional as F
 import nni_s3d as s3d
 from nni_s3d.check import check_network
 from nni_s3d.growth.loop import carry_out, decide
+from nni_s3d.growth.tracing import read
 from nni_s3d.lineage import Lineage
 from nni_s3d.store import Store
 from nni_s3d.task import read_task
@@ -71,9 +72,10 @@ def measure(path: str, batches: int) -> dict[str, object]:
             model.load_state_dict(store.read_tensors("weights.safetensors") or {})
             store.read_tensors("plan.safetensors")
     with timed(parts, "surgery"):
-        grown = carry_out(model, s3d.trace(model, task.example(data.shape)), decision.plan, lineage.growth())
+        seen = read(model, task.example(data.shape)).only(decision.plan.copies, "refused before")
+        grown = carry_out(model, seen, decision.plan, lineage.growth())
     with timed(parts, "look at the grown network"):
-        check_network(task, data, grown.model, grown.widths)
+        check_network(task, data, grown.model, grown.widths, graph=grown.graph)
     shares = {f"{name}, of the phase": seconds / phase for name, seconds in parts.items()}
     products = max(s.matvecs for s in decision.spectrum.values())
     whole = {"growth step, of the phase": sum(parts.values()) / phase, "phase in seconds, extrapolated": phase}

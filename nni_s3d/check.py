@@ -19,9 +19,14 @@ from nni_s3d.task import Task
 
 
 def check_network(
-    task: Task, data: DataSet, model: nn.Module, widths: Mapping[str, int], lineage: Lineage | None = None
+    task: Task,
+    data: DataSet,
+    model: nn.Module,
+    widths: Mapping[str, int],
+    lineage: Lineage | None = None,
+    graph: ChannelGraph | None = None,
 ) -> ChannelGraph:
-    """Make sure that a network can be trained and grown, and return it traced.
+    """Make sure that a network can be trained and grown, and return its channel graph.
 
     Args:
         task: what trains the network.
@@ -29,12 +34,13 @@ def check_network(
         model: the network; nothing in it is changed.
         widths: what its layers are supposed to have.
         lineage: how it is supposed to grow, if it is.
+        graph: its channel graph, if it is known; else the network is traced.
 
     Raises:
         ModelError: the network cannot be trained, has other widths, or has nothing that can be split.
         ConfigError: a budget or limit is below what the network costs.
     """
-    graph = trace(model, task.example(data.shape))
+    graph = trace(model, task.example(data.shape)) if graph is None else graph
     if lineage is not None:
         check_growth(lineage.growth(), graph)
     _check_widths(graph, widths, grows=lineage is not None)

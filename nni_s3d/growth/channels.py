@@ -7,8 +7,8 @@ channel) and concatenation (channels of several groups along one axis) need noth
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 import torch
@@ -156,6 +156,11 @@ class ChannelGraph:
             if found != expected:
                 shown = ["none" if shape is None else str(tuple(shape)) for shape in (expected, found)]
                 raise ModelError(f"{name}: expected the parameter that was traced, of shape {shown[0]}, got {shown[1]}")
+
+    def only(self, names: Collection[str], reason: str) -> ChannelGraph:
+        """Return the graph with all other groups refused for a reason."""
+        groups = (group if group.name in names else replace(group, reason=group.reason or reason) for group in self)
+        return replace(self, groups=tuple(groups))
 
     def axes(self) -> Iterator[Axis]:
         """Iterate over all axes of all layers."""

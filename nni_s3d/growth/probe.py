@@ -84,9 +84,7 @@ class _Trial:
 
         Every group has a pattern of its own, so that two that must grow alike are found out.
         """
-        names = {group.name for group in groups}
-        still = (replace(g, reason=g.reason or ("" if g.name in names else "it is left alone")) for g in self.graph)
-        part = replace(self.graph, groups=tuple(still))
+        part = self.graph.only({group.name for group in groups}, "it is left alone")
         try:
             wanted = {group.name: _some(group.width, number) for number, group in enumerate(groups)}
             grown = split(self.model, part, plan_from_copies(part, balanced(part, wanted), c=_C), epsilon=0).model

@@ -23,10 +23,11 @@ from nni_s3d.check import check_network
 from nni_s3d.config import build
 from nni_s3d.data import DataSet, Loader
 from nni_s3d.errors import ModelError, S3DError, StoreError, first_line
-from nni_s3d.growth.channels import ChannelGraph, trace
+from nni_s3d.growth.channels import ChannelGraph
 from nni_s3d.growth.cost import Cost, count
 from nni_s3d.growth.loop import Decision, carry_out, decide
 from nni_s3d.growth.plan import GrowthPlan
+from nni_s3d.growth.tracing import read
 from nni_s3d.lineage import Lineage, outcome_path, settings_path, trial_path
 from nni_s3d.spec import Spec, parse_spec
 from nni_s3d.store import Store, store_url
@@ -93,9 +94,9 @@ def run(
     try:
         if metrics is None:
             data = task.load_data()
-            model = _first_weights(trial, data)
+            model, graph = _first_weights(trial, data)
             store.write_json(trial.path("spec.json"), spec.to_json())
-            metrics = _finish(trial, model, data)
+            metrics = _finish(trial, model, graph, data)
     except Exception as error:
         if spec.lineage is not None:
             store.write_json(outcome_path(spec.lineage, spec.step), {"error": f"{type(error).__name__}: {error}"})
@@ -114,18 +115,20 @@ def _lineage(store: Store, spec: Spec) -> Lineage | None:
     return build(Lineage, settings, f"{store.url}/{path}: settings")
 
 
-def _first_weights(trial: Trial, data: DataSet) -> nn.Module:
-    """Return the network before its parametric phase: fresh, or split from its parent."""
+def _first_weights(trial: Trial, data: DataSet) -> tuple[nn.Module, ChannelGraph | None]:
+    """Return the network before its parametric phase: fresh, or split from its parent, with its graph."""
     spec = trial.spec
     if spec.parent is None or trial.lineage is None:
-        return trial.task.build_model(spec.widths, trial.seed, data.shape)
+        return trial.task.build_model(spec.widths, trial.seed, data.shape), None
     model, plan = _parent(trial, spec.parent, data)
-    result = carry_out(model, trace(model, trial.task.example(data.shape)), plan, trial.lineage.growth())
+    # The parent's own trial has tried out which groups can grow: those of the plan.
+    graph = read(model, trial.task.example(data.shape)).only(plan.copies, "the trial of the parent has refused it")
+    result = carry_out(model, graph, plan, trial.lineage.growth())
     widths = {name: result.widths.get(name) for name in spec.widths}
     if widths != spec.widths:
         expected = f"the plan of {spec.parent} to give widths {spec.widths}"
         raise StoreError(f"{trial.store.url}: expected {expected}, got {widths}")
-    return result.model
+    return result.model, result.graph
 
 
 def _parent(trial: Trial, key: str, data: DataSet) -> tuple[nn.Module, GrowthPlan]:
@@ -146,10 +149,10 @@ def _parent(trial: Trial, key: str, data: DataSet) -> tuple[nn.Module, GrowthPla
         raise StoreError(f"{store.url}/{key}: {expected}, got: {first_line(error)}") from error
 
 
-def _finish(trial: Trial, model: nn.Module, data: DataSet) -> dict[str, float]:
+def _finish(trial: Trial, model: nn.Module, graph: ChannelGraph | None, data: DataSet) -> dict[str, float]:
     """Train, evaluate and decide; everything that a later trial needs is in the store before the metrics are."""
     task, store, spec = trial.task, trial.store, trial.spec
-    graph = check_network(task, data, model, spec.widths, trial.lineage)
+    graph = check_network(task, data, model, spec.widths, trial.lineage, graph)
     cost = count(graph)
     validation, test = (
         Loader(part, data.mean, data.std, 512, device=task.torch_device) for part in (data.validation, data.test)
