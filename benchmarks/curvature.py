@@ -1,6 +1,7 @@
 """What products with all splitting matrices cost, and how fast their spectra are found, in units of a training step.
 
     python benchmarks/curvature.py [--json] [--cases mobilenet_v1 resnet vgg] [--batch 128] [--repeats 5] [--epochs 4]
+                                   [--channels-last]
     python benchmarks/curvature.py --scaling [--json]
 
 The networks are trained on CIFAR-100 first (6,000 images; NNI_S3D_DATA says where the data set is). A step is forward
@@ -59,12 +60,14 @@ def median_seconds(run: Callable[[], object], repeats: int) -> float:
     return statistics.median(times[1:])
 
 
-def trained(name: str, data: DataSet, epochs: int) -> nn.Module:
+def trained(name: str, data: DataSet, epochs: int, channels_last: bool) -> nn.Module:
     torch.manual_seed(0)
     model = CASES[name]().to(DEVICE)
+    if channels_last:
+        model = model.to(memory_format=torch.channels_last)
     if epochs:
         loader = Loader(data.train, data.mean, data.std, 128, seed=0, pad=4, flip=True, device=DEVICE)
-        train(model, loader, Recipe(epochs=epochs, lr=0.1, amp=False))
+        train(model, loader, Recipe(epochs=epochs, lr=0.1, amp=False, channels_last=channels_last))
     return model
 
 
@@ -189,6 +192,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--channels-last", action="store_true", help="lay filters out as in the CIFAR-100 recipe")
     parser.add_argument("--scaling", action="store_true", help="measure how costs grow with the network")
     parsed = parser.parse_args()
     device = torch.cuda.get_device_name() if DEVICE == "cuda" else f"cpu, {torch.get_num_threads()} threads"
@@ -201,7 +205,7 @@ def main() -> None:
         return
     data, rows = load("cifar100", 0.1, SAMPLES), []
     for name in parsed.cases:
-        model = trained(name, data, parsed.epochs)
+        model = trained(name, data, parsed.epochs, parsed.channels_last)
         some = batches(data, parsed.batch, BATCHES)
         graph = s3d.trace(model, some[0][0][:1])
         row: dict[str, object] = {"case": name}
