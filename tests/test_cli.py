@@ -93,6 +93,7 @@ TASKS = [
         {"directory": "."},
         "task.yml: unknown key 'directory'; expected data, model, search_space, training, curvature, se",
     ),
+    ({"curvature": {"memory": -1}}, "task.yml: curvature.memory: expected a number >= 0 (GiB), got -1.0"),
     ({"training": {"lr": -1}}, "task.yml: training.lr: expected a number > 0, got -1.0"),
     ({"training": {"lr": INF}}, "task.yml: training.lr: expected a finite number, got inf"),
     ({"training": {"weight_decay": INF}}, "task.yml: training.weight_decay: expected a finite number, got inf"),
