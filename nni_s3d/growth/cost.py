@@ -8,7 +8,6 @@ costs are per sample.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 
 import numpy as np
 import torch
@@ -47,34 +46,61 @@ class _Term:
     sizes: tuple[int | Tensor, ...]
 
 
+class CostModel:
+    """One cost ("params", "macs", "flops" or "neurons") of all networks that a graph can grow into."""
+
+    def __init__(self, graph: ChannelGraph, kind: str) -> None:
+        terms = _terms(graph, kind)
+        sizes = {id(size): size for term in terms for size in term.sizes}
+        place = {key: number for number, key in enumerate(sizes, start=1)}  # 0 is the number 1, which fills up
+        numbers = [float((size < 0).sum()) if isinstance(size, Tensor) else float(size) for size in sizes.values()]
+        widths = [size.numpy() if isinstance(size, Tensor) else np.empty(0, np.int64) for size in sizes.values()]
+        slots = np.concatenate([np.empty(0, np.int64), *widths])
+        owners = np.repeat(np.arange(1, len(widths) + 1), [len(width) for width in widths])
+        self._channels = graph.channels
+        self._fixed = np.array([1.0, *numbers])  # what of every size is no channel
+        self._slots, self._owners = slots[slots >= 0], owners[slots >= 0]  # the channels and the sizes they belong to
+        self._coefficients = np.array([term.coefficient for term in terms])
+        self._factors = np.zeros((len(terms), max((len(term.sizes) for term in terms), default=0)), np.int64)
+        for row, term in zip(self._factors, terms, strict=True):
+            row[: len(term.sizes)] = [place[id(size)] for size in term.sizes]
+
+    def total(self, copies: Tensor | None = None) -> float:
+        """Return the cost of the network with `copies` (channels,) of every channel."""
+        return float(self._coefficients @ self._sizes(copies)[self._factors].prod(axis=1))
+
+    def marginal(self, copies: Tensor | None = None) -> Tensor:
+        """Return the cost of one more copy of every channel, shape (channels,).
+
+        A copy pays in its producers, its followers and all its consumers. All other sizes are taken half-way between
+        the network as it is and the network with `copies`. Costs are bilinear in the widths, so the sum of these prices
+        over all new copies is then exactly what the network with `copies` costs more.
+        """
+        middle = ((self._sizes(None) + self._sizes(copies)) / 2)[self._factors]  # (terms, factors)
+        slopes = np.zeros_like(self._fixed)  # of the cost, over every size
+        for dim, factor in enumerate(self._factors.T):
+            others = self._coefficients * np.delete(middle, dim, axis=1).prod(axis=1)
+            slopes += np.bincount(factor, others, minlength=len(slopes))
+        return torch.from_numpy(np.bincount(self._slots, slopes[self._owners], minlength=self._channels))
+
+    def _sizes(self, copies: Tensor | None) -> np.ndarray:
+        counts = np.ones(self._channels) if copies is None else copies.numpy()
+        return self._fixed + np.bincount(self._owners, counts[self._slots], minlength=len(self._fixed))
+
+
 def count(graph: ChannelGraph, copies: Tensor | None = None) -> Cost:
     """Return the cost of the traced network, or of the network with `copies` (channels,) of every channel."""
     return Cost(*(round(total(graph, kind, copies)) for kind in ("params", "macs", "flops")))
 
 
 def total(graph: ChannelGraph, kind: str, copies: Tensor | None = None) -> float:
-    """Return one cost ("params", "macs", "flops" or "neurons") of the network with these copies."""
-    counts = _counts(graph, copies)
-    return sum(term.coefficient * prod(_size(size, counts) for size in term.sizes) for term in _terms(graph, kind))
+    """Return one cost of the network with these copies, see `CostModel`."""
+    return CostModel(graph, kind).total(copies)
 
 
 def marginal(graph: ChannelGraph, kind: str, copies: Tensor | None = None) -> Tensor:
-    """Return the cost of one more copy of every channel, shape (channels,).
-
-    A copy pays in its producers, its followers and all its consumers. All other sizes are taken half-way between the
-    network as it is and the network with `copies`. Costs are bilinear in the widths, so the sum of these prices over
-    all new copies is then exactly what the network with `copies` costs more.
-    """
-    before, after = _counts(graph, None), _counts(graph, copies)
-    prices = torch.zeros(graph.channels, dtype=torch.float64)
-    for term in _terms(graph, kind):
-        middle = [(_size(size, before) + _size(size, after)) / 2 for size in term.sizes]
-        for dim, size in enumerate(term.sizes):
-            if isinstance(size, Tensor):
-                others = prod(middle[:dim] + middle[dim + 1 :])
-                slots = size[size >= 0]
-                prices.index_add_(0, slots, torch.full(slots.shape, term.coefficient * others, dtype=torch.float64))
-    return prices
+    """Return the cost of one more copy of every channel, shape (channels,), see `CostModel`."""
+    return CostModel(graph, kind).marginal(copies)
 
 
 def latency(model: nn.Module, example_inputs: object, seconds: float = 1.0) -> float:
@@ -110,16 +136,3 @@ def _terms(graph: ChannelGraph, kind: str) -> list[_Term]:
         elif kind == "flops":
             terms.append(_Term(rate * work.positions, (work.slots,)))
     return terms
-
-
-def _counts(graph: ChannelGraph, copies: Tensor | None) -> np.ndarray | None:
-    """Return how often each channel is there, with a final 1 for slots of -1; None if all are there once."""
-    if copies is None:
-        return None
-    return np.append(copies.numpy().astype(np.float64), 1.0)
-
-
-def _size(size: int | Tensor, counts: np.ndarray | None) -> float:
-    if not isinstance(size, Tensor):
-        return float(size)
-    return float(size.numel() if counts is None else counts[size.numpy()].sum())  # a third of the time that torch takes

@@ -120,27 +120,33 @@ def plan_from_copies(
     chosen = {group.name: torch.ones(group.width, dtype=torch.int64) for group in graph.splittable}
     for name, number in copies.items():
         chosen[name] = _checked(graph[name], number)
-    weights, displacements, gain = {}, {}, 0.0
-    held_out: list[Tensor] = []  # the gain on every fold
-    shares = torch.ones(1)
-    for name, number in chosen.items():
-        known = None if spectrum is None else spectrum.get(name)
-        expected = (graph[name].width, dimension(graph[name], graph.shapes))
-        if known is not None and known.v_min.shape != expected:
-            raise ModelError(f"{name}: expected eigenvectors of shape {expected}, got {tuple(known.v_min.shape)}")
-        if known is not None and not all(end.isfinite().all() for end in (known.v_min, known.v_max)):
-            raise ModelError(f"{name}: expected finite eigenvectors, got others")
-        weights[name], moves, along_min, along_max = _copies_of(number, known, c, triplet)
-        if known is not None:
-            gain += float(along_min @ known.lambda_min + along_max @ known.lambda_max)
-            if known.held_out is not None:
-                held_out.append(known.held_out.total(along_min, along_max))
-                shares = known.held_out.shares
-        if moves is not None:
-            displacements[name] = moves
+    known = {name: _fitting(graph, name, spectrum[name]) for name in chosen if spectrum and name in spectrum}
     every = torch.ones(graph.channels, dtype=torch.int64)
+    low, high = torch.zeros(2, graph.channels, dtype=torch.float64)
     for name, number in chosen.items():
         every[graph[name].channels] = number
+    for name, found in known.items():
+        low[graph[name].channels], high[graph[name].channels] = found.lambda_min, found.lambda_max
+    schemes = _schemes(every, low, high, c, triplet)
+    neuron = torch.arange(graph.channels).repeat_interleave(every)
+    # The gain of a neuron, sum_j w_j delta_j' S delta_j, is linear in both quotients v' S v.
+    on_min, on_max = (low.new_zeros(graph.channels).index_add(0, neuron, schemes[0] * a**2) for a in schemes[1:])
+    weights, displacements = {}, {}
+    held_out: list[Tensor] = []  # the gain on every fold
+    shares = torch.ones(1)
+    ends = every.cumsum(0).tolist()
+    for name, number in chosen.items():
+        channels = graph[name].channels
+        mine = slice(ends[channels.stop - 1] - int(number.sum()), ends[channels.stop - 1])
+        weights[name] = schemes[0][mine]
+        if name in known:
+            vectors, folds = known[name].v_min, known[name].held_out
+            weights[name], along_min, along_max = (part[mine].to(vectors) for part in schemes)
+            displacements[name] = _displacements(number, along_min, along_max, known[name])
+            if folds is not None:
+                held_out.append(folds.total(on_min[channels].to(vectors), on_max[channels].to(vectors)))
+                shares = folds.shares
+    gain = float(on_min @ low + on_max @ high)
     cost = count(graph, every)
     honest = mean_and_error(torch.stack(held_out).sum(dim=0), shares) if held_out else ()
     return GrowthPlan(chosen, weights, displacements, gain, cost.params, cost.macs, cost.flops, *honest)
@@ -162,36 +168,33 @@ def _checked(group: ChannelGroup, number: object) -> Tensor:
     return copies.to(torch.int64)
 
 
-def _copies_of(
-    number: Tensor, spectrum: Spectrum | None, c: float, triplet: str
-) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-    """Return weights (new width,) and displacements (new width, d) of one group's copies, and of what the gain is made.
+def _fitting(graph: ChannelGraph, name: str, found: Spectrum) -> Spectrum:
+    expected = (graph[name].width, dimension(graph[name], graph.shapes))
+    if found.v_min.shape != expected:
+        raise ModelError(f"{name}: expected eigenvectors of shape {expected}, got {tuple(found.v_min.shape)}")
+    if not (found.v_min.sum() + found.v_max.sum()).isfinite():
+        raise ModelError(f"{name}: expected finite eigenvectors, got others")
+    return found
 
-    The gain of a neuron, sum_j w_j delta_j' S delta_j, is linear in both quotients v' S v: the last two tensors,
-    (width,) each, are its coefficients.
-    """
-    source = torch.arange(number.numel()).repeat_interleave(number)
+
+def _schemes(number: Tensor, low: Tensor, high: Tensor, c: float, triplet: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Return weights and positions along both eigenvectors of all copies (new channels,), side by side."""
     start = number.cumsum(0) - number
-    if spectrum is None:
-        ends = torch.zeros(number.numel(), dtype=torch.float64)
-        weights, moves = torch.ones(source.numel(), dtype=torch.float64), None
-        low = high = ends
-    else:
-        weights = spectrum.v_min.new_ones(source.numel())
-        moves = spectrum.v_min.new_zeros(source.numel(), spectrum.v_min.shape[1])
-        low, high = (spectrum.v_min.new_zeros(number.numel()) for _ in range(2))
+    weights, along_min, along_max = low.new_zeros(3, int(number.sum()))
+    weights[start] = 1
     for m in COPIES:
         neurons = (number == m).nonzero()[:, 0]
-        if not neurons.numel():
-            continue
         places = start[neurons, None] + torch.arange(m)
-        if spectrum is None:
-            weights[places] = scheme(ends[neurons], ends[neurons], m, c, triplet).weights
-            continue
-        best = scheme(spectrum.lambda_min[neurons], spectrum.lambda_max[neurons], m, c, triplet)
-        v_min, v_max = spectrum.v_min[neurons, None], spectrum.v_max[neurons, None]
-        weights[places] = best.weights
-        moves[places] = best.along_min[..., None] * v_min + best.along_max[..., None] * v_max  # type: ignore[index]
-        low[neurons] = (best.weights * best.along_min**2).sum(dim=1)
-        high[neurons] = (best.weights * best.along_max**2).sum(dim=1)
-    return weights, moves, low, high
+        best = scheme(low[neurons], high[neurons], m, c, triplet)
+        weights[places], along_min[places], along_max[places] = best.weights, best.along_min, best.along_max
+    return weights, along_min, along_max
+
+
+def _displacements(number: Tensor, along_min: Tensor, along_max: Tensor, found: Spectrum) -> Tensor:
+    """Return how far the copies of one group move (new width, d)."""
+    neuron = torch.arange(len(number)).repeat_interleave(number)
+    split = (number > 1)[neuron].nonzero()[:, 0]  # what is not split does not move
+    moves = found.v_min.new_zeros(len(neuron), found.v_min.shape[1])
+    on_min, on_max = along_min[split, None], along_max[split, None]
+    moves[split] = on_min * found.v_min[neuron[split]] + on_max * found.v_max[neuron[split]]
+    return moves

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -12,9 +12,9 @@ from torch import Tensor
 
 from nni_s3d.errors import ConfigError, ModelError
 from nni_s3d.growth.channels import ChannelGraph
-from nni_s3d.growth.cost import COSTS, marginal, total
+from nni_s3d.growth.cost import COSTS, CostModel, total
 from nni_s3d.growth.eigen import Spectrum
-from nni_s3d.growth.knapsack import Room, filled, gain, solve, tightened, trimmed
+from nni_s3d.growth.knapsack import Candidates, filled, solve, tightened, trimmed
 from nni_s3d.growth.plan import GrowthPlan, plan_from_copies
 from nni_s3d.growth.schemes import copy_choices, is_number, scheme
 
@@ -22,15 +22,8 @@ from nni_s3d.growth.schemes import copy_choices, is_number, scheme
 class Policy(Protocol):
     """Decides the number of copies of every neuron."""
 
-    def choose(self, graph: ChannelGraph, choices: tuple[int, ...], gains: Tensor, room: Room) -> Tensor:
-        """Return copies (channels,) >= 1.
-
-        Args:
-            graph: the channel graph.
-            choices: the numbers of copies to choose from, beside 1.
-            gains: (len(choices), channels), 0 where nothing can be won.
-            room: how many copies every group may take.
-        """
+    def choose(self, candidates: Candidates) -> Tensor:
+        """Return copies (channels,) >= 1."""
 
 
 @dataclass(frozen=True)
@@ -44,18 +37,19 @@ class TopK:
         _check(isinstance(self.k, int) and is_number(self.k) and self.k >= 1, "k", "a whole number >= 1", self.k)
         _check(is_number(self.eta) and self.eta >= 0, "eta", "a number >= 0", self.eta)
 
-    def choose(self, graph: ChannelGraph, choices: tuple[int, ...], gains: Tensor, room: Room) -> Tensor:
+    def choose(self, candidates: Candidates) -> Tensor:
         """Return copies (channels,)."""
+        graph, choices, room = candidates.graph, candidates.choices, candidates.room
         if len(choices) > 1:
             raise ConfigError(
                 f"copies: {type(self).__name__} expects one of 2, 3 and 4, got {set(choices)}; "
                 "a mixed choice needs Knapsack"
             )
-        gain = torch.where(gains[0] <= -self.eta, gains[0], 0.0)
+        gain = torch.where(candidates.gains[0] <= -self.eta, candidates.gains[0], 0.0)
         if graph.balances:
             price = torch.full((graph.channels,), 1 / (choices[0] - 1), dtype=torch.float64)
-            return solve(graph, gain[None], price, choices, self.k, room)
-        for group in graph.splittable:
+            return solve(replace(candidates, gains=gain[None]), price, self.k)
+        for group in candidates.tight:
             if room[group.name] < (choices[0] - 1) * group.width:
                 best_first = group.first + torch.argsort(gain[group.channels], stable=True)
                 gain[best_first[int(room[group.name] // (choices[0] - 1)) :]] = 0
@@ -74,10 +68,10 @@ class TopFraction:
     def __post_init__(self) -> None:
         _check(is_number(self.fraction) and 0 < self.fraction <= 1, "fraction", "a number in (0, 1]", self.fraction)
 
-    def choose(self, graph: ChannelGraph, choices: tuple[int, ...], gains: Tensor, room: Room) -> Tensor:
+    def choose(self, candidates: Candidates) -> Tensor:
         """Return copies (channels,)."""
-        neurons = sum(group.width for group in graph.splittable)
-        return TopK(max(1, math.floor(self.fraction * neurons + 1e-9))).choose(graph, choices, gains, room)
+        neurons = sum(group.width for group in candidates.graph.splittable)
+        return TopK(max(1, math.floor(self.fraction * neurons + 1e-9))).choose(candidates)
 
 
 @dataclass(frozen=True)
@@ -118,29 +112,30 @@ class Knapsack:
             )
         return budget
 
-    def choose(self, graph: ChannelGraph, choices: tuple[int, ...], gains: Tensor, room: Room) -> Tensor:
+    def choose(self, candidates: Candidates) -> Tensor:
         """Return copies (channels,); the grown network never costs more than the budget.
 
         Prices interact where neighbouring groups grow together: they are taken for the middle of the growth that the
         last solution asks for, which makes them exact for that solution, until a solution comes again.
         """
-        now, budget = total(graph, self.cost), self.allowed(graph)
-        best = copies = torch.ones(graph.channels, dtype=torch.int64)
+        cost = CostModel(candidates.graph, self.cost)
+        now, budget = cost.total(), self.allowed(candidates.graph)
+        best = copies = torch.ones(candidates.graph.channels, dtype=torch.int64)
         seen: list[Tensor] = []
         for _ in range(8):
-            prices = marginal(graph, self.cost, copies)
-            found = solve(graph, gains, prices, choices, budget - now, room, self.relaxed)
-            if graph.balances:
-                found = tightened(graph, self.cost, found, gains, prices, choices, budget, room)
+            prices = cost.marginal(copies)
+            found = solve(candidates, prices, budget - now, self.relaxed)
+            if candidates.graph.balances:
+                found = tightened(candidates, cost, found, prices, budget)
             else:
-                found = trimmed(graph, self.cost, found, gains, choices, budget)
-            if gain(found, gains, choices) < gain(best, gains, choices):
+                found = trimmed(candidates, cost, found, budget)
+            if candidates.gain(found) < candidates.gain(best):
                 best = found
             if any(torch.equal(found, earlier) for earlier in seen):
                 break
             seen.append(found)
             copies = found
-        return filled(graph, self.cost, best, gains, choices, budget, room)
+        return filled(candidates, cost, best, budget)
 
 
 def select(
@@ -183,7 +178,7 @@ def select(
     for row, m in enumerate(choices):
         gains[row] = scheme(low, high, m, c, triplet).gain
     room = {g.name: max(0.0, limits.get(g.name, math.inf) - g.width) for g in graph.splittable}
-    chosen = policy.choose(graph, choices, gains, room)
+    chosen = policy.choose(Candidates(graph, choices, gains, room))
     return plan_from_copies(graph, {g.name: chosen[g.channels] for g in graph.splittable}, spectrum, c, triplet)
 
 
