@@ -30,7 +30,8 @@ from torch.nn import functional as F
 
 import nni_s3d as s3d
 from nni_s3d.data import DataSet, Loader, load
-from nni_s3d.growth.eigen import lanczos, rayleigh
+from nni_s3d.growth.lanczos import lanczos
+from nni_s3d.growth.rayleigh import rayleigh
 from nni_s3d.models import mobilenet_v1, resnet, vgg
 from nni_s3d.training import Recipe, train
 

@@ -4,8 +4,9 @@
 
 The bare loop takes shuffled batches out of one tensor of images, normalised beforehand and never augmented, and has no
 schedule, progress bar or checkpoint; images and filters lie in memory as in the phase. Both train the seed network of
-the task. The other columns are the phase with an option the other way round, in units of the phase as it is. The
-programs take turns; medians of the ratios within a turn count.
+the task. Then come the phase with an option the other way round, in units of the phase as it is, and the bare loop in
+bfloat16, compiled, and (on a GPU) as CUDA graphs, in units of the bare loop; compilation, before the first turn, is not
+counted. The programs take turns; medians of the ratios within a turn count.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ def seed_network(task: Task, data: DataSet) -> nn.Module:
     return task.build_model(task.space().low, 0, data.shape).train()
 
 
-def bare(task: Task, data: DataSet) -> Callable[[], None]:
-    """Return some epochs of the loop that anybody would write first."""
+def bare(task: Task, data: DataSet, compiled: str = "", bfloat16: bool = False) -> Callable[[], None]:
+    """Return some epochs of the loop that anybody would write first; `compiled` is a mode of `torch.compile`."""
     device, recipe, model = task.torch_device, task.training, seed_network(task, data)
     for parameter in model.parameters():
         if parameter.dim() == 4:
@@ -47,11 +48,15 @@ def bare(task: Task, data: DataSet) -> Callable[[], None]:
         model.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
     )
 
+    run = torch.compile(model, mode=compiled) if compiled else model
+
     def epochs() -> None:
         for _ in range(EPOCHS):
             for index in torch.randperm(len(images), device=device).split(recipe.batch_size):
                 optimizer.zero_grad()
-                F.cross_entropy(model(images[index]), labels[index]).backward()
+                with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+                    loss = F.cross_entropy(run(images[index]), labels[index])
+                loss.backward()
                 optimizer.step()
 
     return epochs
@@ -81,13 +86,17 @@ def measure(path: str, batches: int, repeats: int) -> dict[str, object]:
         "phase": phase(task, data),
         f"channels_last: {other}".lower(): phase(task, data, channels_last=other),
     }
+    loops = {"bare, bfloat16": bare(task, data, bfloat16=True), "bare, compiled": bare(task, data, "default")}
     if torch.cuda.is_available():
         programs[f"amp: {not task.training.amp}".lower()] = phase(task, data, amp=not task.training.amp)
+        loops["bare, CUDA graphs"] = bare(task, data, "reduce-overhead")
+    programs |= loops
     turns: list[dict[str, float]] = []
     for _ in range(repeats + 1):
         turns.append({name: seconds(run) for name, run in programs.items()})
     row: dict[str, object] = {"task": path, "phase / bare": _ratio(turns[1:], "phase", "bare")}
-    return row | {f"{name}, / phase": _ratio(turns[1:], name, "phase") for name in programs if ":" in name}
+    row |= {f"{name}, / phase": _ratio(turns[1:], name, "phase") for name in programs if ":" in name}
+    return row | {f"{name}, / bare": _ratio(turns[1:], name, "bare") for name in loops}
 
 
 def _ratio(turns: list[dict[str, float]], a: str, b: str) -> float:

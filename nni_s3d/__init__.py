@@ -6,11 +6,12 @@ from nni_s3d.growth.balance import balanced
 from nni_s3d.growth.channels import ChannelGraph, ChannelGroup, trace
 from nni_s3d.growth.cost import Cost, count
 from nni_s3d.growth.curvature import SplittingOperator
-from nni_s3d.growth.eigen import Spectrum, spectrum
+from nni_s3d.growth.eigen import spectrum
 from nni_s3d.growth.loop import Growth, GrowthStep, grow
 from nni_s3d.growth.plan import GrowthPlan, plan_from_copies
 from nni_s3d.growth.schemes import Scheme, gain, scheme
 from nni_s3d.growth.selection import Knapsack, TopFraction, TopK, select
+from nni_s3d.growth.spectra import Spectrum
 from nni_s3d.growth.surgery import SplitResult, split, split_average
 
 __version__ = "0.1.0"

@@ -13,11 +13,12 @@ from nni_s3d.growth.channels import ChannelGraph, trace
 from nni_s3d.growth.cost import Cost, count
 from nni_s3d.growth.curvature import Batch, SplittingOperator
 from nni_s3d.growth.cut import LossFn
-from nni_s3d.growth.eigen import SOLVERS, Spectrum, spectrum
+from nni_s3d.growth.eigen import SOLVERS, spectrum
 from nni_s3d.growth.modes import evaluation_mode
 from nni_s3d.growth.plan import GrowthPlan
 from nni_s3d.growth.schemes import check_c, check_triplet, copy_choices, is_number
 from nni_s3d.growth.selection import Knapsack, Policy, TopFraction, check_policy, select
+from nni_s3d.growth.spectra import Spectrum
 from nni_s3d.growth.surgery import SplitResult, split
 
 LARGEST = 1e6  # of a length of a split or a smoothness that float32 can still work with

@@ -13,9 +13,9 @@ from nni_s3d.errors import ConfigError, ModelError
 from nni_s3d.growth.channels import ChannelGraph, ChannelGroup
 from nni_s3d.growth.cost import count
 from nni_s3d.growth.crossfit import mean_and_error
-from nni_s3d.growth.eigen import Spectrum
 from nni_s3d.growth.layout import dimension
 from nni_s3d.growth.schemes import COPIES, check_c, check_triplet, scheme
+from nni_s3d.growth.spectra import Spectrum
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from torch import Tensor
 from nni_s3d.errors import ConfigError, ModelError
 from nni_s3d.growth.channels import ChannelGraph
 from nni_s3d.growth.cost import COSTS, CostModel, total
-from nni_s3d.growth.eigen import Spectrum
 from nni_s3d.growth.knapsack import Candidates, filled, solve, tightened, trimmed
 from nni_s3d.growth.plan import GrowthPlan, plan_from_copies
 from nni_s3d.growth.schemes import copy_choices, is_number, scheme
+from nni_s3d.growth.spectra import Spectrum
 
 
 class Policy(Protocol):

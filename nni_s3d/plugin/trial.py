@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import gc
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn import functional as F
 
@@ -258,8 +261,10 @@ def evaluate_model(model: Any, store: str | None = None) -> dict[str, float]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the trial that NNI asks for."""
-    import nni
+    with _no_garbage_collection():
+        import nni
 
+        torch.optim.SGD([torch.zeros(1)])  # the first optimizer makes PyTorch import its compiler
     task_file = parser().parse_args(arguments).task
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parameters = nni.get_next_parameter() or {}
@@ -271,6 +276,16 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     nni.report_final_result(metrics)
     return 0
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Spare imports, which make a million objects and hardly any garbage, a fifth of their time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def parser() -> argparse.ArgumentParser:

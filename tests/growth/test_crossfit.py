@@ -7,7 +7,8 @@ import torch
 
 import nni_s3d as s3d
 from nni_s3d.growth.crossfit import FOLDS, HeldOut, cross_fitted, mean_and_error
-from nni_s3d.growth.eigen import exact, lanczos
+from nni_s3d.growth.eigen import exact
+from nni_s3d.growth.lanczos import lanczos
 from tests.cases import BY_NAME
 from tests.reference import DenseOperator
 

@@ -4,7 +4,10 @@ import pytest
 import torch
 
 from nni_s3d import ConfigError, ModelError, Spectrum, spectrum
-from nni_s3d.growth.eigen import LANCZOS_STEPS, TOLERANCE, USUAL_STEPS, exact, lanczos, rayleigh
+from nni_s3d.growth.eigen import USUAL_STEPS, exact
+from nni_s3d.growth.lanczos import LANCZOS_STEPS, lanczos
+from nni_s3d.growth.rayleigh import rayleigh
+from nni_s3d.growth.spectra import TOLERANCE
 from tests.cases import BY_NAME, measured
 from tests.reference import DenseOperator, published_rayleigh
 
