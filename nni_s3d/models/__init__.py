@@ -7,6 +7,6 @@ from nni_s3d.models.mlp import mlp
 from nni_s3d.models.mobilenet_v1 import mobilenet_v1, mobilenet_v1_small
 from nni_s3d.models.rbf import rbf
 from nni_s3d.models.resnet import resnet
-from nni_s3d.models.vgg import vgg
+from nni_s3d.models.vgg import vgg, vgg_small
 
-__all__ = ["mlp", "mobilenet_v1", "mobilenet_v1_small", "rbf", "resnet", "vgg"]
+__all__ = ["mlp", "mobilenet_v1", "mobilenet_v1_small", "rbf", "resnet", "vgg", "vgg_small"]

@@ -22,7 +22,7 @@ _STRIDES = {
     224: (2, 1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1),
     32: (1, 1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1),
 }
-_SMALL_STRIDES = {28: (2, 1, 2, 1, 2, 1), 8: (1, 1, 2, 1, 2, 1)}
+_SMALL_STRIDES = {32: (2, 1, 2, 1, 2, 1), 28: (2, 1, 2, 1, 2, 1), 8: (1, 1, 2, 1, 2, 1)}
 
 
 def mobilenet_v1(
@@ -45,9 +45,9 @@ def mobilenet_v1(
 def mobilenet_v1_small(
     widths: Widths | None = None, num_classes: int = 10, in_channels: int = 1, image_size: int = 8
 ) -> nn.Sequential:
-    """Build the same kind of network with 6 widths, conv0 and pw1 to pw5, for images of 8 x 8 or 28 x 28.
+    """Build the same kind of network with 6 widths, conv0 and pw1 to pw5, for small images.
 
-    Arguments and errors as for `mobilenet_v1`.
+    Arguments and errors as for `mobilenet_v1`; image_size is 8, 28 or 32.
     """
     return _build(widths, SMALL, _strides(_SMALL_STRIDES, image_size), num_classes, in_channels)
 

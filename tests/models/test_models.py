@@ -3,16 +3,22 @@ import torch
 
 import nni_s3d as s3d
 from nni_s3d.errors import ConfigError
-from nni_s3d.models import mlp, mobilenet_v1, mobilenet_v1_small, rbf, resnet, vgg
+from nni_s3d.models import mlp, mobilenet_v1, mobilenet_v1_small, rbf, resnet, vgg, vgg_small
 
 MODELS = {
     "mobilenet_v1 32": (lambda: mobilenet_v1((4, 3, 5, 4, 6, 3, 4, 5, 3, 4, 4, 3, 5, 4)), (2, 3, 32, 32)),
     "mobilenet_v1 224": (lambda: mobilenet_v1((3,) * 14, num_classes=7, image_size=224), (1, 3, 224, 224)),
     "mobilenet_v1_small 8": (lambda: mobilenet_v1_small((4, 5, 6, 3, 4, 5)), (3, 1, 8, 8)),
     "mobilenet_v1_small 28": (lambda: mobilenet_v1_small((4, 5, 6, 3, 4, 5), image_size=28), (3, 1, 28, 28)),
+    "mobilenet_v1_small 32": (
+        lambda: mobilenet_v1_small((4, 5, 6, 3, 4, 5), in_channels=3, image_size=32),
+        (2, 3, 32, 32),
+    ),
     "mlp": (lambda: mlp((5, 4), in_features=6, activation="SiLU"), (3, 6)),
     "rbf": (lambda: rbf((3,)), (5, 1)),
     "vgg": (lambda: vgg((3, 4, 5, 3, 4, 6, 3, 4)), (2, 3, 16, 16)),
+    "vgg_small 8": (lambda: vgg_small((3, 4, 5, 3), image_size=8), (3, 1, 8, 8)),
+    "vgg_small 32": (lambda: vgg_small((3, 4, 5, 3), 7, 3, 32), (2, 3, 32, 32)),
     "resnet": (lambda: resnet((3, 4, 5, 6, 3, 4, 5, 7, 3), blocks=2), (2, 3, 8, 8)),
 }
 
@@ -79,6 +85,7 @@ def test_epsilon_zero_changes_nothing(name, copies):
         (lambda: mobilenet_v1_small({f"pw{i}": 3 for i in range(1, 7)} | {"conv0": 3}), "'pw6' is unknown"),
         (lambda: mobilenet_v1_small((0, 1, 1, 1, 1, 1)), "whole number >= 1 for 'conv0', got 0"),
         (lambda: mobilenet_v1(image_size=33), "image_size: expected one of 224, 32, got 33"),
+        (lambda: vgg_small(image_size=16), "image_size: expected one of 32, 28, 8, got 16"),
         (lambda: mlp((3,), activation="Nope"), "activation: expected the name of a class"),
     ],
 )
