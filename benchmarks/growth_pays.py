@@ -1,0 +1,433 @@
+"""What growing pays: the accuracy at four sizes, against networks that cost as much in training.
+
+    python benchmarks/growth_pays.py [--config benchmarks/growth_pays.yml] [--csv benchmarks/results/growth_pays.csv]
+                                     [--works NAME ...] [--methods NAME ...] [--workers 2] [--json] [--plot FILE]
+
+A work is a data set and a backbone (NNI_S3D_DATA says where the data sets are). The reference method grows its seed
+network to three larger sizes, with a phase of some epochs at each. Everybody else is granted what this has cost in all,
+in MACs of forward passes, backward passes (twice as many) and products with splitting matrices, rounded up to whole
+epochs; sizes are parameters. Every method takes the learning rate that is best for it on the validation set at the
+first seed. Rows are appended to the CSV file as runs end, and runs that are there already are not repeated; with
+nothing left to do, this prints the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import json
+import math
+import statistics
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import nni_s3d as s3d
+from nni_s3d import models
+from nni_s3d.config import build, read_yaml
+from nni_s3d.data import DataSet, Loader, load
+from nni_s3d.growth.cost import marginal
+from nni_s3d.growth.lanczos import lanczos
+from nni_s3d.growth.layout import dimension
+from nni_s3d.training import Recipe, evaluate, train
+
+
+@dataclass(frozen=True)
+class Work:
+    """A data set with a backbone, and how long it is trained at every size."""
+
+    data: str
+    model: str  # a function of nni_s3d.models
+    image_size: int
+    widths: list[int]  # of the seed network
+    epochs: int
+    batch_size: int = 128
+    samples: int | None = None
+    pad: int = 0
+    flip: bool = False
+
+
+@dataclass(frozen=True)
+class Method:
+    """How networks of all sizes come about; the fields from `neurons` on are those of growing."""
+
+    kind: str = "grow"  # or "scratch" (trained anew), "search" (proposed by a tuner of NNI and trained anew)
+    widths_of: str = ""  # for "scratch": the method whose widths are taken; even multiples of the seed's if empty
+    last_only: bool = False  # for "scratch": spend everything on the largest size
+    tuner: str = ""  # for "search": "random" or "tpe"
+    neurons: str = "spectrum"  # or "random"
+    directions: str = "spectrum"  # or "random"
+    c: float = 1.3
+    copies: int | list[int] = 2
+    epsilon: float = 0.01
+    relative: bool = False
+    later_rate: float = 1.0  # learning rate after the first phase, in units of that of the first
+    samples: int = 2048  # behind a spectrum
+    products: int = 12  # at most
+
+    @property
+    def measures(self) -> bool:
+        """Whether growing pays for a spectrum; who does not trains for longer instead."""
+        return "spectrum" in (self.neurons, self.directions)
+
+
+@dataclass(frozen=True)
+class Study:
+    """The content of the config."""
+
+    seeds: list[int]
+    rates: list[float]
+    sizes: list[float]
+    reference: str
+    works: dict[str, Any]
+    methods: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One method on one work with one learning rate and seed; what a row begins with."""
+
+    work: str
+    method: str
+    rate: float
+    seed: int
+
+
+@dataclass
+class Row:
+    """One trained network."""
+
+    size: int  # number of the size
+    params: int
+    macs: int
+    total_macs: int  # of the run, up to here
+    validation: float
+    test: float
+    test_loss: float
+    widths: str  # JSON
+    gain: float | None = None  # of the split that this size came from, predicted
+    held_out_gain: float | None = None
+    loss_before: float | None = None  # on training samples that the spectrum does not come from
+    loss_after: float | None = None
+
+
+@dataclass
+class Bench:
+    """Everything that one run works with."""
+
+    study: Study
+    run: Run
+    budgets: list[int] = field(default_factory=list)  # MACs that the reference has spent on every size
+    widths: list[dict[str, int]] = field(default_factory=list)  # of the method that `widths_of` names
+    spent: int = 0
+
+    def __post_init__(self) -> None:
+        self.work = build(Work, self.study.works[self.run.work], self.run.work)
+        self.method = build(Method, self.study.methods[self.run.method], self.run.method)
+
+    @cached_property
+    def data(self) -> DataSet:
+        return load(self.work.data, 0.1, self.work.samples)
+
+    @cached_property
+    def example(self) -> Tensor:
+        return torch.randn(1, *self.data.shape, generator=torch.Generator().manual_seed(0))
+
+    @cached_property
+    def limits(self) -> list[int]:
+        """Parameters of every size at most."""
+        seed = sum(parameter.numel() for parameter in self.build(self.work.widths).parameters())
+        return [math.floor(seed * size) for size in self.study.sizes]
+
+    def build(self, widths: Any) -> nn.Module:
+        torch.manual_seed(self.run.seed)
+        return getattr(models, self.work.model)(widths, self.data.num_classes, self.data.shape[0], self.work.image_size)
+
+    def graph(self, model: nn.Module) -> s3d.ChannelGraph:
+        return s3d.trace(model, self.example)
+
+    def epochs(self, budget: int, *graphs: s3d.ChannelGraph) -> int:
+        """Return how many epochs of all these networks a budget pays, rounded up."""
+        return math.ceil(budget / sum(3 * s3d.count(graph).macs * len(self.data.train) for graph in graphs))
+
+    def phase(self, model: nn.Module, graph: s3d.ChannelGraph, size: int, epochs: int, rate: float) -> Row:
+        """Train a network and measure it."""
+        recipe = Recipe(epochs, self.work.batch_size, lr=rate, amp=False)
+        seed = self.run.seed + 1_000_003 * size
+        loader = Loader(
+            self.data.train,
+            self.data.mean,
+            self.data.std,
+            self.work.batch_size,
+            seed,
+            self.work.pad,
+            self.work.flip,
+        )
+        train(model, loader, recipe, self.run.seed)
+        cost = s3d.count(graph)
+        self.spent += 3 * cost.macs * len(self.data.train) * epochs
+        validation, test = (self.measure(model, part) for part in (self.data.validation, self.data.test))
+        widths = json.dumps(graph.widths)
+        return Row(size, cost.params, cost.macs, self.spent, validation.accuracy, test.accuracy, test.loss, widths)
+
+    def measure(self, model: nn.Module, images: Any) -> Any:
+        return evaluate(model, Loader(images, self.data.mean, self.data.std, 512))
+
+
+def grown(bench: Bench) -> Iterator[Row]:
+    """Grow from size to size."""
+    method, n = bench.method, len(bench.data.train)
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(bench.run.seed))
+    behind, beside = bench.data.train[order[: method.samples]], bench.data.train[order[-min(n, 2048) :]]
+    model = bench.build(bench.work.widths)
+    graph, split = bench.graph(model), {}
+    for size in range(len(bench.limits)):
+        epochs = bench.work.epochs if method.measures else bench.epochs(bench.budgets[size], graph)
+        row = bench.phase(model, graph, size, epochs, bench.run.rate * (method.later_rate if size else 1))
+        yield replace(row, **split)
+        if size + 1 == len(bench.limits):
+            return
+        model.eval()
+        found = spectrum(bench, model, graph, behind, size)
+        policy = s3d.Knapsack(budget=bench.limits[size + 1], cost="params")
+        plan = s3d.select(found, graph, policy, _set(method.copies), method.c)
+        result = s3d.split(model, graph, plan, method.epsilon, relative=method.relative)
+        losses = [bench.measure(m, beside).loss for m in (model, result.model)]
+        split = {"gain": plan.gain, "held_out_gain": plan.held_out_gain}
+        split |= {"loss_before": losses[0], "loss_after": losses[1]}
+        model, graph = result.model, result.graph
+
+
+def spectrum(
+    bench: Bench, model: nn.Module, graph: s3d.ChannelGraph, images: Any, size: int
+) -> dict[str, s3d.Spectrum]:
+    """Return the spectrum, or what stands for it where neurons or directions are drawn at random."""
+    method, generator = bench.method, torch.Generator().manual_seed(97 * bench.run.seed + size)
+    if method.measures:
+        batches = list(Loader(images, bench.data.mean, bench.data.std, 256))
+        op = s3d.SplittingOperator(model, graph, batches, F.cross_entropy)
+        found = lanczos(op, list(op.shapes), max_steps=method.products)
+        bench.spent += round(s3d.count(graph).macs * op.samples * op.passes)
+    else:
+        shapes = {group.name: (group.width, dimension(group, graph.shapes)) for group in graph.splittable}
+        found = {name: _unknown(*shape) for name, shape in shapes.items()}
+    if method.directions == "random":
+        found = {name: replace(s, v_min=_directions(s, generator), held_out=None) for name, s in found.items()}
+    if method.neurons == "random":  # gains in proportion to prices leave the order to chance
+        prices = marginal(graph, "params").float()
+        for group in graph.splittable:
+            chance = torch.rand(group.width, generator=generator) + 1e-3
+            low, zero = -chance * prices[group.channels], torch.zeros(group.width)
+            found[group.name] = replace(found[group.name], lambda_min=low, lambda_max=zero, held_out=None)
+    return found
+
+
+def _unknown(n: int, d: int) -> s3d.Spectrum:
+    zero = torch.zeros(n)
+    return s3d.Spectrum(zero, torch.zeros(n, d), zero, torch.zeros(n, d), zero, zero, zero == 0, 0)
+
+
+def _directions(known: s3d.Spectrum, generator: torch.Generator) -> Tensor:
+    return F.normalize(torch.randn(known.v_min.shape, generator=generator), dim=1)
+
+
+def _set(copies: int | list[int]) -> int | set[int]:
+    return copies if isinstance(copies, int) else set(copies)
+
+
+def scratch(bench: Bench) -> Iterator[Row]:
+    """Train networks of every size anew, for the same number of epochs each."""
+    widths = bench.widths or [even(bench, limit) for limit in bench.limits]
+    built = [bench.build(each) for each in widths]
+    first = len(built) - 1 if bench.method.last_only else 0
+    graphs = [bench.graph(model) for model in built]
+    epochs = bench.epochs(sum(bench.budgets), *graphs[first:])
+    for size in range(first, len(built)):
+        yield bench.phase(built[size], graphs[size], size, epochs, bench.run.rate)
+
+
+def even(bench: Bench, limit: int) -> dict[str, int]:
+    """Return the largest common multiple of the seed's widths that has no more parameters than this."""
+    seed = bench.graph(bench.build(bench.work.widths)).widths
+    best = seed
+    for percent in range(100, 1000):
+        widths = {name: round(width * percent / 100) for name, width in seed.items()}
+        if sum(parameter.numel() for parameter in bench.build(widths).parameters()) > limit:
+            return best
+        best = widths
+    return best
+
+
+def searched(bench: Bench) -> Iterator[Row]:
+    """Train what a tuner of NNI proposes, as long as the reference has trained a size, until everything is spent.
+
+    Widths reach from the seed's to what the largest size would have if it were even, and half as much again. What is
+    larger than the largest size is not trained; the tuner is told that its accuracy is 0.
+    """
+    from nni.algorithms.hpo.random_tuner import RandomTuner
+    from nni.algorithms.hpo.tpe_tuner import TpeTuner
+
+    low, high = bench.graph(bench.build(bench.work.widths)).widths, even(bench, bench.limits[-1])
+    tuner = {"random": RandomTuner, "tpe": TpeTuner}[bench.method.tuner](seed=bench.run.seed)
+    tuner.update_search_space(
+        {name: {"_type": "quniform", "_value": [low[name], math.ceil(1.5 * high[name]), 1]} for name in low}
+    )
+    number = 0
+    while bench.spent < sum(bench.budgets):
+        proposed = tuner.generate_parameters(number)
+        model = bench.build({name: int(width) for name, width in proposed.items()})
+        accuracy = 0.0
+        params = sum(parameter.numel() for parameter in model.parameters())
+        if params <= bench.limits[-1]:
+            size = next(size for size, limit in enumerate(bench.limits) if params <= limit)
+            row = bench.phase(model, bench.graph(model), size, bench.work.epochs, bench.run.rate)
+            accuracy = row.validation
+            yield row
+        tuner.receive_trial_result(number, proposed, accuracy)
+        number += 1
+
+
+KINDS: dict[str, Callable[[Bench], Iterator[Row]]] = {"grow": grown, "scratch": scratch, "search": searched}
+
+
+def carry_out(bench: Bench) -> list[dict[str, object]]:
+    """Carry one run out, in a process of its own with one thread: two small networks side by side are faster."""
+    torch.set_num_threads(1)
+    return [asdict(bench.run) | asdict(row) for row in KINDS[bench.method.kind](bench)]
+
+
+@dataclass
+class Results:
+    """The rows of a CSV file."""
+
+    path: Path
+    rows: list[dict[str, str]]
+
+    @classmethod
+    def read(cls, path: Path) -> Results:
+        return cls(path, list(csv.DictReader(path.open())) if path.exists() else [])
+
+    def add(self, rows: list[dict[str, object]]) -> None:
+        new = not self.path.exists()
+        with self.path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            if new:
+                writer.writeheader()
+            writer.writerows(rows)
+        self.rows += [{key: "" if value is None else str(value) for key, value in row.items()} for row in rows]
+
+    def of(self, **values: object) -> list[dict[str, str]]:
+        return [row for row in self.rows if all(row[key] == str(value) for key, value in values.items())]
+
+    def best_rate(self, study: Study, work: str, method: str) -> float | None:
+        """Return the learning rate of the best front at the first seed, on the validation set; None if it is open."""
+        found = {}
+        for rate in study.rates:
+            rows = self.of(work=work, method=method, rate=rate, seed=study.seeds[0])
+            if not rows:
+                return None
+            found[rate] = statistics.mean(front(rows, len(study.sizes), "validation").values())
+        return max(found, key=lambda rate: found[rate])
+
+
+def front(rows: list[dict[str, str]], sizes: int, key: str) -> dict[int, float]:
+    """Return the accuracy at every size: of the network that is best on the validation set and no larger."""
+    found = {}
+    for size in range(sizes):
+        smaller = [row for row in rows if int(row["size"]) <= size]
+        if smaller:
+            found[size] = float(max(smaller, key=lambda row: float(row["validation"]))[key])
+    return found
+
+
+def ready(study: Study, results: Results, works: list[str], methods: list[str]) -> list[Bench]:
+    """Return the runs that can be carried out now: nobody has yet, and what they depend on is there."""
+    found = []
+    for work in works:
+        for method in methods:
+            best = results.best_rate(study, work, method)
+            for seed in study.seeds:
+                for rate in study.rates if seed == study.seeds[0] else [best]:
+                    if rate is not None and not results.of(work=work, method=method, rate=rate, seed=seed):
+                        bench = prepared(study, results, Run(work, method, rate, seed))
+                        found += [bench] if bench else []
+    return found
+
+
+def prepared(study: Study, results: Results, run: Run) -> Bench | None:
+    """Return a run with what it must know of others, or None as long as these are missing."""
+    bench = Bench(study, run)
+    if run.method == study.reference:
+        return bench
+    needed = [study.reference, bench.method.widths_of or study.reference]
+    rates = [results.best_rate(study, run.work, name) for name in needed]
+    known = [results.of(work=run.work, method=m, rate=r, seed=run.seed) for m, r in zip(needed, rates, strict=True)]
+    if not all(known):
+        return None
+    totals = [0, *(int(row["total_macs"]) for row in known[0])]
+    bench.budgets = [after - before for before, after in itertools.pairwise(totals)]
+    bench.widths = [json.loads(row["widths"]) for row in known[1]] if bench.method.widths_of else []
+    return bench
+
+
+def table(study: Study, results: Results, works: list[str], methods: list[str]) -> list[dict[str, object]]:
+    """Return a row for every work and method: test accuracy in percent at every size, mean and deviation."""
+    rows: list[dict[str, object]] = []
+    for work in works:
+        for method in methods:
+            rate = results.best_rate(study, work, method)
+            runs = [results.of(work=work, method=method, rate=rate, seed=seed) for seed in study.seeds]
+            fronts = [front(run, len(study.sizes), "test") for run in runs if run]
+            if not fronts:
+                continue
+            row: dict[str, object] = {"work": work, "method": method, "rate": rate, "seeds": len(fronts)}
+            for size, factor in enumerate(study.sizes):
+                row[f"x {factor:g}"] = spread([100 * f[size] for f in fronts if size in f])
+            row["front"] = spread([100 * statistics.mean(f.values()) for f in fronts if len(f) == len(study.sizes)])
+            rows.append(row)
+    return rows
+
+
+def spread(values: list[float]) -> str:
+    if not values:
+        return ""
+    return f"{statistics.mean(values):.1f}" + (f" +- {statistics.stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", type=Path, default=Path("benchmarks/growth_pays.yml"))
+    parser.add_argument("--csv", type=Path, default=Path("benchmarks/results/growth_pays.csv"))
+    parser.add_argument("--works", nargs="+")
+    parser.add_argument("--methods", nargs="+")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parsed = parser.parse_args()
+    study, results = build(Study, read_yaml(parsed.config), parsed.config), Results.read(parsed.csv)
+    works, methods = parsed.works or list(study.works), parsed.methods or list(study.methods)
+    with ProcessPoolExecutor(parsed.workers, get_context("spawn")) as pool:
+        while benches := ready(study, results, works, methods):
+            futures = {pool.submit(carry_out, bench): bench.run for bench in benches}
+            for future in as_completed(futures):
+                results.add(future.result())
+                print(*asdict(futures[future]).values(), file=sys.stderr, flush=True)
+    rows = table(study, results, works, methods)
+    if parsed.json:
+        print(json.dumps({"rows": rows}))
+        return
+    for row in rows:
+        print("".join(f"{value!s:>{24 if key in ('work', 'method') else 13}}" for key, value in row.items()))
+
+
+if __name__ == "__main__":
+    main()
