@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from nni_s3d.growth.crossfit import HeldOut, cross_fitted
-from nni_s3d.growth.spectra import TOLERANCE, Operator, Part, Spectrum, Vectors, finite, judged, shares_of, unit
+from nni_s3d.growth.spectra import TOLERANCE, Operator, Spectrum, finite, judged, shares_of, unit
 
 LANCZOS_STEPS = 32
-LOOK_STEPS = 10  # products with one minibatch, before those with all
-LOOK_PARTS = 16  # minibatches from which on this is worth it
 
 
 def lanczos(
@@ -26,48 +24,29 @@ def lanczos(
     """Find both ends of every matrix in one Krylov space each, with full reorthogonalisation.
 
     Stops as soon as every matrix has converged, or after `max_steps` products. Folds are held out within the space,
-    where their matrices are known for nothing. Where there are many minibatches, a look at the first one finds better
-    start vectors than random ones: that saves about two products of fifteen.
+    where their matrices are known for nothing.
     """
     generator, shares = torch.Generator().manual_seed(seed), shares_of(op)
-    spaces = {name: _Krylov(_random(op, name, generator), shares, generator) for name in names}
-    if len(op.parts) >= LOOK_PARTS:
-        starts = _look(op.parts[0], spaces, generator)
-        spaces = {name: _Krylov(start, shares, generator) for name, start in starts.items()}
+    spaces = {name: _Krylov(*op.shapes[name], shares, op.device, generator) for name in names}
     running = dict(spaces)
     for _ in range(max_steps):
-        _extend(running, op.folds)
+        last = {name: space.basis[-1] for name, space in running.items()}
+        of_folds = [fold.matvec(last) for fold in op.folds]
+        for name, space in running.items():
+            space.extend(finite(torch.stack([products[name] for products in of_folds]), name))
         running = {name: space for name, space in running.items() if not space.finished(tolerance)}
         if not running:
             break
     return {name: replace(space.solution(tolerance), held_out=space.held_out()) for name, space in spaces.items()}
 
 
-def _random(op: Operator, name: str, generator: torch.Generator) -> Tensor:
-    return torch.randn(op.shapes[name], dtype=torch.float64, generator=generator).to(op.device, op.dtype)
-
-
-def _extend(spaces: Mapping[str, _Krylov], folds: Sequence[Part]) -> None:
-    last = {name: space.basis[-1] for name, space in spaces.items()}
-    of_folds = [fold.matvec(last) for fold in folds]
-    for name, space in spaces.items():
-        space.extend(finite(torch.stack([products[name] for products in of_folds]), name))
-
-
-def _look(part: Part, spaces: Mapping[str, _Krylov], generator: torch.Generator) -> Vectors:
-    """Return start vectors with something of every eigenvector that one minibatch shows, most of the extreme ones."""
-    looks = {name: _Krylov(space.basis[0], space.basis[0].new_ones(1), generator) for name, space in spaces.items()}
-    for step in range(LOOK_STEPS):
-        _extend({name: look for name, look in looks.items() if step < look.dimension}, [part])
-    return {name: look.both_ends() for name, look in looks.items()}
-
-
 class _Krylov:
     """Orthonormal bases of the Krylov spaces of n matrices, and the tridiagonal matrices in them."""
 
-    def __init__(self, start: Tensor, shares: Tensor, generator: torch.Generator) -> None:
-        self.dimension, self._shares, self._generator = start.shape[1], shares, generator
-        self.basis = [unit(start)]  # each (n, d)
+    def __init__(self, n: int, d: int, shares: Tensor, device: torch.device, generator: torch.Generator) -> None:
+        self.dimension, self._shares = d, shares
+        self._random = lambda: torch.randn(n, d, dtype=torch.float64, generator=generator).to(device, shares.dtype)
+        self.basis = [unit(self._random())]  # each (n, d)
         self._columns: list[Tensor] = []  # each (folds, n, vectors so far): the folds' matrices between these vectors
         self.alpha: list[Tensor] = []  # each (n,): the diagonal
         self.beta: list[Tensor] = []  # each (n,): beside the diagonal; 0 where a space was exhausted
@@ -83,8 +62,7 @@ class _Krylov:
         # beside it, which beta = 0 keeps apart.
         exhausted = beta <= 100 * torch.finfo(beta.dtype).eps * product.norm(dim=1)
         if exhausted.any() and len(self.basis) < self.dimension:
-            random = torch.randn(rest.shape, dtype=torch.float64, generator=self._generator).to(rest)
-            rest = torch.where(exhausted[:, None], self._orthogonal(random), rest)
+            rest = torch.where(exhausted[:, None], self._orthogonal(self._random()), rest)
         self.beta.append(torch.where(exhausted, 0, beta))
         self.basis.append(unit(rest))
 
@@ -93,31 +71,17 @@ class _Krylov:
 
     def solution(self, tolerance: float) -> Spectrum:
         k = len(self.alpha)
-        values, vectors = self._ritz()
-        v_min, v_max = (unit(self._outside(vectors[:, :, end])) for end in (0, -1))
+        T = torch.diag_embed(torch.stack(self.alpha, dim=1))
+        if k > 1:
+            beside = torch.stack(self.beta[: k - 1], dim=1)
+            T = T + torch.diag_embed(beside, 1) + torch.diag_embed(beside, -1)
+        values, vectors = torch.linalg.eigh(T)  # (n, k), (n, k, k)
+        V = torch.stack(self.basis[:k], dim=1)
+        v_min, v_max = (unit(torch.einsum("nkd,nk->nd", V, vectors[:, :, end])) for end in (0, -1))
         # In exact arithmetic |S v - lambda v| is beta_k times the last component of the Ritz vector; at k = d it is 0.
         last = self.beta[-1] if k < self.dimension else torch.zeros_like(self.beta[-1])
         small, large = (last * vectors[:, -1, end].abs() for end in (0, -1))
         return judged(values[:, 0], v_min, values[:, -1], v_max, small, large, tolerance, k)
-
-    def both_ends(self) -> Tensor:
-        """Return the sum of all Ritz vectors (n, d), each times its value squared; the start where all values are 0."""
-        values, vectors = self._ritz()
-        total = self._outside(torch.einsum("nk,njk->nj", values**2, vectors))
-        return torch.where(values.any(dim=1)[:, None], total, self.basis[0])
-
-    def _ritz(self) -> tuple[Tensor, Tensor]:
-        """Return the eigenvalues (n, k), ascending, and eigenvectors (n, k, k) of the tridiagonal matrices."""
-        T = torch.diag_embed(torch.stack(self.alpha, dim=1))
-        if (k := len(self.alpha)) > 1:
-            beside = torch.stack(self.beta[: k - 1], dim=1)
-            T = T + torch.diag_embed(beside, 1) + torch.diag_embed(beside, -1)
-        values, vectors = torch.linalg.eigh(T)
-        return values, vectors
-
-    def _outside(self, vectors: Tensor) -> Tensor:
-        """Return (n, d) what vectors (n, k) in the space are outside of it."""
-        return torch.einsum("nkd,nk->nd", torch.stack(self.basis[: len(self.alpha)], dim=1), vectors)
 
     def held_out(self) -> HeldOut | None:
         """Hold out every fold within the space."""

@@ -5,7 +5,7 @@ import torch
 
 from nni_s3d import ConfigError, ModelError, Spectrum, spectrum
 from nni_s3d.growth.eigen import USUAL_STEPS, exact
-from nni_s3d.growth.lanczos import LANCZOS_STEPS, LOOK_PARTS, LOOK_STEPS, lanczos
+from nni_s3d.growth.lanczos import LANCZOS_STEPS, lanczos
 from nni_s3d.growth.rayleigh import rayleigh
 from nni_s3d.growth.spectra import TOLERANCE
 from tests.cases import BY_NAME, measured
@@ -128,36 +128,6 @@ def test_lanczos_stops_when_everything_has_converged():
     assert found["one"].converged.all()
     assert found["many"].matvecs == op.products <= 25
     assert lanczos(op, ["one"], tolerance=0.5)["one"].matvecs == 1
-
-
-def like_patches(n, d, seed):
-    """Return matrices between two factors whose singular values decay, as those of image patches do."""
-    generator = torch.Generator().manual_seed(seed)
-    scale = torch.arange(1, d + 1, dtype=torch.float64) ** -0.7
-    noise = torch.randn(n, d, d, dtype=torch.float64, generator=generator)
-    return scale[:, None] * (noise + noise.mT) * scale
-
-
-def test_a_look_at_one_minibatch_saves_products():
-    S = like_patches(100, 200, seed=0)
-    blind, seeing = DenseOperator({"group": S}, LOOK_PARTS - 1), DenseOperator({"group": S}, LOOK_PARTS)
-    minibatch = DenseOperator({"group": S + like_patches(100, 200, seed=1)})
-    seeing.parts = [minibatch] * LOOK_PARTS
-    for op in (blind, seeing):
-        check(S, lanczos(op, ["group"])["group"], TOLERANCE)
-    assert minibatch.products == LOOK_STEPS
-    assert seeing.products <= blind.products - 2
-
-
-def test_a_minibatch_may_know_nothing_of_a_neuron():
-    S = {"large": like_patches(3, 40, seed=0), "small": random_matrices(2, LOOK_STEPS - 4)}
-    op = DenseOperator(S)
-    seen = {name: matrices.clone() for name, matrices in S.items()}
-    seen["large"][1] = 0
-    op.parts = [DenseOperator(seen)] * LOOK_PARTS
-    found = lanczos(op, list(S))
-    for name, matrices in S.items():
-        check(matrices, found[name], TOLERANCE)
 
 
 def test_dead_neurons_have_a_zero_spectrum_without_nan():
