@@ -97,12 +97,15 @@ def spectra(model: nn.Module, graph: s3d.ChannelGraph, some: list[tuple[Any, Any
     """Return the products that the residual takes, and how far the published descent comes with ten times the work."""
     op = s3d.SplittingOperator(model.eval(), graph, some, F.cross_entropy)
     after_usual = residuals(lanczos(op, list(op.shapes), RESIDUAL, max_steps=USUAL))
+    before = op.passes
     products = max(found.matvecs for found in lanczos(op, list(op.shapes), RESIDUAL).values())
+    work = (op.passes - before) / 2  # a group that is done takes no further part
     few = s3d.SplittingOperator(model, graph, some[:4], F.cross_entropy)  # what follows takes long
     published = residuals(rayleigh(few, RESIDUAL, epochs=PUBLISHED_EPOCHS))
     ten_times = residuals(rayleigh(few, RESIDUAL, epochs=-(-10 * products // 2)))
     return {
         "products, all neurons": products,
+        "work, in products with all groups": work,
         f"within the residual after {USUAL}": float((after_usual <= RESIDUAL).double().mean()),
         f"largest residual after {USUAL}": float(after_usual.max()),
         "published: median residual": float(published.median()),

@@ -7,8 +7,8 @@ A work is a data set and a backbone (NNI_S3D_DATA says where the data sets are).
 network to three larger sizes, with a phase of some epochs at each. Everybody else is granted what this has cost in all,
 in MACs of forward passes, backward passes (twice as many) and products with splitting matrices, rounded up to whole
 epochs; sizes are parameters. Every method takes the learning rate that is best for it on the validation set at the
-first seed. Rows are appended to the CSV file as runs end, and runs that are there already are not repeated; with
-nothing left to do, this prints the table.
+first seed. Rows are appended to the CSV file as runs end, and runs that are there already, with the same settings, are
+not repeated; with nothing left to do, this prints the table.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from nni_s3d.data import DataSet, Loader, load
 from nni_s3d.growth.cost import marginal
 from nni_s3d.growth.lanczos import lanczos
 from nni_s3d.growth.layout import dimension
+from nni_s3d.task import digest
 from nni_s3d.training import Recipe, evaluate, train
 
 
@@ -92,6 +93,12 @@ class Study:
     works: dict[str, Any]
     methods: dict[str, Any]
 
+    def digest(self, work: str, method: str) -> str:
+        """Return a hash of all settings that the result of a method on a work depends on."""
+        names = {method, self.reference, self.methods[method].get("widths_of", self.reference)}
+        involved = {name: self.methods[name] for name in sorted(names)}
+        return digest({"work": self.works[work], "methods": involved, "sizes": self.sizes})
+
 
 @dataclass(frozen=True)
 class Run:
@@ -101,6 +108,7 @@ class Run:
     method: str
     rate: float
     seed: int
+    settings: str  # `Study.digest`
 
 
 @dataclass
@@ -308,14 +316,16 @@ def carry_out(bench: Bench) -> list[dict[str, object]]:
 
 @dataclass
 class Results:
-    """The rows of a CSV file."""
+    """The rows of a CSV file that come from the settings of a study; others are left alone."""
 
     path: Path
     rows: list[dict[str, str]]
 
     @classmethod
-    def read(cls, path: Path) -> Results:
-        return cls(path, list(csv.DictReader(path.open())) if path.exists() else [])
+    def read(cls, path: Path, study: Study) -> Results:
+        rows = list(csv.DictReader(path.open())) if path.exists() else []
+        current = {study.digest(work, method) for work in study.works for method in study.methods}
+        return cls(path, [row for row in rows if row["settings"] in current])
 
     def add(self, rows: list[dict[str, object]]) -> None:
         new = not self.path.exists()
@@ -359,7 +369,7 @@ def ready(study: Study, results: Results, works: list[str], methods: list[str]) 
             for seed in study.seeds:
                 for rate in study.rates if seed == study.seeds[0] else [best]:
                     if rate is not None and not results.of(work=work, method=method, rate=rate, seed=seed):
-                        bench = prepared(study, results, Run(work, method, rate, seed))
+                        bench = prepared(study, results, Run(work, method, rate, seed, study.digest(work, method)))
                         found += [bench] if bench else []
     return found
 
@@ -413,7 +423,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parsed = parser.parse_args()
-    study, results = build(Study, read_yaml(parsed.config), parsed.config), Results.read(parsed.csv)
+    study = build(Study, read_yaml(parsed.config), parsed.config)
+    results = Results.read(parsed.csv, study)
     works, methods = parsed.works or list(study.works), parsed.methods or list(study.methods)
     with ProcessPoolExecutor(parsed.workers, get_context("spawn")) as pool:
         while benches := ready(study, results, works, methods):

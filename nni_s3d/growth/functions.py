@@ -9,67 +9,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge, saved_tensors_hooks
 from torch.utils import _pytree as pytree
 
-Maybe = Tensor | None
+from nni_s3d.growth.recording import Maybe, is_floating
+
 Function = Callable[..., Any]
-
-
-class Step(Protocol):
-    """A function that knows its own derivative."""
-
-    def run(self, *tensors: Tensor) -> Any:
-        """Return what the function makes of these tensors."""
-
-    def fix(self, cotangents: list[Maybe]) -> list[Maybe]:
-        """Take the derivatives of the loss with respect to the floating-point outputs, return those of the inputs."""
-
-
-def recorded(step: Step, anchor: Tensor, tensors: Sequence[Tensor]) -> Any:
-    """Run a step; autograd's backward pass from its outputs to the anchor goes through its `fix`."""
-    kept: dict[str, Any] = {}
-    found = _Recorded.apply(step, kept, anchor, *tensors)
-    return pytree.tree_unflatten(list(found), kept["spec"])
-
-
-class _Recorded(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, step: Step, kept: dict[str, Any], anchor: Tensor, *tensors: Tensor) -> Any:
-        ctx.step = step
-        ctx.set_materialize_grads(False)
-        outputs, kept["spec"] = pytree.tree_flatten(step.run(*tensors))
-        ctx.floating = [is_floating(x) for x in outputs]
-        ctx.mark_non_differentiable(*(x for x in outputs if isinstance(x, Tensor) and not is_floating(x)))
-        return tuple(x.detach() if isinstance(x, Tensor) else x for x in outputs)
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Maybe) -> Any:
-        arrived = [g for g, floating in zip(cotangents, ctx.floating, strict=True) if floating]
-        return None, None, None, *ctx.step.fix(arrived)
-
-
-def overwritten(target: Tensor, out: Tensor) -> Tensor:
-    """Write a result into the tensor that a function changes in place."""
-    written: Tensor = _Overwritten.apply(target, out)
-    return written
-
-
-class _Overwritten(torch.autograd.Function):
-    """`copy_`, whose derivative with respect to what was there before is not worked out as zeros."""
-
-    @staticmethod
-    def forward(ctx: Any, target: Tensor, out: Tensor) -> Tensor:
-        ctx.mark_dirty(target)
-        return target.copy_(out)
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Maybe) -> Any:
-        return None, *cotangents
 
 
 class Node(ABC):
@@ -358,8 +307,3 @@ def slope_of(run: Function, x: Tensor) -> Tensor:
 def total(first: Maybe, second: Tensor) -> Tensor:
     """Add to what may be nothing yet."""
     return second if first is None else first + second
-
-
-def is_floating(x: object) -> bool:
-    """Whether this is a tensor that can have a derivative."""
-    return isinstance(x, Tensor) and x.is_floating_point()

@@ -32,15 +32,12 @@ from nni_s3d.growth.functions import (
     Node,
     Other,
     Scale,
-    Step,
     derivatives,
-    is_floating,
-    overwritten,
-    recorded,
     slope_of,
     total,
 )
 from nni_s3d.growth.labels import UnionFind
+from nni_s3d.growth.recording import Step, is_floating, overwritten, recorded
 from nni_s3d.growth.rules import RULES, elementwise, reductions, shapes
 from nni_s3d.growth.smoothing import SMOOTHED, ramp_derivatives
 from nni_s3d.growth.tracing import DROPOUTS, LINEAR
