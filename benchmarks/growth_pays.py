@@ -72,6 +72,7 @@ class Method:
     copies: int | list[int] = 2
     epsilon: float = 0.01
     relative: bool = False
+    recalibrate: bool = False  # see `recalibrated`
     later_rate: float = 1.0  # learning rate after the first phase, in units of that of the first
     samples: int = 2048  # behind a spectrum
     products: int = 12  # at most
@@ -210,10 +211,37 @@ def grown(bench: Bench) -> Iterator[Row]:
         policy = s3d.Knapsack(budget=bench.limits[size + 1], cost="params")
         plan = s3d.select(found, graph, policy, _set(method.copies), method.c)
         result = s3d.split(model, graph, plan, method.epsilon, relative=method.relative)
+        if method.recalibrate:
+            recalibrated(result.model, next(iter(Loader(behind, bench.data.mean, bench.data.std, len(behind))))[0])
+            bench.spent += s3d.count(result.graph).macs * len(behind)
         losses = [bench.measure(m, beside).loss for m in (model, result.model)]
         split = {"gain": plan.gain, "held_out_gain": plan.held_out_gain}
         split |= {"loss_before": losses[0], "loss_after": losses[1]}
         model, graph = result.model, result.graph
+
+
+@torch.no_grad()
+def recalibrated(model: nn.Module, inputs: Tensor) -> None:
+    """Give every batch norm the statistics of what it reads now, and leave the function of the network as it is.
+
+    Copies move along directions that shift the mean of what batch norm reads, above all. In training mode it takes the
+    shift away again, and with it the gain, which was computed at fixed statistics; so the affine map takes it over.
+    """
+
+    def renew(norm: Any, arguments: tuple[Tensor]) -> None:
+        dims = [dim for dim in range(arguments[0].dim()) if dim != 1]
+        variance, mean = torch.var_mean(arguments[0], dims, correction=0)
+        old, new = (norm.running_var + norm.eps).sqrt(), (variance + norm.eps).sqrt()
+        norm.bias += norm.weight * (mean - norm.running_mean) / old
+        norm.weight *= new / old
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
+
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    hooks = [norm.register_forward_pre_hook(renew) for norm in norms]
+    model.eval()(inputs)
+    for hook in hooks:
+        hook.remove()
 
 
 def spectrum(
