@@ -358,7 +358,7 @@ class Results:
     def add(self, rows: list[dict[str, object]]) -> None:
         new = not self.path.exists()
         with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
+            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
             if new:
                 writer.writeheader()
             writer.writerows(rows)
