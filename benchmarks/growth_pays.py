@@ -1,7 +1,7 @@
 """What growing pays: the accuracy at four sizes, against networks that cost as much in training.
 
     python benchmarks/growth_pays.py [--config benchmarks/growth_pays.yml] [--csv benchmarks/results/growth_pays.csv]
-                                     [--works NAME ...] [--methods NAME ...] [--workers 2] [--json] [--plot FILE]
+                                     [--works NAME ...] [--methods NAME ...] [--workers 2] [--json]
 
 A work is a data set and a backbone (NNI_S3D_DATA says where the data sets are). The reference method grows its seed
 network to three larger sizes, with a phase of some epochs at each. Everybody else is granted what this has cost in all,
@@ -72,15 +72,15 @@ class Method:
     copies: int | list[int] = 2
     epsilon: float = 0.01
     relative: bool = False
-    recalibrate: bool = False  # see `recalibrated`
+    recalibrate: bool = False  # see the function of this name
     later_rate: float = 1.0  # learning rate after the first phase, in units of that of the first
     samples: int = 2048  # behind a spectrum
     products: int = 12  # at most
 
     @property
     def measures(self) -> bool:
-        """Whether growing pays for a spectrum; who does not trains for longer instead."""
-        return "spectrum" in (self.neurons, self.directions)
+        """Whether growing pays for a spectrum, as the reference does; all others are granted what that has spent."""
+        return self.kind == "grow" and "spectrum" in (self.neurons, self.directions)
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,11 @@ class Study:
 
     def digest(self, work: str, method: str) -> str:
         """Return a hash of all settings that the result of a method on a work depends on."""
-        names = {method, self.reference, self.methods[method].get("widths_of", self.reference)}
-        involved = {name: self.methods[name] for name in sorted(names)}
-        return digest({"work": self.works[work], "methods": involved, "sizes": self.sizes})
+        settings = {"work": self.works[work], "method": self.methods[method], "sizes": self.sizes}
+        if not build(Method, self.methods[method], method).measures:
+            others = {self.reference, self.methods[method].get("widths_of", self.reference)}
+            settings |= {"others": {name: self.methods[name] for name in sorted(others)}, "rates": self.rates}
+        return digest(settings)
 
 
 @dataclass(frozen=True)
@@ -212,7 +214,7 @@ def grown(bench: Bench) -> Iterator[Row]:
         plan = s3d.select(found, graph, policy, _set(method.copies), method.c)
         result = s3d.split(model, graph, plan, method.epsilon, relative=method.relative)
         if method.recalibrate:
-            recalibrated(result.model, next(iter(Loader(behind, bench.data.mean, bench.data.std, len(behind))))[0])
+            recalibrate(result.model, next(iter(Loader(behind, bench.data.mean, bench.data.std, len(behind))))[0])
             bench.spent += s3d.count(result.graph).macs * len(behind)
         losses = [bench.measure(m, beside).loss for m in (model, result.model)]
         split = {"gain": plan.gain, "held_out_gain": plan.held_out_gain}
@@ -221,7 +223,7 @@ def grown(bench: Bench) -> Iterator[Row]:
 
 
 @torch.no_grad()
-def recalibrated(model: nn.Module, inputs: Tensor) -> None:
+def recalibrate(model: nn.Module, inputs: Tensor) -> None:
     """Give every batch norm the statistics of what it reads now, and leave the function of the network as it is.
 
     Copies move along directions that shift the mean of what batch norm reads, above all. In training mode it takes the
@@ -405,7 +407,7 @@ def ready(study: Study, results: Results, works: list[str], methods: list[str]) 
 def prepared(study: Study, results: Results, run: Run) -> Bench | None:
     """Return a run with what it must know of others, or None as long as these are missing."""
     bench = Bench(study, run)
-    if run.method == study.reference:
+    if bench.method.measures:
         return bench
     needed = [study.reference, bench.method.widths_of or study.reference]
     rates = [results.best_rate(study, run.work, name) for name in needed]

@@ -18,7 +18,7 @@ from nni_s3d.growth.rayleigh import rayleigh
 from nni_s3d.growth.spectra import TOLERANCE, Operator, Spectrum, finite, judged, shares_of
 
 SOLVERS = ("auto", "exact", "lanczos", "rayleigh")
-USUAL_STEPS = 12  # products that Lanczos takes to a residual of 1e-2 on a trained network
+USUAL_STEPS = 12  # products after which Lanczos has nearly all neurons of a trained network within 1e-2
 
 
 def spectrum(
