@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import itertools
 import json
 import math
 import statistics
@@ -38,7 +37,7 @@ from nni_s3d.config import build, read_yaml
 from nni_s3d.data import DataSet, Loader, load
 from nni_s3d.growth.cost import marginal
 from nni_s3d.growth.lanczos import lanczos
-from nni_s3d.growth.layout import dimension
+from nni_s3d.growth.layout import dimension, lengths
 from nni_s3d.task import digest
 from nni_s3d.training import Recipe, evaluate, train
 
@@ -66,21 +65,18 @@ class Method:
     widths_of: str = ""  # for "scratch": the method whose widths are taken; even multiples of the seed's if empty
     last_only: bool = False  # for "scratch": spend everything on the largest size
     tuner: str = ""  # for "search": "random" or "tpe"
-    neurons: str = "spectrum"  # or "random"
-    directions: str = "spectrum"  # or "random"
-    c: float = 1.3
+    method: str = "divided"  # "signed" and "divided" as in `nni_s3d.Growth`; "random" directions, equal output weights
+    neurons: str = "gain"  # per parameter; or "random"
+    signs: str = "gradient"  # of a division, and its directions; or "random"
+    c: float = 1.0
     copies: int | list[int] = 2
     epsilon: float = 0.01
-    relative: bool = False
+    relative: bool = True
     recalibrate: bool = False  # see the function of this name
     later_rate: float = 1.0  # learning rate after the first phase, in units of that of the first
-    samples: int = 2048  # behind a spectrum
-    products: int = 12  # at most
-
-    @property
-    def measures(self) -> bool:
-        """Whether growing pays for a spectrum, as the reference does; all others are granted what that has spent."""
-        return self.kind == "grow" and "spectrum" in (self.neurons, self.directions)
+    samples: int = 512  # behind a spectrum or a division
+    products: int = 8  # for a spectrum, at most
+    rounds: int = 2  # for a division
 
 
 @dataclass(frozen=True)
@@ -97,7 +93,7 @@ class Study:
     def digest(self, work: str, method: str) -> str:
         """Return a hash of all settings that the result of a method on a work depends on."""
         settings = {"work": self.works[work], "method": self.methods[method], "sizes": self.sizes}
-        if not build(Method, self.methods[method], method).measures:
+        if method != self.reference:
             others = {self.reference, self.methods[method].get("widths_of", self.reference)}
             settings |= {"others": {name: self.methods[name] for name in sorted(others)}, "rates": self.rates}
         return digest(settings)
@@ -138,7 +134,7 @@ class Bench:
 
     study: Study
     run: Run
-    budgets: list[int] = field(default_factory=list)  # MACs that the reference has spent on every size
+    budgets: list[int] = field(default_factory=list)  # MACs that the reference has spent by the end of every size
     widths: list[dict[str, int]] = field(default_factory=list)  # of the method that `widths_of` names
     spent: int = 0
 
@@ -168,8 +164,8 @@ class Bench:
         return s3d.trace(model, self.example)
 
     def epochs(self, budget: int, *graphs: s3d.ChannelGraph) -> int:
-        """Return how many epochs of all these networks a budget pays, rounded up."""
-        return math.ceil(budget / sum(3 * s3d.count(graph).macs * len(self.data.train) for graph in graphs))
+        """Return how many epochs of all these networks a budget pays, rounded up, one at least."""
+        return max(1, math.ceil(budget / sum(3 * s3d.count(graph).macs * len(self.data.train) for graph in graphs)))
 
     def phase(self, model: nn.Module, graph: s3d.ChannelGraph, size: int, epochs: int, rate: float) -> Row:
         """Train a network and measure it."""
@@ -203,15 +199,16 @@ def grown(bench: Bench) -> Iterator[Row]:
     model = bench.build(bench.work.widths)
     graph, split = bench.graph(model), {}
     for size in range(len(bench.limits)):
-        epochs = bench.work.epochs if method.measures else bench.epochs(bench.budgets[size], graph)
+        epochs = bench.epochs(bench.budgets[size] - bench.spent, graph) if bench.budgets else bench.work.epochs
         row = bench.phase(model, graph, size, epochs, bench.run.rate * (method.later_rate if size else 1))
         yield replace(row, **split)
         if size + 1 == len(bench.limits):
             return
         model.eval()
-        found = spectrum(bench, model, graph, behind, size)
+        found = measured(bench, model, graph, behind, size)
         policy = s3d.Knapsack(budget=bench.limits[size + 1], cost="params")
-        plan = s3d.select(found, graph, policy, _set(method.copies), method.c)
+        units = lengths(graph.splittable, dict(model.named_parameters())) if method.relative else None
+        plan = s3d.select(found, graph, policy, _set(method.copies), method.c, lengths=units)
         result = s3d.split(model, graph, plan, method.epsilon, relative=method.relative)
         if method.recalibrate:
             recalibrate(result.model, next(iter(Loader(behind, bench.data.mean, bench.data.std, len(behind))))[0])
@@ -246,37 +243,39 @@ def recalibrate(model: nn.Module, inputs: Tensor) -> None:
         hook.remove()
 
 
-def spectrum(
+def measured(
     bench: Bench, model: nn.Module, graph: s3d.ChannelGraph, images: Any, size: int
-) -> dict[str, s3d.Spectrum]:
-    """Return the spectrum, or what stands for it where neurons or directions are drawn at random."""
+) -> dict[str, s3d.Spectrum] | s3d.Division:
+    """Return a spectrum or a division, or what stands for it where something is drawn at random."""
     method, generator = bench.method, torch.Generator().manual_seed(97 * bench.run.seed + size)
-    if method.measures:
-        batches = list(Loader(images, bench.data.mean, bench.data.std, 256))
+    shapes = {group.name: (group.width, dimension(group, graph.shapes)) for group in graph.splittable}
+    # Gains in proportion to prices leave the order to chance.
+    prices = marginal(graph, "params").float()
+    chance = {g.name: (torch.rand(g.width, generator=generator) + 1e-3) * prices[g.channels] for g in graph.splittable}
+    directions = {n: F.normalize(torch.randn(shape, generator=generator), dim=1) for n, shape in shapes.items()}
+    if method.method == "random":
+        return {name: _drawn(chance[name], directions[name]) for name in shapes}
+    batches = list(Loader(images, bench.data.mean, bench.data.std, min(256, len(images) // 2)))
+    if method.method == "signed":
         op = s3d.SplittingOperator(model, graph, batches, F.cross_entropy)
         found = lanczos(op, list(op.shapes), max_steps=method.products)
-        bench.spent += round(s3d.count(graph).macs * op.samples * op.passes)
+        if method.neurons == "random":
+            found = {name: replace(_drawn(chance[name], s.v_min)) for name, s in found.items()}
     else:
-        shapes = {group.name: (group.width, dimension(group, graph.shapes)) for group in graph.splittable}
-        found = {name: _unknown(*shape) for name, shape in shapes.items()}
-    if method.directions == "random":
-        found = {name: replace(s, v_min=_directions(s, generator), held_out=None) for name, s in found.items()}
-    if method.neurons == "random":  # gains in proportion to prices leave the order to chance
-        prices = marginal(graph, "params").float()
-        for group in graph.splittable:
-            chance = torch.rand(group.width, generator=generator) + 1e-3
-            low, zero = -chance * prices[group.channels], torch.zeros(group.width)
-            found[group.name] = replace(found[group.name], lambda_min=low, lambda_max=zero, held_out=None)
+        op = s3d.ReaderGradients(model, graph, batches, F.cross_entropy)
+        found = s3d.divide(op, method.rounds, bench.run.seed)
+        if method.signs == "random":
+            signs = {n: 2.0 * torch.randint(2, s.shape, generator=generator) - 1 for n, s in found.signs.items()}
+            found = replace(found, directions=directions, signs=signs)
+        if method.neurons == "random":
+            found = replace(found, slopes=chance, shares=torch.ones(0))
+    bench.spent += round(s3d.count(graph).macs * len(images) * op.passes)
     return found
 
 
-def _unknown(n: int, d: int) -> s3d.Spectrum:
-    zero = torch.zeros(n)
-    return s3d.Spectrum(zero, torch.zeros(n, d), zero, torch.zeros(n, d), zero, zero, zero == 0, 0)
-
-
-def _directions(known: s3d.Spectrum, generator: torch.Generator) -> Tensor:
-    return F.normalize(torch.randn(known.v_min.shape, generator=generator), dim=1)
+def _drawn(gains: Tensor, directions: Tensor) -> s3d.Spectrum:
+    zero = torch.zeros(len(gains))
+    return s3d.Spectrum(-gains, directions, zero, directions, zero, zero, zero == 0, 0)
 
 
 def _set(copies: int | list[int]) -> int | set[int]:
@@ -289,7 +288,7 @@ def scratch(bench: Bench) -> Iterator[Row]:
     built = [bench.build(each) for each in widths]
     first = len(built) - 1 if bench.method.last_only else 0
     graphs = [bench.graph(model) for model in built]
-    epochs = bench.epochs(sum(bench.budgets), *graphs[first:])
+    epochs = bench.epochs(bench.budgets[-1], *graphs[first:])
     for size in range(first, len(built)):
         yield bench.phase(built[size], graphs[size], size, epochs, bench.run.rate)
 
@@ -321,7 +320,7 @@ def searched(bench: Bench) -> Iterator[Row]:
         {name: {"_type": "quniform", "_value": [low[name], math.ceil(1.5 * high[name]), 1]} for name in low}
     )
     number = 0
-    while bench.spent < sum(bench.budgets):
+    while bench.spent < bench.budgets[-1]:
         proposed = tuner.generate_parameters(number)
         model = bench.build({name: int(width) for name, width in proposed.items()})
         accuracy = 0.0
@@ -407,15 +406,14 @@ def ready(study: Study, results: Results, works: list[str], methods: list[str]) 
 def prepared(study: Study, results: Results, run: Run) -> Bench | None:
     """Return a run with what it must know of others, or None as long as these are missing."""
     bench = Bench(study, run)
-    if bench.method.measures:
+    if run.method == study.reference:
         return bench
     needed = [study.reference, bench.method.widths_of or study.reference]
     rates = [results.best_rate(study, run.work, name) for name in needed]
     known = [results.of(work=run.work, method=m, rate=r, seed=run.seed) for m, r in zip(needed, rates, strict=True)]
     if not all(known):
         return None
-    totals = [0, *(int(row["total_macs"]) for row in known[0])]
-    bench.budgets = [after - before for before, after in itertools.pairwise(totals)]
+    bench.budgets = [int(row["total_macs"]) for row in known[0]]
     bench.widths = [json.loads(row["widths"]) for row in known[1]] if bench.method.widths_of else []
     return bench
 

@@ -77,7 +77,7 @@ def measure(path: str, batches: int) -> dict[str, object]:
     with timed(parts, "look at the grown network"):
         check_network(task, data, grown.model, grown.widths, graph=grown.graph)
     shares = {f"{name}, of the phase": seconds / phase for name, seconds in parts.items()}
-    products = max(s.matvecs for s in decision.spectrum.values())
+    products = max(s.matvecs for s in decision.found.values())
     whole = {"growth step, of the phase": sum(parts.values()) / phase, "phase in seconds, extrapolated": phase}
     return {"task": path, "products": float(products), **shares, **whole}
 

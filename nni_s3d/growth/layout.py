@@ -6,7 +6,7 @@ of `group.producers`. This is the only file that knows that order.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 
 import torch
@@ -24,6 +24,11 @@ def pack(group: ChannelGroup, tensors: Mapping[str, Tensor]) -> Tensor:
     """Gather the neurons' vectors, shape (width, d), from tensors shaped like the producers' parameters."""
     rows = [tensors[name].movedim(dim, 0)[slots.to(tensors[name].device)] for name, dim, slots in _parts(group)]
     return torch.cat([row.flatten(start_dim=1) for row in rows], dim=1)
+
+
+def lengths(groups: Iterable[ChannelGroup], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return |theta| of every neuron, {group: (width,)}; `tensors` as for `pack`."""
+    return {group.name: pack(group, tensors).detach().norm(dim=1) for group in groups}
 
 
 def scatter(group: ChannelGroup, vectors: Tensor, into: dict[str, Tensor], shapes: Mapping[str, torch.Size]) -> None:

@@ -13,14 +13,18 @@ from nni_s3d.growth.channels import ChannelGraph, trace
 from nni_s3d.growth.cost import Cost, count
 from nni_s3d.growth.curvature import Batch, SplittingOperator
 from nni_s3d.growth.cut import LossFn
+from nni_s3d.growth.division import Division, divide
 from nni_s3d.growth.eigen import SOLVERS, spectrum
+from nni_s3d.growth.layout import lengths
 from nni_s3d.growth.modes import evaluation_mode
 from nni_s3d.growth.plan import GrowthPlan
+from nni_s3d.growth.readers import ReaderGradients
 from nni_s3d.growth.schemes import check_c, check_triplet, copy_choices, is_number
 from nni_s3d.growth.selection import Knapsack, Policy, TopFraction, check_policy, select
 from nni_s3d.growth.spectra import Spectrum
 from nni_s3d.growth.surgery import SplitResult, split
 
+METHODS = ("signed", "divided")
 LARGEST = 1e6  # of a length of a split or a smoothness that float32 can still work with
 
 
@@ -29,6 +33,7 @@ class Growth:
     """The hyper-parameters of a growth step; the defaults are those of the paper's experiments."""
 
     policy: Policy = field(default_factory=TopFraction)
+    method: str = "signed"  # "signed" (copies move along eigenvectors) or "divided" (two divide what reads a neuron)
     copies: int | Collection[int] = 2
     c: float = 1.3
     triplet: str = "optimal"
@@ -51,6 +56,7 @@ class Growth:
         for name, holds, expected in (
             ("epsilon", is_number(self.epsilon) and 0 <= self.epsilon <= LARGEST, f"a number >= 0 {most}"),
             ("smoothing", is_number(self.smoothing) and 0 < self.smoothing <= LARGEST, f"a number > 0 {most}"),
+            ("method", self.method in METHODS, f"one of {', '.join(METHODS)}"),
             ("solver", self.solver in SOLVERS, f"one of {', '.join(SOLVERS)}"),
             ("relative", isinstance(self.relative, bool), "True or False"),
             ("max_params", params, "a number > 0"),
@@ -87,8 +93,8 @@ class Decision:
 
     plan: GrowthPlan | None
     stop: str  # empty as long as there is a plan
-    spectrum: dict[str, Spectrum]
-    passes: float  # what the spectrum has cost, in passes of all its samples through the network
+    found: dict[str, Spectrum] | Division  # what it rests on
+    passes: float  # what that has cost, in passes of all its samples through the network
 
 
 def decide(
@@ -100,13 +106,20 @@ def decide(
     max_widths: Mapping[str, int] | None = None,
     memory: float | None = None,
 ) -> Decision:
-    """Measure the spectrum of a trained network, in evaluation mode, and decide how it grows.
+    """Measure what splits of a trained network, in evaluation mode, are worth, and decide how it grows.
 
     `memory` is that of `SplittingOperator`; the other arguments are those of `grow` and `select`.
     """
-    op = SplittingOperator(model, graph, batches, loss_fn, growth.smoothing, memory)
-    found = spectrum(op, growth.solver)
-    plan = select(found, graph, growth.policy, growth.copies, growth.c, growth.triplet, max_widths)
+    op: SplittingOperator | ReaderGradients
+    found: dict[str, Spectrum] | Division
+    if growth.method == "divided":
+        op = ReaderGradients(model, graph, batches, loss_fn, memory)
+        found = divide(op)
+    else:
+        op = SplittingOperator(model, graph, batches, loss_fn, growth.smoothing, memory)
+        found = spectrum(op, growth.solver)
+    units = lengths(graph.splittable, dict(model.named_parameters())) if growth.relative else None
+    plan = select(found, graph, growth.policy, growth.copies, growth.c, growth.triplet, max_widths, units)
     if not plan.neurons:
         free = plan if max_widths is None else select(found, graph, growth.policy, growth.copies, growth.c)
         stop = "all widths that could gain are at their caps" if free.neurons else "no gain left"

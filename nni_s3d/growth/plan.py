@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from nni_s3d.errors import ConfigError, ModelError
 from nni_s3d.growth.channels import ChannelGraph, ChannelGroup
 from nni_s3d.growth.cost import count
 from nni_s3d.growth.crossfit import mean_and_error
+from nni_s3d.growth.division import Division
 from nni_s3d.growth.layout import dimension
 from nni_s3d.growth.schemes import COPIES, check_c, check_triplet, scheme
 from nni_s3d.growth.spectra import Spectrum
@@ -20,17 +21,20 @@ from nni_s3d.growth.spectra import Spectrum
 
 @dataclass(frozen=True)
 class GrowthPlan:
-    """What `split` carries out. Dictionaries hold every splittable group, in the order of the graph."""
+    """What `split` carries out. Dictionaries by group hold every splittable group, in the order of the graph."""
 
     copies: dict[str, Tensor]  # (width,) int64, 1 = not split
     weights: dict[str, Tensor]  # (new width,) output weights w_j, the copies of a neuron side by side
     displacements: dict[str, Tensor]  # (new width, d) delta_j; a group that does not move is left out
-    gain: float  # <= 0: the predicted change of the loss is epsilon^2 / 2 * gain; fits the noise of its samples too
+    gain: float  # <= 0: the predicted change of the loss is epsilon^order / order! * gain; fits its samples' noise too
     params: int  # exact, of the grown network
     macs: int
     flops: int
     held_out_gain: float | None = None  # the gain on samples that the directions do not come from; None without folds
-    held_out_error: float | None = None  # its standard error
+    held_out_error: float | None = None  # its standard error; None if these samples are one part
+    order: int = 2  # of the change of the loss: 1 where copies divide what reads them, 2 where they only move
+    # {consumer's weight: s for each of its elements}: the first copy of two is read by (1 - s) / 2 times the weight
+    divisions: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def widths(self) -> dict[str, int]:
@@ -53,15 +57,12 @@ class GrowthPlan:
             "params": self.params,
             "macs": self.macs,
             "flops": self.flops,
+            "order": self.order,
         }
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Return everything that is not in `to_json`, for a safetensors file."""
-        return {
-            f"{field}/{name}": tensor
-            for field in ("copies", "weights", "displacements")
-            for name, tensor in getattr(self, field).items()
-        }
+        return {f"{field}/{name}": tensor for field in _TENSORS for name, tensor in getattr(self, field).items()}
 
     @classmethod
     def load(cls, content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> GrowthPlan:
@@ -70,12 +71,14 @@ class GrowthPlan:
         Raises:
             ModelError: they are something else.
         """
-        parts: dict[str, dict[str, Tensor]] = {"copies": {}, "weights": {}, "displacements": {}}
+        parts: dict[str, Any] = {field: {} for field in _TENSORS}
         try:
-            for field, part in parts.items():
-                part.update({n: tensors[f"{field}/{n}"] for n in content["copies"] if f"{field}/{n}" in tensors})
-            numbers = [content[name] for name in _NUMBERS]
-            plan = cls(parts["copies"], parts["weights"], parts["displacements"], *numbers)
+            for key, tensor in tensors.items():
+                field, _, name = key.partition("/")
+                parts[field][name] = tensor
+            parts["copies"] = {name: parts["copies"][name] for name in content["copies"]}
+            numbers = {name: content[name] for name in _NUMBERS}
+            plan = cls(**parts, **numbers)
             fits = plan.to_json() == dict(content) and all(
                 len(plan.weights[n]) == width == len(plan.displacements.get(n, plan.weights[n]))
                 for n, width in plan.widths.items()
@@ -88,25 +91,28 @@ class GrowthPlan:
         return plan
 
 
-_NUMBERS = ("gain", "params", "macs", "flops", "held_out_gain", "held_out_error")
+_TENSORS = ("copies", "weights", "displacements", "divisions")
+_NUMBERS = ("gain", "params", "macs", "flops", "held_out_gain", "held_out_error", "order")
 
 
 def plan_from_copies(
     graph: ChannelGraph,
     copies: Mapping[str, Tensor],
-    spectrum: Mapping[str, Spectrum] | None = None,
+    spectrum: Mapping[str, Spectrum] | Division | None = None,
     c: float = 1.3,
     triplet: str = "optimal",
+    lengths: Mapping[str, Tensor] | None = None,
 ) -> GrowthPlan:
     """Return the plan that splits every neuron into a given number of copies by its best scheme.
 
     Args:
         graph: the channel graph of the model.
         copies: {group: (width,) of 1, 2, 3 and 4}; groups that are left out are not split.
-        spectrum: {group: Spectrum}; without it the copies do not move, and their output weights are those of the
-            schemes (5), (9) and (11).
+        spectrum: {group: Spectrum}, or a division; without it the copies do not move, and their output weights are
+            those of the schemes (5), (9) and (11).
         c: bound on sum_j |w_j|, at least 1.
         triplet: "optimal" or "paper", see `scheme`.
+        lengths: {group: (width,)} |theta|, if `split` is to measure epsilon in units of it; for the gain alone.
 
     Raises:
         ConfigError: a number of copies, c or triplet is out of range.
@@ -120,17 +126,37 @@ def plan_from_copies(
     chosen = {group.name: torch.ones(group.width, dtype=torch.int64) for group in graph.splittable}
     for name, number in copies.items():
         chosen[name] = _checked(graph[name], number)
-    known = {name: _fitting(graph, name, spectrum[name]) for name in chosen if spectrum and name in spectrum}
     every = torch.ones(graph.channels, dtype=torch.int64)
-    low, high = torch.zeros(2, graph.channels, dtype=torch.float64)
     for name, number in chosen.items():
         every[graph[name].channels] = number
+    cost = count(graph, every)
+    if isinstance(spectrum, Division):
+        parts = _divided(graph, chosen, spectrum, c, lengths)
+    else:
+        parts = _moved(graph, chosen, every, spectrum or {}, c, triplet, lengths)
+    return GrowthPlan(chosen, **parts, params=cost.params, macs=cost.macs, flops=cost.flops)
+
+
+def _moved(
+    graph: ChannelGraph,
+    chosen: Mapping[str, Tensor],
+    every: Tensor,
+    spectrum: Mapping[str, Spectrum],
+    c: float,
+    triplet: str,
+    lengths: Mapping[str, Tensor] | None,
+) -> dict[str, Any]:
+    """Return what is special about a plan whose copies move along eigenvectors."""
+    known = {name: _fitting(graph, name, spectrum[name]) for name in chosen if name in spectrum}
+    low, high = torch.zeros(2, graph.channels, dtype=torch.float64)
     for name, found in known.items():
         low[graph[name].channels], high[graph[name].channels] = found.lambda_min, found.lambda_max
     schemes = _schemes(every, low, high, c, triplet)
     neuron = torch.arange(graph.channels).repeat_interleave(every)
+    unit = squared_lengths(graph, lengths)
     # The gain of a neuron, sum_j w_j delta_j' S delta_j, is linear in both quotients v' S v.
-    on_min, on_max = (low.new_zeros(graph.channels).index_add(0, neuron, schemes[0] * a**2) for a in schemes[1:])
+    on_min, on_max = (unit.new_zeros(graph.channels).index_add(0, neuron, schemes[0] * a**2) for a in schemes[1:])
+    on_min, on_max = on_min * unit, on_max * unit
     weights, displacements = {}, {}
     held_out: list[Tensor] = []  # the gain on every fold
     shares = torch.ones(1)
@@ -147,9 +173,55 @@ def plan_from_copies(
                 held_out.append(folds.total(on_min[channels].to(vectors), on_max[channels].to(vectors)))
                 shares = folds.shares
     gain = float(on_min @ low + on_max @ high)
-    cost = count(graph, every)
-    honest = mean_and_error(torch.stack(held_out).sum(dim=0), shares) if held_out else ()
-    return GrowthPlan(chosen, weights, displacements, gain, cost.params, cost.macs, cost.flops, *honest)
+    return {"weights": weights, "displacements": displacements, "gain": gain} | _honest(held_out, shares)
+
+
+def _divided(
+    graph: ChannelGraph,
+    chosen: Mapping[str, Tensor],
+    division: Division,
+    c: float,
+    lengths: Mapping[str, Tensor] | None,
+) -> dict[str, Any]:
+    """Return what is special about a plan whose copies divide what reads them."""
+    unit = squared_lengths(graph, lengths).sqrt()
+    weights, displacements = {}, {}
+    gain, held_out = 0.0, list[Tensor]()  # the gain on every part of the other samples
+    for name, number in chosen.items():
+        if number.max() > 2:
+            raise ConfigError(
+                f"{name}: expected at most 2 copies, which divide what reads a neuron, got {number.max()}"
+            )
+        u, slopes = division.directions[name], division.slopes[name]
+        neuron = torch.arange(len(number)).repeat_interleave(number)
+        second = torch.zeros(len(neuron), dtype=torch.bool)
+        second[1:] = neuron[1:] == neuron[:-1]
+        weights[name] = (1 / number[neuron]).to(u)
+        side = torch.where(second, -1.0, 1.0) * (number > 1)[neuron]
+        displacements[name] = side.to(u)[:, None] * u[neuron]
+        each = -c * unit[graph[name].channels] * (number > 1)
+        gain += float(each @ slopes.to(each))
+        if len(division.shares):
+            held_out.append(division.held_out[name].to(each) @ each)
+    signs = {name: c * s for name, s in division.signs.items()}
+    honest = _honest(held_out, division.shares.cpu().double())
+    return {"weights": weights, "displacements": displacements, "gain": gain, "order": 1, "divisions": signs} | honest
+
+
+def _honest(held_out: list[Tensor], shares: Tensor) -> dict[str, float | None]:
+    """Return the gain on other samples and its error, from those of every group (parts,)."""
+    if not held_out:
+        return {}
+    gain, error = mean_and_error(torch.stack(held_out).sum(dim=0), shares)
+    return {"held_out_gain": gain, "held_out_error": error}
+
+
+def squared_lengths(graph: ChannelGraph, lengths: Mapping[str, Tensor] | None) -> Tensor:
+    """Return |theta|^2 of every channel, or ones if lengths do not matter; (channels,) float64."""
+    found = torch.ones(graph.channels, dtype=torch.float64)
+    for name, length in (lengths or {}).items():
+        found[graph[name].channels] = length.to(found) ** 2
+    return found
 
 
 def _checked(group: ChannelGroup, number: object) -> Tensor:

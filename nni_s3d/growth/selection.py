@@ -13,9 +13,10 @@ from torch import Tensor
 from nni_s3d.errors import ConfigError, ModelError
 from nni_s3d.growth.channels import ChannelGraph
 from nni_s3d.growth.cost import COSTS, CostModel, total
+from nni_s3d.growth.division import Division
 from nni_s3d.growth.knapsack import Candidates, filled, solve, tightened, trimmed
-from nni_s3d.growth.plan import GrowthPlan, plan_from_copies
-from nni_s3d.growth.schemes import copy_choices, is_number, scheme
+from nni_s3d.growth.plan import GrowthPlan, plan_from_copies, squared_lengths
+from nni_s3d.growth.schemes import check_c, copy_choices, is_number, scheme
 from nni_s3d.growth.spectra import Spectrum
 
 
@@ -139,24 +140,27 @@ class Knapsack:
 
 
 def select(
-    spectrum: Mapping[str, Spectrum],
+    spectrum: Mapping[str, Spectrum] | Division,
     graph: ChannelGraph,
     policy: Policy,
     copies: int | Collection[int] = 2,
     c: float = 1.3,
     triplet: str = "optimal",
     max_widths: Mapping[str, int] | None = None,
+    lengths: Mapping[str, Tensor] | None = None,
 ) -> GrowthPlan:
-    """Return the growth plan that a policy makes of a spectrum.
+    """Return the growth plan that a policy makes of a spectrum or a division.
 
     Args:
-        spectrum: {group: Spectrum} for every splittable group.
+        spectrum: {group: Spectrum} for every splittable group, or a division.
         graph: the channel graph of the model.
         policy: `TopK`, `TopFraction` or `Knapsack`.
-        copies: 2, 3 or 4, or a set of 1, 2, 3 and 4 from which `Knapsack` takes the best for each neuron.
+        copies: 2, 3 or 4, or a set of 1, 2, 3 and 4 from which `Knapsack` takes the best for each neuron; 2 for a
+            division.
         c: bound on sum_j |w_j|, at least 1; 1 is S2D.
         triplet: "optimal" or "paper", see `scheme`.
         max_widths: {group: width} that no group may exceed; groups that are left out have no limit.
+        lengths: {group: (width,)} |theta|, if epsilon is measured in units of it, as gains then are too.
 
     Raises:
         ConfigError: the policy is none; copies, c, triplet or a limit is out of range; a mixed choice without
@@ -166,7 +170,26 @@ def select(
     check_policy(policy)
     limits = _limits(graph, max_widths)
     choices = copy_choices(copies)
-    gains = torch.zeros(len(choices), graph.channels, dtype=torch.float64)
+    if isinstance(spectrum, Division):
+        gains = _first_order(spectrum, graph, choices, c, lengths)
+    else:
+        gains = _second_order(spectrum, graph, choices, c, triplet, lengths)
+    room = {g.name: max(0.0, limits.get(g.name, math.inf) - g.width) for g in graph.splittable}
+    chosen = policy.choose(Candidates(graph, choices, gains, room))
+    return plan_from_copies(
+        graph, {g.name: chosen[g.channels] for g in graph.splittable}, spectrum, c, triplet, lengths
+    )
+
+
+def _second_order(
+    spectrum: Mapping[str, Spectrum],
+    graph: ChannelGraph,
+    choices: Collection[int],
+    c: float,
+    triplet: str,
+    lengths: Mapping[str, Tensor] | None,
+) -> Tensor:
+    """Return the gains (choices, channels) of copies that move along eigenvectors."""
     low, high = torch.zeros(2, graph.channels, dtype=torch.float64)  # groups that cannot be split gain nothing
     for group in graph.splittable:
         if group.name not in spectrum:
@@ -175,11 +198,24 @@ def select(
         if not bool((ends.lambda_min.isfinite() & ends.lambda_max.isfinite()).all()):
             raise ModelError(f"spectrum: expected finite numbers in {group.name}; has training diverged?")
         low[group.channels], high[group.channels] = ends.lambda_min, ends.lambda_max
-    for row, m in enumerate(choices):
-        gains[row] = scheme(low, high, m, c, triplet).gain
-    room = {g.name: max(0.0, limits.get(g.name, math.inf) - g.width) for g in graph.splittable}
-    chosen = policy.choose(Candidates(graph, choices, gains, room))
-    return plan_from_copies(graph, {g.name: chosen[g.channels] for g in graph.splittable}, spectrum, c, triplet)
+    return torch.stack([scheme(low, high, m, c, triplet).gain for m in choices]) * squared_lengths(graph, lengths)
+
+
+def _first_order(
+    division: Division,
+    graph: ChannelGraph,
+    choices: Collection[int],
+    c: float,
+    lengths: Mapping[str, Tensor] | None,
+) -> Tensor:
+    """Return the gains (choices, channels) of copies that divide what reads them."""
+    check_c(c)
+    if tuple(choices) != (2,):
+        raise ConfigError(f"copies: expected 2, which divide what reads a neuron, got {set(choices)}")
+    slopes = torch.zeros(graph.channels, dtype=torch.float64)
+    for group in graph.splittable:
+        slopes[group.channels] = division.expected(group.name).to(slopes)
+    return -c * (slopes.clamp(min=0) * squared_lengths(graph, lengths).sqrt())[None]
 
 
 def _limits(graph: ChannelGraph, max_widths: Mapping[str, int] | None) -> Mapping[str, int]:

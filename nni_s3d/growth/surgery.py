@@ -74,12 +74,12 @@ def split(
     copies = _copies(graph, plan)
     balance.check(graph, copies)
     weights = _output_weights(graph, plan, copies)
-    growth = Growth(graph, copies, weights, [in_place(axis.slots, copies) for axis in graph.axes()])
+    growth = Growth(graph, copies, weights, [in_place(axis.slots, copies) for axis in graph.axes()], plan.divisions)
     grown = _grown(model, graph, growth, plan, epsilon, relative)
     found = _traced_again(grown, graph, plan)
     slots = [axis.slots for axis in found.axes()]
     if not all(map(torch.equal, slots, growth.slots)):  # a shuffle lies between a neuron and its readers
-        growth = Growth(graph, copies, weights, slots)
+        growth = Growth(graph, copies, weights, slots, plan.divisions)
         grown = _grown(model, graph, growth, plan, epsilon, relative)
     index_map = {name: torch.arange(number.numel()).repeat_interleave(number) for name, number in plan.copies.items()}
     state = None if optimizer is None else grown_state(model, optimizer, growth)

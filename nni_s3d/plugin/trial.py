@@ -28,6 +28,7 @@ from nni_s3d.data import DataSet, Loader
 from nni_s3d.errors import ModelError, S3DError, StoreError, first_line
 from nni_s3d.growth.channels import ChannelGraph
 from nni_s3d.growth.cost import Cost, count
+from nni_s3d.growth.division import Division
 from nni_s3d.growth.loop import Decision, carry_out, decide
 from nni_s3d.growth.plan import GrowthPlan
 from nni_s3d.growth.tracing import read
@@ -214,12 +215,15 @@ def _decide(trial: Trial, model: nn.Module, graph: ChannelGraph, cost: Cost, dat
 def _summary(decision: Decision) -> str:
     if decision.plan is None:
         return f"the lineage ends: {decision.stop}"
-    plan, every = decision.plan, [part.converged for part in decision.spectrum.values()]
-    held_out = "" if plan.held_out_gain is None else f"{plan.held_out_gain:.3g} +- {plan.held_out_error:.2g} held out, "
-    return (
-        f"splitting {plan.neurons} neurons, predicted gain {plan.gain:.3g}, {held_out}"
-        f"{sum(int(c.sum()) for c in every)} of {sum(c.numel() for c in every)} eigenpairs converged"
-    )
+    plan = decision.plan
+    parts = [f"splitting {plan.neurons} neurons", f"predicted gain {plan.gain:.3g}"]
+    if plan.held_out_gain is not None:
+        error = "" if plan.held_out_error is None else f" +- {plan.held_out_error:.2g}"
+        parts.append(f"{plan.held_out_gain:.3g}{error} held out")
+    if not isinstance(decision.found, Division):
+        every = [part.converged for part in decision.found.values()]
+        parts.append(f"{sum(int(c.sum()) for c in every)} of {sum(c.numel() for c in every)} eigenpairs converged")
+    return ", ".join(parts)
 
 
 def _record_outcome(trial: Trial) -> None:

@@ -59,7 +59,7 @@ def test_a_network_grows_and_its_loss_falls():
         assert step.decision.stop == ""
         assert step.decision.plan.widths == after.widths
         assert step.decision.plan.params == after.cost.params == reference.params(after.model)
-        assert step.decision.spectrum.keys() == step.widths.keys()
+        assert step.decision.found.keys() == step.widths.keys()
         assert after.cost.macs == reference.macs(after.model, X)
     assert steps[-1].decision is None
     assert len({id(step.model) for step in steps}) == 4
@@ -192,7 +192,7 @@ def test_the_smoothing_reaches_the_operator(smoothing):
     model = nn.Sequential(nn.Linear(1, 4), nn.ReLU(), nn.Linear(4, 1)).double()
     graph = s3d.trace(model, X[:1])
     op = s3d.SplittingOperator(model, graph, BATCHES, F.mse_loss, smoothing)
-    found = decide(model, graph, BATCHES, F.mse_loss, Growth(smoothing=smoothing)).spectrum["0"]
+    found = decide(model, graph, BATCHES, F.mse_loss, Growth(smoothing=smoothing)).found["0"]
     assert torch.equal(found.lambda_max, s3d.spectrum(op)["0"].lambda_max)
     assert found.lambda_max.max() > 0
 
