@@ -6,8 +6,8 @@
 A work is a data set and a backbone (NNI_S3D_DATA says where the data sets are). The reference method grows its seed
 network to three larger sizes, with a phase of some epochs at each. Everybody else is granted what this has cost in all,
 in MACs of forward passes, backward passes (twice as many) and products with splitting matrices, rounded up to whole
-epochs; sizes are parameters. Every method takes the learning rate that is best for it on the validation set at the
-first seed. Rows are appended to the CSV file as runs end, and runs that are there already, with the same settings, are
+epochs; sizes are parameters. Every method takes the learning rate that is best for it on the validation sets of
+all seeds. Rows are appended to the CSV file as runs end, and runs that are there already, with the same settings, are
 not repeated; with nothing left to do, this prints the table.
 """
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
 import math
 import statistics
@@ -68,7 +69,7 @@ class Method:
     method: str = "divided"  # "signed" and "divided" as in `nni_s3d.Growth`; "random" directions, equal output weights
     neurons: str = "gain"  # per parameter; or "random"
     signs: str = "gradient"  # of a division, and its directions; or "random"
-    c: float = 1.0
+    c: float = 1.3
     copies: int | list[int] = 2
     epsilon: float = 0.01
     relative: bool = True
@@ -369,14 +370,14 @@ class Results:
         return [row for row in self.rows if all(row[key] == str(value) for key, value in values.items())]
 
     def best_rate(self, study: Study, work: str, method: str) -> float | None:
-        """Return the learning rate of the best front at the first seed, on the validation set; None if it is open."""
-        found = {}
-        for rate in study.rates:
-            rows = self.of(work=work, method=method, rate=rate, seed=study.seeds[0])
+        """Return the learning rate of the best fronts on the validation sets of all seeds; None if it is open."""
+        found: dict[float, list[float]] = {rate: [] for rate in study.rates}
+        for rate, seed in itertools.product(study.rates, study.seeds):
+            rows = self.of(work=work, method=method, rate=rate, seed=seed)
             if not rows:
                 return None
-            found[rate] = statistics.mean(front(rows, len(study.sizes), "validation").values())
-        return max(found, key=lambda rate: found[rate])
+            found[rate] += front(rows, len(study.sizes), "validation").values()
+        return max(found, key=lambda rate: statistics.mean(found[rate]))
 
 
 def front(rows: list[dict[str, str]], sizes: int, key: str) -> dict[int, float]:
@@ -392,14 +393,10 @@ def front(rows: list[dict[str, str]], sizes: int, key: str) -> dict[int, float]:
 def ready(study: Study, results: Results, works: list[str], methods: list[str]) -> list[Bench]:
     """Return the runs that can be carried out now: nobody has yet, and what they depend on is there."""
     found = []
-    for work in works:
-        for method in methods:
-            best = results.best_rate(study, work, method)
-            for seed in study.seeds:
-                for rate in study.rates if seed == study.seeds[0] else [best]:
-                    if rate is not None and not results.of(work=work, method=method, rate=rate, seed=seed):
-                        bench = prepared(study, results, Run(work, method, rate, seed, study.digest(work, method)))
-                        found += [bench] if bench else []
+    for work, method, rate, seed in itertools.product(works, methods, study.rates, study.seeds):
+        if not results.of(work=work, method=method, rate=rate, seed=seed):
+            bench = prepared(study, results, Run(work, method, rate, seed, study.digest(work, method)))
+            found += [bench] if bench else []
     return found
 
 

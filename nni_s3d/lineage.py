@@ -21,8 +21,9 @@ POLICIES: dict[str, type[Any]] = {"top_k": TopK, "top_fraction": TopFraction, "k
 class Lineage:
     """What a user may set for one lineage; a JSON object with these keys is the same thing."""
 
-    name: str = ""  # how it is called in the web UI and the store; by default made of c, copies and seed
+    name: str = ""  # how it is called in the web UI and the store; by default made of c, method or copies, and seed
     steps: int = 5  # growth steps at most
+    method: str = "signed"  # or "divided", see `nni_s3d.Growth`
     seed: int = 0  # of the first weights, the order of the samples and the eigensolver
     copies: int | list[int] = 2  # 2, 3 or 4, or a list such as [1, 2, 3, 4] for a mixed knapsack
     c: float = 1.3  # 1 is S2D
@@ -47,8 +48,8 @@ class Lineage:
     @property
     def label(self) -> str:
         """The name that specs and the web UI show."""
-        digits = "".join(map(str, copy_choices(self.copies)))
-        return self.name or f"c{self.c:g}-m{digits}-s{self.seed}"
+        kind = "divided" if self.method == "divided" else "m" + "".join(map(str, copy_choices(self.copies)))
+        return self.name or f"c{self.c:g}-{kind}-s{self.seed}"
 
     def growth(self) -> Growth:
         """Return the hyper-parameters of its growth steps."""
@@ -63,7 +64,7 @@ class Lineage:
         return dataclasses.asdict(self)
 
 
-_SHARED = ("c", "triplet", "epsilon", "relative", "max_params", "max_macs", "solver", "smoothing")
+_SHARED = ("method", "c", "triplet", "epsilon", "relative", "max_params", "max_macs", "solver", "smoothing")
 
 
 def lineages(settings: Mapping[str, Any], where: str = "classArgs") -> list[Lineage]:

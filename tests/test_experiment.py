@@ -18,11 +18,11 @@ def folders(store):
     return sorted(p.parent.name for p in store.glob("*/metrics.json"))
 
 
-@pytest.fixture(scope="module")
-def grown(tmp_path_factory):
+@pytest.fixture(scope="module", params=["signed", "divided"])
+def grown(request, tmp_path_factory):
     """A finished experiment: its file, its store and what it yielded."""
     folder = tmp_path_factory.mktemp("grown")
-    path = tasks.write(folder)
+    path = tasks.write(folder, method=request.param)
     return path, folder / "store", list(run(read_experiment(path), Store(str(folder / "store"))))
 
 
@@ -192,9 +192,11 @@ def test_a_store_of_another_task_is_refused_and_untouched(grown, tmp_path):
 
 
 def test_other_settings_under_a_name_that_is_taken_are_refused(grown, tmp_path):
-    _, store, _ = grown
-    path = tasks.write(tmp_path, epsilon=0.5)
-    with pytest.raises(StoreError, match=r"c1\.3-m2-s0\.json: expected the same settings, got other ones for epsilon"):
+    path, store, _ = grown
+    (lineage,) = read_experiment(path).lineages
+    path = tasks.write(tmp_path, epsilon=0.5, method=lineage.method)
+    expected = rf"{lineage.label}\.json: expected the same settings, got other ones for epsilon"
+    with pytest.raises(StoreError, match=expected):
         list(run(read_experiment(path), Store(str(store))))
 
 

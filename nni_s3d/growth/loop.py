@@ -50,6 +50,8 @@ class Growth:
         check_c(self.c)
         if len(copy_choices(self.copies)) > 1 and not isinstance(self.policy, Knapsack):
             raise ConfigError(f"copies: a mixed choice needs a knapsack, got {self.copies!r} and {self.policy}")
+        if self.method == "divided" and copy_choices(self.copies) != (2,):
+            raise ConfigError(f"copies: expected 2, which divide what reads a neuron, got {self.copies!r}")
         limits = (self.max_params, self.max_macs)
         params, macs = (limit is None or (is_number(limit) and limit > 0) for limit in limits)
         most = f"and <= {LARGEST:g}"
@@ -100,7 +102,7 @@ class Decision:
 def decide(
     model: nn.Module,
     graph: ChannelGraph,
-    batches: Iterable[Batch],
+    batches: Collection[Batch],
     loss_fn: LossFn,
     growth: Growth,
     max_widths: Mapping[str, int] | None = None,
@@ -108,30 +110,34 @@ def decide(
 ) -> Decision:
     """Measure what splits of a trained network, in evaluation mode, are worth, and decide how it grows.
 
+    Where no division promises anything (a single weight that reads a neuron cannot be divided), the second order
+    decides.
     `memory` is that of `SplittingOperator`; the other arguments are those of `grow` and `select`.
     """
-    op: SplittingOperator | ReaderGradients
+    units = lengths(graph.splittable, dict(model.named_parameters())) if growth.relative else None
+    settings = (graph, growth.policy, growth.copies, growth.c, growth.triplet, max_widths, units)
     found: dict[str, Spectrum] | Division
+    passes = 0.0
     if growth.method == "divided":
-        op = ReaderGradients(model, graph, batches, loss_fn, memory)
-        found = divide(op)
-    else:
+        gradients = ReaderGradients(model, graph, batches, loss_fn, memory)
+        found = divide(gradients)
+        plan, passes = select(found, *settings), gradients.passes
+    if growth.method == "signed" or not plan.neurons:
         op = SplittingOperator(model, graph, batches, loss_fn, growth.smoothing, memory)
         found = spectrum(op, growth.solver)
-    units = lengths(graph.splittable, dict(model.named_parameters())) if growth.relative else None
-    plan = select(found, graph, growth.policy, growth.copies, growth.c, growth.triplet, max_widths, units)
+        plan, passes = select(found, *settings), passes + op.passes
     if not plan.neurons:
         free = plan if max_widths is None else select(found, graph, growth.policy, growth.copies, growth.c)
         stop = "all widths that could gain are at their caps" if free.neurons else "no gain left"
-        return Decision(None, stop, found, op.passes)
+        return Decision(None, stop, found, passes)
     for name, size, limit in (
         ("params", plan.params, growth.max_params),
         ("macs", plan.macs, growth.max_macs),
     ):
         if limit is not None and size > limit:
             stop = f"the next network would have {size:,} {name}, above max_{name} = {limit:,}"
-            return Decision(None, stop, found, op.passes)
-    return Decision(plan, "", found, op.passes)
+            return Decision(None, stop, found, passes)
+    return Decision(plan, "", found, passes)
 
 
 def carry_out(

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 import nni_s3d as s3d
 from nni_s3d.growth.loop import Growth, carry_out, decide
 from tests import reference
+from tests.cases import BY_NAME
 
 X = torch.linspace(-2, 2, 64, dtype=torch.float64)[:, None]
 Y = torch.sin(3 * X)
@@ -232,6 +233,8 @@ def test_batches_that_can_be_read_once_are_refused():
         ({"max_params": "9"}, "max_params: expected a number > 0, got '9'"),
         ({"max_macs": float("nan")}, "max_macs: expected a number > 0, got nan"),
         ({"solver": "newton"}, "solver: expected one of auto, exact, lanczos, rayleigh, got 'newton'"),
+        ({"method": "s3d"}, "method: expected one of signed, divided, got 's3d'"),
+        ({"method": "divided", "copies": 4}, "copies: expected 2, which divide what reads a neuron, got 4"),
         ({"max_macs": -3}, "max_macs: expected a number > 0, got -3"),
     ],
 )
@@ -241,6 +244,43 @@ def test_wrong_settings_are_refused(settings, match):
     steps = s3d.grow(seed_network(), X[:1], no_training, BATCHES, F.mse_loss, s3d.TopK(1), 1, **settings)
     with pytest.raises(s3d.ConfigError, match=match):
         next(steps)
+
+
+def test_a_network_grows_by_division():
+    case = BY_NAME["conv-bn-relu"]
+    model, batches = case.model(), [case.batch(6, seed) for seed in range(4)]
+    steps = list(
+        s3d.grow(
+            model,
+            case.inputs(),
+            lambda model: sum(case.loss_fn(model.eval()(x), y).item() for x, y in batches[:2]) / 2,
+            batches,
+            case.loss_fn,
+            s3d.TopFraction(0.5),
+            2,
+            method="divided",
+            epsilon=1e-4,
+            relative=True,
+        )
+    )
+    assert [step.decision.plan.order for step in steps[:2]] == [1, 1]
+    assert all(sum(after.widths.values()) > sum(step.widths.values()) for step, after in pairwise(steps))
+    for step, after in pairwise(steps):  # nothing is trained; directions and divisions come from the first two batches
+        assert after.trained - step.trained == pytest.approx(1e-4 * step.decision.plan.gain, rel=0.05)
+    assert 5 < steps[0].decision.passes < 15
+
+
+def test_what_cannot_be_divided_moves_along_eigenvectors():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(1, 3), nn.Tanh(), nn.Linear(3, 1)).double()  # one weight reads every neuron
+    graph = s3d.trace(model, X[:1])
+    divided, signed = (
+        decide(model, graph, BATCHES, F.mse_loss, Growth(s3d.TopK(2), method=method))
+        for method in ("divided", "signed")
+    )
+    assert divided.plan.order == 2
+    assert divided.plan.to_json() == signed.plan.to_json()
+    assert divided.passes > signed.passes
 
 
 @pytest.mark.parametrize(
