@@ -4,11 +4,12 @@
                                      [--works NAME ...] [--methods NAME ...] [--workers 2] [--json]
 
 A work is a data set and a backbone (NNI_S3D_DATA says where the data sets are). The reference method grows its seed
-network to three larger sizes, with a phase of some epochs at each. Everybody else is granted what this has cost in all,
-in MACs of forward passes, backward passes (twice as many) and products with splitting matrices, rounded up to whole
-epochs; sizes are parameters. Every method takes the learning rate that is best for it on the validation sets of
-all seeds. Rows are appended to the CSV file as runs end, and runs that are there already, with the same settings, are
-not repeated; with nothing left to do, this prints the table.
+network to three larger sizes, in parameters, with a phase of some epochs at each. Everybody else is granted what this
+has cost in all, in MACs of forward passes, backward passes (twice as many) and what measuring takes, rounded up to
+whole epochs. Every method takes the learning rate that is best for it on the validation sets of all seeds. Rows are
+appended to the CSV file as runs end, and runs that are there already, with the same settings, are not repeated; with
+nothing left to do, this prints the table. "front" is the mean over the sizes; "behind" is the front of the reference
+minus that of the method, seed by seed, since growing methods begin with the same trained seed network.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -67,11 +68,12 @@ class Method:
     last_only: bool = False  # for "scratch": spend everything on the largest size
     tuner: str = ""  # for "search": "random" or "tpe"
     method: str = "divided"  # "signed" and "divided" as in `nni_s3d.Growth`; "random" directions, equal output weights
-    neurons: str = "gain"  # per parameter; or "random"
+    cost: str = "macs"  # neurons are chosen by the gain per what this counts
+    neurons: str = "gain"  # or "random" gains, or "any": in random order
     signs: str = "gradient"  # of a division, and its directions; or "random"
     c: float = 1.3
     copies: int | list[int] = 2
-    epsilon: float = 0.01
+    epsilon: float = 0.001
     relative: bool = True
     recalibrate: bool = False  # see the function of this name
     later_rate: float = 1.0  # learning rate after the first phase, in units of that of the first
@@ -207,9 +209,9 @@ def grown(bench: Bench) -> Iterator[Row]:
             return
         model.eval()
         found = measured(bench, model, graph, behind, size)
-        policy = s3d.Knapsack(budget=bench.limits[size + 1], cost="params")
         units = lengths(graph.splittable, dict(model.named_parameters())) if method.relative else None
-        plan = s3d.select(found, graph, policy, _set(method.copies), method.c, lengths=units)
+        choice = partial(s3d.select, found, graph, copies=_set(method.copies), c=method.c, lengths=units)
+        plan = largest(choice, method.cost, bench.limits[size + 1])
         result = s3d.split(model, graph, plan, method.epsilon, relative=method.relative)
         if method.recalibrate:
             recalibrate(result.model, next(iter(Loader(behind, bench.data.mean, bench.data.std, len(behind))))[0])
@@ -218,6 +220,22 @@ def grown(bench: Bench) -> Iterator[Row]:
         split = {"gain": plan.gain, "held_out_gain": plan.held_out_gain}
         split |= {"loss_before": losses[0], "loss_after": losses[1]}
         model, graph = result.model, result.graph
+
+
+def largest(select: Callable[..., s3d.GrowthPlan], cost: str, params: int) -> s3d.GrowthPlan:
+    """Return the plan of the largest budget, in any cost, that does not exceed a number of parameters."""
+    if cost == "params":
+        return select(policy=s3d.Knapsack(budget=params, cost="params"))
+    low, high, best = 0.0, 10.0, None
+    for _ in range(24):
+        middle = (low + high) / 2
+        plan = select(policy=s3d.Knapsack(growth=middle, cost=cost))
+        if plan.params <= params:
+            low, best = middle, plan
+        else:
+            high = middle
+    assert best is not None
+    return best
 
 
 @torch.no_grad()
@@ -250,9 +268,10 @@ def measured(
     """Return a spectrum or a division, or what stands for it where something is drawn at random."""
     method, generator = bench.method, torch.Generator().manual_seed(97 * bench.run.seed + size)
     shapes = {group.name: (group.width, dimension(group, graph.shapes)) for group in graph.splittable}
-    # Gains in proportion to prices leave the order to chance.
-    prices = marginal(graph, "params").float()
-    chance = {g.name: (torch.rand(g.width, generator=generator) + 1e-3) * prices[g.channels] for g in graph.splittable}
+    chance = {g.name: torch.rand(g.width, generator=generator) + 1e-3 for g in graph.splittable}
+    if method.neurons == "any":  # gains in proportion to prices leave the order to chance
+        prices = marginal(graph, method.cost).float()
+        chance = {g.name: chance[g.name] * prices[g.channels] for g in graph.splittable}
     directions = {n: F.normalize(torch.randn(shape, generator=generator), dim=1) for n, shape in shapes.items()}
     if method.method == "random":
         return {name: _drawn(chance[name], directions[name]) for name in shapes}
@@ -260,15 +279,15 @@ def measured(
     if method.method == "signed":
         op = s3d.SplittingOperator(model, graph, batches, F.cross_entropy)
         found = lanczos(op, list(op.shapes), max_steps=method.products)
-        if method.neurons == "random":
-            found = {name: replace(_drawn(chance[name], s.v_min)) for name, s in found.items()}
+        if method.neurons != "gain":
+            found = {name: _drawn(chance[name], s.v_min) for name, s in found.items()}
     else:
         op = s3d.ReaderGradients(model, graph, batches, F.cross_entropy)
         found = s3d.divide(op, method.rounds, bench.run.seed)
         if method.signs == "random":
             signs = {n: 2.0 * torch.randint(2, s.shape, generator=generator) - 1 for n, s in found.signs.items()}
             found = replace(found, directions=directions, signs=signs)
-        if method.neurons == "random":
+        if method.neurons != "gain":
             found = replace(found, slopes=chance, shares=torch.ones(0))
     bench.spent += round(s3d.count(graph).macs * len(images) * op.passes)
     return found
@@ -415,21 +434,34 @@ def prepared(study: Study, results: Results, run: Run) -> Bench | None:
     return bench
 
 
+def fronts(study: Study, results: Results, work: str, method: str, key: str) -> dict[int, dict[int, float]]:
+    """Return the fronts of a method at its learning rate, by seed."""
+    rate = results.best_rate(study, work, method)
+    runs = {seed: results.of(work=work, method=method, rate=rate, seed=seed) for seed in study.seeds}
+    return {seed: front(rows, len(study.sizes), key) for seed, rows in runs.items() if rows}
+
+
+def behind_reference(study: Study, results: Results, work: str, method: str) -> list[float]:
+    """Return by how many points a method's front is below that of the reference, seed by seed."""
+    own, other = (fronts(study, results, work, name, "test") for name in (method, study.reference))
+    both = [seed for seed in own if seed in other and len(own[seed]) == len(other[seed]) == len(study.sizes)]
+    return [100 * (statistics.mean(other[s].values()) - statistics.mean(own[s].values())) for s in both]
+
+
 def table(study: Study, results: Results, works: list[str], methods: list[str]) -> list[dict[str, object]]:
     """Return a row for every work and method: test accuracy in percent at every size, mean and deviation."""
     rows: list[dict[str, object]] = []
-    for work in works:
-        for method in methods:
-            rate = results.best_rate(study, work, method)
-            runs = [results.of(work=work, method=method, rate=rate, seed=seed) for seed in study.seeds]
-            fronts = [front(run, len(study.sizes), "test") for run in runs if run]
-            if not fronts:
-                continue
-            row: dict[str, object] = {"work": work, "method": method, "rate": rate, "seeds": len(fronts)}
-            for size, factor in enumerate(study.sizes):
-                row[f"x {factor:g}"] = spread([100 * f[size] for f in fronts if size in f])
-            row["front"] = spread([100 * statistics.mean(f.values()) for f in fronts if len(f) == len(study.sizes)])
-            rows.append(row)
+    for work, method in itertools.product(works, methods):
+        found = list(fronts(study, results, work, method, "test").values())
+        if not found:
+            continue
+        rate = results.best_rate(study, work, method)
+        row: dict[str, object] = {"work": work, "method": method, "rate": rate, "seeds": len(found)}
+        for size, factor in enumerate(study.sizes):
+            row[f"x {factor:g}"] = spread([100 * f[size] for f in found if size in f])
+        row["front"] = spread([100 * statistics.mean(f.values()) for f in found if len(f) == len(study.sizes)])
+        row["behind"] = spread(behind_reference(study, results, work, method)) if method != study.reference else ""
+        rows.append(row)
     return rows
 
 
@@ -461,7 +493,7 @@ def main() -> None:
     if parsed.json:
         print(json.dumps({"rows": rows}))
         return
-    for row in rows:
+    for row in [{key: key for key in rows[0]}, *rows] if rows else []:
         print("".join(f"{value!s:>{24 if key in ('work', 'method') else 13}}" for key, value in row.items()))
 
 

@@ -1,10 +1,12 @@
 """What a growth step costs, as a share of the parametric phase that it follows.
 
-    python benchmarks/growth_step.py [--json] [--tasks configs/digits/task.yml ...] [--batches 60]
+    python benchmarks/growth_step.py [--json] [--tasks configs/digits/task.yml ...] [--methods divided signed]
+                                    [--batches 60]
 
 The seed network of a task is trained for some batches, which gives the seconds of a batch; the phase is extrapolated
-from them to the epochs of the task. Then the network grows as it does between two trials: spectrum, selection, plan and
-weights into the store, and in the next trial out of it again, trace, surgery, and a batch taken through what came out.
+from them to the epochs of the task. Then the network grows as it does between two trials: measuring, selection, plan
+and weights into the store, and in the next trial out of it again, trace, surgery, and a batch taken through what came
+out.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from torch.nn import functional as F
 
 import nni_s3d as s3d
 from nni_s3d.check import check_network
-from nni_s3d.growth.loop import carry_out, decide
+from nni_s3d.growth.loop import METHODS, carry_out, decide
 from nni_s3d.growth.tracing import read
 from nni_s3d.lineage import Lineage
 from nni_s3d.store import Store
@@ -43,8 +45,8 @@ def timed(into: dict[str, float], name: str) -> Iterator[None]:
     into[name] = time.perf_counter() - start
 
 
-def measure(path: str, batches: int) -> dict[str, object]:
-    task, lineage = read_task(Path(path)), Lineage()
+def measure(path: str, method: str, batches: int) -> dict[str, object]:
+    task, lineage = read_task(Path(path)), Lineage(method=method)
     data = task.load_data()
     model = task.build_model(task.space().low, 0, data.shape)
     per_epoch = len(task.training_loader(data, 0))
@@ -61,7 +63,7 @@ def measure(path: str, batches: int) -> dict[str, object]:
     parts: dict[str, float] = {}
     model.eval()
     graph = s3d.trace(model, task.example(data.shape))
-    with timed(parts, "spectrum and selection"):
+    with timed(parts, "measuring and selection"):
         decision = decide(model, graph, list(task.curvature_loader(data, 0)), F.cross_entropy, lineage.growth())
     assert decision.plan is not None
     with tempfile.TemporaryDirectory() as folder:
@@ -77,18 +79,18 @@ def measure(path: str, batches: int) -> dict[str, object]:
     with timed(parts, "look at the grown network"):
         check_network(task, data, grown.model, grown.widths, graph=grown.graph)
     shares = {f"{name}, of the phase": seconds / phase for name, seconds in parts.items()}
-    products = max(s.matvecs for s in decision.found.values())
     whole = {"growth step, of the phase": sum(parts.values()) / phase, "phase in seconds, extrapolated": phase}
-    return {"task": path, "products": float(products), **shares, **whole}
+    return {"task": path, "method": method, "passes": decision.passes, **shares, **whole}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--tasks", nargs="+", default=TASKS)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--batches", type=int, default=60)
     parsed = parser.parse_args()
-    rows = [measure(path, parsed.batches) for path in parsed.tasks]
+    rows = [measure(path, method, parsed.batches) for path in parsed.tasks for method in parsed.methods]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads"
     if parsed.json:
         print(json.dumps({"device": device, "rows": rows}))

@@ -1,7 +1,7 @@
 """S3D and NNI's own strategies as `NasExperiment`s, on one and the same task.
 
-    python examples/nas_experiment.py [--strategy s3d|s2d|random|tpe|evolution] [--task configs/digits/task.yml]
-                                      [--steps 5] [--store PATH] [--port 8080]
+    python examples/nas_experiment.py [--strategy s3d|s3d_paper|s2d|random|tpe|evolution]
+                                      [--task configs/digits/task.yml] [--steps 5] [--store PATH] [--port 8080]
 
 Watch it at http://localhost:PORT while it runs; `nni-s3d report` prints the table afterwards. NNI's web server listens
 on all interfaces and asks for no password. On the store of an experiment that was stopped, by default the folder
@@ -21,9 +21,16 @@ from nni_s3d.plugin.space import TaskSpace
 from nni_s3d.plugin.strategy import S3D
 from nni_s3d.plugin.trial import evaluate_model
 
+PAPER = {
+    "method": "signed",
+    "epsilon": 0.01,
+    "relative": False,
+    "policy": {"name": "top_fraction", "fraction": 0.35},
+}
 STRATEGIES: dict[str, Callable[[argparse.Namespace], Strategy]] = {
-    "s3d": lambda args: S3D(steps=args.steps, c=1.3, seed=args.seed),
-    "s2d": lambda args: S3D(steps=args.steps, c=1.0, seed=args.seed),
+    "s3d": lambda args: S3D(steps=args.steps, seed=args.seed),
+    "s3d_paper": lambda args: S3D(steps=args.steps, seed=args.seed, c=1.3, **PAPER),
+    "s2d": lambda args: S3D(steps=args.steps, seed=args.seed, c=1.0, **PAPER),
     "random": lambda args: Random(seed=args.seed),
     "tpe": lambda args: TPE(seed=args.seed),
     "evolution": lambda args: RegularizedEvolution(population_size=4, sample_size=2, seed=args.seed),

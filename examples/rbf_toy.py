@@ -69,7 +69,8 @@ def run(method: Method, seed: int, neurons: int, iterations: int, triplet: str) 
         return loss_fn(network(inputs), targets).item()
 
     steps = (neurons - 1) // (method.copies - 1)
-    settings = {"copies": method.copies, "c": method.c, "triplet": triplet, "epsilon": EPSILON, "solver": "exact"}
+    settings = {"method": "signed", "copies": method.copies, "c": method.c, "triplet": triplet, "solver": "exact"}
+    settings |= {"epsilon": EPSILON, "relative": False}
     return list(s3d.grow(model, inputs, train, [(inputs, targets)], loss_fn, s3d.TopK(1), steps, **settings))
 
 

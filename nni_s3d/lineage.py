@@ -23,14 +23,14 @@ class Lineage:
 
     name: str = ""  # how it is called in the web UI and the store; by default made of c, method or copies, and seed
     steps: int = 5  # growth steps at most
-    method: str = "signed"  # or "divided", see `nni_s3d.Growth`
+    method: str = "divided"  # or "signed", see `nni_s3d.Growth`
     seed: int = 0  # of the first weights, the order of the samples and the eigensolver
     copies: int | list[int] = 2  # 2, 3 or 4, or a list such as [1, 2, 3, 4] for a mixed knapsack
     c: float = 1.3  # 1 is S2D
     triplet: str = "optimal"
-    epsilon: float = 0.01
-    relative: bool = False  # epsilon in units of each neuron's |theta|
-    policy: dict[str, Any] = field(default_factory=lambda: {"name": "top_fraction", "fraction": 0.35})
+    epsilon: float = 0.001
+    relative: bool = True  # epsilon in units of each neuron's |theta|
+    policy: dict[str, Any] = field(default_factory=lambda: {"name": "knapsack", "growth": 0.6, "cost": "macs"})
     max_params: int | None = None
     max_macs: int | None = None
     solver: str = "auto"

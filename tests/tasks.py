@@ -24,7 +24,13 @@ EXPERIMENT = {
     "tuner": {
         "className": "nni_s3d.plugin.tuner.S3DTuner",
         "codeDirectory": ".",
-        "classArgs": {"steps": 2, "copies": 2, "c": 1.3, "policy": {"name": "top_fraction", "fraction": 0.3}},
+        "classArgs": {
+            "steps": 2,
+            "method": "signed",
+            "copies": 2,
+            "c": 1.3,
+            "policy": {"name": "top_fraction", "fraction": 0.3},
+        },
     },
 }
 

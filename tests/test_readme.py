@@ -5,13 +5,15 @@ import pytest
 import torch
 import yaml
 
+from nni_s3d.config import build
 from nni_s3d.experiment import read_experiment
+from nni_s3d.lineage import Lineage
 from nni_s3d.spec import Space
 from nni_s3d.task import read_task
 
 ROOT = Path(__file__).parents[1]
 TASKS = ["digits", "fashion_mnist", "cifar100"]
-STRATEGIES = ["s3d", "s2d", "random", "tpe", "evolution"]
+STRATEGIES = ["s3d", "s3d_paper", "s2d", "random", "tpe", "evolution"]
 README = (ROOT / "README.md").read_text()
 
 
@@ -33,8 +35,9 @@ def test_strategies_differ_in_the_tuner_and_its_limits_only(name):
         {k: v for k, v in f.items() if k not in ("experimentName", "tuner", "maxTrialNumber")} for f in files.values()
     ]
     assert all(content == shared[0] for content in shared)
-    s3d, s2d = (files[s]["tuner"]["classArgs"] for s in ("s3d", "s2d"))
-    assert s2d == {**s3d, "c": 1.0}
+    s3d, paper, s2d = (files[s]["tuner"]["classArgs"] for s in ("s3d", "s3d_paper", "s2d"))
+    assert s2d == {**paper, "c": 1.0}
+    assert build(Lineage, s3d, "s3d.yml") == Lineage()  # what it spells out are the defaults
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -54,8 +57,6 @@ def test_every_search_space_is_used():
 
 def test_documented_arguments_exist():
     from dataclasses import fields
-
-    from nni_s3d.lineage import Lineage
 
     table = README[README.index("The tuner's `classArgs`") : README.index("After `nni-s3d register`")]
     documented = set(

@@ -16,6 +16,9 @@ Y = torch.sin(3 * X)
 BATCHES = [(X[::2], Y[::2]), (X[1::2], Y[1::2])]
 
 
+PAPER = {"method": "signed", "epsilon": 0.01, "relative": False}
+
+
 def seed_network(hidden: int = 2) -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(
@@ -46,7 +49,7 @@ def run(
     model: nn.Module, policy: object = None, steps: int = 3, phase=train, **settings: object
 ) -> list[s3d.GrowthStep]:
     policy = policy or s3d.TopK(2)
-    return list(s3d.grow(model, X[:1], phase, BATCHES, F.mse_loss, policy, steps, **settings))
+    return list(s3d.grow(model, X[:1], phase, BATCHES, F.mse_loss, policy, steps, **(PAPER | settings)))
 
 
 def test_a_network_grows_and_its_loss_falls():
@@ -85,7 +88,7 @@ def test_the_same_seed_gives_the_same_growth():
 
 def test_steps_come_one_by_one():
     trained = []
-    steps = s3d.grow(seed_network(), X[:1], trained.append, BATCHES, F.mse_loss, s3d.TopK(1), 5)
+    steps = s3d.grow(seed_network(), X[:1], trained.append, BATCHES, F.mse_loss, s3d.TopK(1), 5, **PAPER)
     assert next(steps).step == 0
     assert len(trained) == 1
     assert next(steps).step == 1
@@ -168,7 +171,7 @@ def test_curvature_is_measured_in_evaluation_mode_and_modes_are_restored():
 def test_decide_and_carry_out_are_one_step():
     model = seed_network()
     train(model)
-    growth = Growth(s3d.TopK(2), epsilon=0.02)
+    growth = Growth(s3d.TopK(2), **(PAPER | {"epsilon": 0.02}))
     graph = s3d.trace(model, X[:1])
     decision = decide(model, graph, BATCHES, F.mse_loss, growth)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -181,7 +184,7 @@ def test_decide_and_carry_out_are_one_step():
 def test_limits_of_the_widths_reach_the_selection():
     model = seed_network(3)
     graph = s3d.trace(model, X[:1])
-    growth = Growth(s3d.TopFraction(1.0))
+    growth = Growth(s3d.TopFraction(1.0), **PAPER)
     free, tight = (decide(model, graph, BATCHES, F.mse_loss, growth, limit).plan for limit in (None, {"0": 4}))
     assert free.widths == {"0": 6, "2": 6}
     assert tight.widths == {"0": 4, "2": 6}
@@ -193,7 +196,7 @@ def test_the_smoothing_reaches_the_operator(smoothing):
     model = nn.Sequential(nn.Linear(1, 4), nn.ReLU(), nn.Linear(4, 1)).double()
     graph = s3d.trace(model, X[:1])
     op = s3d.SplittingOperator(model, graph, BATCHES, F.mse_loss, smoothing)
-    found = decide(model, graph, BATCHES, F.mse_loss, Growth(smoothing=smoothing)).found["0"]
+    found = decide(model, graph, BATCHES, F.mse_loss, Growth(method="signed", smoothing=smoothing)).found["0"]
     assert torch.equal(found.lambda_max, s3d.spectrum(op)["0"].lambda_max)
     assert found.lambda_max.max() > 0
 
@@ -201,7 +204,7 @@ def test_the_smoothing_reaches_the_operator(smoothing):
 def test_relative_epsilon_reaches_the_surgery():
     model = seed_network()
     graph = s3d.trace(model, X[:1])
-    growth = Growth(s3d.TopK(2), epsilon=0.02, relative=True)
+    growth = Growth(s3d.TopK(2), method="signed", epsilon=0.02, relative=True)
     plan = decide(model, graph, BATCHES, F.mse_loss, growth).plan
     expected = s3d.split(model, graph, plan, 0.02, relative=True).model
     found = carry_out(model, graph, plan, growth).model
@@ -305,10 +308,11 @@ def test_nothing_is_trained_that_cannot_grow(changes, error, match):
         next(s3d.grow(example_inputs=X[:1], train=pytest.fail, loss_fn=F.mse_loss, **arguments))
 
 
-def test_the_defaults_are_those_of_the_paper():
+def test_the_defaults_are_those_of_the_docs():
     growth = Growth()
-    assert growth.policy == s3d.TopFraction(0.35)
-    assert (growth.copies, growth.c, growth.epsilon, growth.smoothing) == (2, 1.3, 0.01, 3.0)
+    assert growth.policy == s3d.Knapsack(growth=0.6, cost="macs")
+    assert (growth.method, growth.copies, growth.c, growth.smoothing) == ("divided", 2, 1.3, 3.0)
+    assert (growth.epsilon, growth.relative) == (0.001, True)
 
 
 def test_one_neuron_of_each_layer_grows_from_nothing():

@@ -47,7 +47,7 @@ class Contract:
             (spec,) = self.running()
             assert spec["step"] == step
             assert spec["widths"] == {"a": 4 + step, "b": 4 + step}
-            assert spec["parent"] == (f"c1.3-m2-s0-{step - 1}" if step else None)
+            assert spec["parent"] == (f"c1.3-divided-s0-{step - 1}" if step else None)
             assert not self.done()
             self.finish(spec)
         assert self.running() == []
@@ -57,7 +57,7 @@ class Contract:
         self.start(tmp_path, concurrency=2, lineages=[{"c": 1.0}, {"c": 3.0}])
         for step in range(STEPS + 1):
             specs = self.running()
-            assert sorted(s["lineage"] for s in specs) == ["c1-m2-s0", "c3-m2-s0"]
+            assert sorted(s["lineage"] for s in specs) == ["c1-divided-s0", "c3-divided-s0"]
             assert {s["step"] for s in specs} == {step}
             for spec in reversed(specs):
                 self.finish(spec)
@@ -102,10 +102,10 @@ class Contract:
     def test_a_trial_that_fails_twice_ends_its_lineage_and_no_other(self, tmp_path, caplog):
         self.start(tmp_path, concurrency=2, lineages=[{"c": 1.0}, {"c": 3.0}])
         for _ in range(2):
-            self.fail(next(s for s in self.running() if s["lineage"] == "c1-m2-s0"))
-        assert "lineage c1-m2-s0 ends: step 0 failed 2 times" in caplog.text
+            self.fail(next(s for s in self.running() if s["lineage"] == "c1-divided-s0"))
+        assert "lineage c1-divided-s0 ends: step 0 failed 2 times" in caplog.text
         for step in range(STEPS + 1):
             (spec,) = self.running()
-            assert (spec["lineage"], spec["step"]) == ("c3-m2-s0", step)
+            assert (spec["lineage"], spec["step"]) == ("c3-divided-s0", step)
             self.finish(spec)
         assert self.done()

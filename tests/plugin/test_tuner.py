@@ -191,7 +191,7 @@ def test_a_store_with_other_settings_is_refused_and_untouched(tmp_path, store):
         ),
         (
             lambda state: {**state, "spec": {**state["spec"], "lineage": "x"}},
-            "a spec of lineage 'c1.3-m2-s0', got",
+            "a spec of lineage 'c1.3-divided-s0', got",
         ),
         (
             lambda state: {**state, "status": "bogus"},
@@ -203,7 +203,7 @@ def test_a_store_with_other_settings_is_refused_and_untouched(tmp_path, store):
 )
 def test_a_damaged_state_is_refused_and_untouched(tmp_path, store, change, message):
     make(tmp_path, lineages=[{"c": 1.0}, {}]).generate_multiple_parameters([0])
-    path = state_path("c1.3-m2-s0")
+    path = state_path("c1.3-divided-s0")
     store.write_json(path, change(store.read_json(path)))
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     with pytest.raises(S3DError, match=message):
