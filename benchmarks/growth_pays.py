@@ -52,7 +52,7 @@ class Work:
     model: str  # a function of nni_s3d.models
     image_size: int
     widths: list[int]  # of the seed network
-    epochs: int
+    epochs: int  # of the seed network; larger ones are trained for as many MACs
     batch_size: int = 128
     samples: int | None = None
     pad: int = 0
@@ -65,7 +65,7 @@ class Method:
 
     kind: str = "grow"  # or "scratch" (trained anew), "search" (proposed by a tuner of NNI and trained anew)
     widths_of: str = ""  # for "scratch": the method whose widths are taken; even multiples of the seed's if empty
-    last_only: bool = False  # for "scratch": spend everything on the largest size
+    spread: str = "macs"  # for "scratch": "epochs" trains all sizes equally long, "last" only the largest one
     tuner: str = ""  # for "search": "random" or "tpe"
     method: str = "divided"  # "signed" and "divided" as in `nni_s3d.Growth`; "random" directions, equal output weights
     cost: str = "macs"  # neurons are chosen by the gain per what this counts
@@ -170,6 +170,11 @@ class Bench:
         """Return how many epochs of all these networks a budget pays, rounded up, one at least."""
         return max(1, math.ceil(budget / sum(3 * s3d.count(graph).macs * len(self.data.train) for graph in graphs)))
 
+    def own_epochs(self, graph: s3d.ChannelGraph) -> int:
+        """Return how long the reference trains a network."""
+        seed = s3d.count(self.graph(self.build(self.work.widths)))
+        return max(1, round(self.work.epochs * seed.macs / s3d.count(graph).macs))
+
     def phase(self, model: nn.Module, graph: s3d.ChannelGraph, size: int, epochs: int, rate: float) -> Row:
         """Train a network and measure it."""
         recipe = Recipe(epochs, self.work.batch_size, lr=rate, amp=False)
@@ -202,7 +207,7 @@ def grown(bench: Bench) -> Iterator[Row]:
     model = bench.build(bench.work.widths)
     graph, split = bench.graph(model), {}
     for size in range(len(bench.limits)):
-        epochs = bench.epochs(bench.budgets[size] - bench.spent, graph) if bench.budgets else bench.work.epochs
+        epochs = bench.epochs(bench.budgets[size] - bench.spent, graph) if bench.budgets else bench.own_epochs(graph)
         row = bench.phase(model, graph, size, epochs, bench.run.rate * (method.later_rate if size else 1))
         yield replace(row, **split)
         if size + 1 == len(bench.limits):
@@ -303,13 +308,15 @@ def _set(copies: int | list[int]) -> int | set[int]:
 
 
 def scratch(bench: Bench) -> Iterator[Row]:
-    """Train networks of every size anew, for the same number of epochs each."""
+    """Train networks of every size anew."""
     widths = bench.widths or [even(bench, limit) for limit in bench.limits]
     built = [bench.build(each) for each in widths]
-    first = len(built) - 1 if bench.method.last_only else 0
+    first = len(built) - 1 if bench.method.spread == "last" else 0
     graphs = [bench.graph(model) for model in built]
-    epochs = bench.epochs(bench.budgets[-1], *graphs[first:])
+    together = bench.epochs(bench.budgets[-1], *graphs[first:])
     for size in range(first, len(built)):
+        share = bench.budgets[size] - bench.spent
+        epochs = bench.epochs(share, graphs[size]) if bench.method.spread == "macs" else together
         yield bench.phase(built[size], graphs[size], size, epochs, bench.run.rate)
 
 
@@ -326,7 +333,7 @@ def even(bench: Bench, limit: int) -> dict[str, int]:
 
 
 def searched(bench: Bench) -> Iterator[Row]:
-    """Train what a tuner of NNI proposes, as long as the reference has trained a size, until everything is spent.
+    """Train what a tuner of NNI proposes, as the reference has trained its networks, until everything is spent.
 
     Widths reach from the seed's to what the largest size would have if it were even, and half as much again. What is
     larger than the largest size is not trained; the tuner is told that its accuracy is 0.
@@ -347,7 +354,8 @@ def searched(bench: Bench) -> Iterator[Row]:
         params = sum(parameter.numel() for parameter in model.parameters())
         if params <= bench.limits[-1]:
             size = next(size for size, limit in enumerate(bench.limits) if params <= limit)
-            row = bench.phase(model, bench.graph(model), size, bench.work.epochs, bench.run.rate)
+            graph = bench.graph(model)
+            row = bench.phase(model, graph, size, bench.own_epochs(graph), bench.run.rate)
             accuracy = row.validation
             yield row
         tuner.receive_trial_result(number, proposed, accuracy)

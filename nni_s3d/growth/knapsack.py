@@ -6,7 +6,10 @@ Prices (channels,) are those of one more copy of each neuron.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -130,17 +133,36 @@ def _program(candidates: Candidates, prices: Tensor, budget: float, relaxed: boo
     constraints = [LinearConstraint(vstack([each, csr_array(price[None]), *crowding]), ub=limits)]
     if graph.balances:
         constraints.append(LinearConstraint(equations(graph) @ more, 0, 0))
-    solved = milp(
-        np.where(worth < 0, worth, 1e-6),
-        constraints=constraints,
-        bounds=Bounds(0, 1),
-        integrality=None if relaxed and not graph.balances else np.ones(len(worth)),
-        options={"mip_rel_gap": 1e-4},
-    )
+    with _quiet():
+        solved = milp(
+            np.where(worth < 0, worth, 1e-6),
+            constraints=constraints,
+            bounds=Bounds(0, 1),
+            integrality=None if relaxed and not graph.balances else np.ones(len(worth)),
+            options={"mip_rel_gap": 1e-4},
+        )
     if solved.x is not None:
         taken = torch.from_numpy(solved.x > 1 - 1e-6)
         copies[neuron[taken]] = number[taken]
     return copies
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep standard output clean: HiGHS prints a forgotten line there, whatever `disp` says (HiGHS.jl, issue 312)."""
+    try:
+        kept = os.dup(1)
+    except OSError:  # there is no standard output
+        yield
+        return
+    with open(os.devnull, "w") as nowhere:
+        sys.stdout.flush()
+        os.dup2(nowhere.fileno(), 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def tightened(candidates: Candidates, cost: CostModel, copies: Tensor, prices: Tensor, budget: float) -> Tensor:

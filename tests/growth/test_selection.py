@@ -12,6 +12,7 @@ import nni_s3d as s3d
 from nni_s3d import ConfigError, Knapsack, ModelError, Spectrum, TopFraction, TopK
 from nni_s3d.growth.cost import COSTS, total
 from nni_s3d.growth.plan import GrowthPlan
+from nni_s3d.models import mobilenet_v1_small
 from tests import reference
 from tests.cases import BY_NAME, all_cases, measured
 
@@ -498,3 +499,14 @@ def test_what_is_no_plan_is_refused(change, match):
 def test_a_plan_with_c_below_one_is_refused(c):
     with pytest.raises(ConfigError, match="c: expected a number >= 1"):
         s3d.plan_from_copies(measured(BY_NAME["mlp-tanh"]).graph, {}, c=c)
+
+
+def test_the_solver_prints_nothing(capfd):
+    graph = s3d.trace(
+        mobilenet_v1_small(dict.fromkeys(("conv0", *(f"pw{i}" for i in range(1, 6))), 12), 10, 1, 8),
+        torch.randn(1, 1, 8, 8),
+    )
+    gains = torch.rand(72, generator=torch.Generator().manual_seed(19)) ** 3  # HiGHS 1.12 has something to say here
+    assert s3d.select(spectrum_of(graph, [(-g, 0.0) for g in gains.tolist()]), graph, Knapsack(growth=0.6)).neurons
+    print("but others may")
+    assert capfd.readouterr().out == "but others may\n"
