@@ -49,7 +49,7 @@ def draw_distances(axes: Axes, study: Study, results: Results, work: str) -> Non
     axes.axvline(0, color=COLOURS[study.reference], linewidth=1)
     axes.set_yticks(range(len(others)), others)
     axes.invert_yaxis()
-    axes.set(xlabel=f"front, in points above that of '{study.reference}'")
+    axes.set(xlabel=f"points above '{study.reference}'")
 
 
 def main() -> None:

@@ -60,7 +60,8 @@ def split(
         epsilon: length of the displacements.
         optimizer: if given, its state is carried over. Its buffers are running means of gradients or of their
             squares, so a copy receives what it would have gathered had it been there all along: the chain rule
-            multiplies the gradient of a copy's own parameters by w_j, and leaves that of its consumers' columns.
+            multiplies the gradient of a copy's own parameters by w_j, and leaves that of its consumers' columns. Copies
+            that divide what reads a neuron receive half of its gradient each.
         relative: measure epsilon in units of each neuron's |theta_i|.
 
     Raises:
