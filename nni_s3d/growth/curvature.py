@@ -232,10 +232,7 @@ class SplittingOperator(MeanOperator):
         smoothing: float = 3.0,
         memory: float | None = None,
     ) -> None:
-        check_evaluation(model)
-        graph.check(model)
-        if not graph.splittable:
-            raise ModelError("graph: expected at least one splittable group, got none; print(graph) gives the reasons")
+        check_measurable(model, graph)
         parts: list[BatchOperator | Relinearised] = []
         room = float("inf") if memory is None else memory
         for batch in batches:
@@ -287,7 +284,15 @@ def _known(name: str, shapes: Mapping[str, object]) -> str:
     return name
 
 
-def check_evaluation(model: nn.Module) -> None:
+def check_measurable(model: nn.Module, graph: ChannelGraph) -> None:
+    """Refuse a model that is not that of the graph, in which nothing can be split, or that is in training mode."""
+    _check_evaluation(model)
+    graph.check(model)
+    if not graph.splittable:
+        raise ModelError("graph: expected at least one splittable group, got none; print(graph) gives the reasons")
+
+
+def _check_evaluation(model: nn.Module) -> None:
     """Refuse layers whose training mode would make S that of another, random function."""
     for name, module in model.named_modules():
         draws = isinstance(module, nn.RReLU) or (isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from nni_s3d.errors import ModelError
 from nni_s3d.growth.channels import Axis, ChannelGraph, Role
-from nni_s3d.growth.curvature import Batch, Linearised, check_evaluation, samples_of
+from nni_s3d.growth.curvature import Batch, Linearised, check_measurable, samples_of
 from nni_s3d.growth.cut import LossFn
 
 Tensors = dict[str, Tensor]
@@ -158,10 +158,7 @@ class ReaderGradients(MeanGradients):
         loss_fn: LossFn,
         memory: float | None = None,
     ) -> None:
-        check_evaluation(model)
-        graph.check(model)
-        if not graph.splittable:
-            raise ModelError("graph: expected at least one splittable group, got none; print(graph) gives the reasons")
+        check_measurable(model, graph)
         made = [(partial(BatchGradients, model, graph, batch, loss_fn), samples_of(batch)) for batch in batches]
         if not made:
             raise ModelError("batches: expected at least one batch, got none")
