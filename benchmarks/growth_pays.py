@@ -61,7 +61,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Method:
-    """How networks of all sizes come about; the fields from `neurons` on are those of growing."""
+    """How networks of all sizes come about; the fields from `method` on are those of growing."""
 
     kind: str = "grow"  # or "scratch" (trained anew), "search" (proposed by a tuner of NNI and trained anew)
     widths_of: str = ""  # for "scratch": the method whose widths are taken; even multiples of the seed's if empty

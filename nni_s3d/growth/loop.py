@@ -32,7 +32,7 @@ LARGEST = 1e6  # of a length of a split or a smoothness that float32 can still w
 class Growth:
     """The hyper-parameters of a growth step.
 
-    The defaults are what did best in docs/growing_pays.md. The paper's are TopFraction(0.35), method "signed", epsilon
+    The defaults are the recipe of docs/growing_pays.md. The paper's are TopFraction(0.35), method "signed", epsilon
     0.01 and relative False.
     """
 

@@ -184,6 +184,7 @@ def _divided(
     lengths: Mapping[str, Tensor] | None,
 ) -> dict[str, Any]:
     """Return what is special about a plan whose copies divide what reads them."""
+    check_division(graph, division)
     unit = squared_lengths(graph, lengths).sqrt()
     weights, displacements = {}, {}
     gain, held_out = 0.0, list[Tensor]()  # the gain on every part of the other samples
@@ -214,6 +215,17 @@ def _honest(held_out: list[Tensor], shares: Tensor) -> dict[str, float | None]:
         return {}
     gain, error = mean_and_error(torch.stack(held_out).sum(dim=0), shares)
     return {"held_out_gain": gain, "held_out_error": error}
+
+
+def check_division(graph: ChannelGraph, division: Division) -> None:
+    """Raise ModelError unless a division is one for this graph, and finite."""
+    for group in graph.splittable:
+        expected = (group.width, dimension(group, graph.shapes))
+        found = tuple(division.directions[group.name].shape) if group.name in division.directions else None
+        if found != expected:
+            raise ModelError(f"{group.name}: expected directions of shape {expected}, got {found or 'none'}")
+        if not division.expected(group.name).isfinite().all():
+            raise ModelError(f"{group.name}: expected finite slopes, got others; has training diverged?")
 
 
 def squared_lengths(graph: ChannelGraph, lengths: Mapping[str, Tensor] | None) -> Tensor:

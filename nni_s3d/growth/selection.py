@@ -15,7 +15,7 @@ from nni_s3d.growth.channels import ChannelGraph
 from nni_s3d.growth.cost import COSTS, CostModel, total
 from nni_s3d.growth.division import Division
 from nni_s3d.growth.knapsack import Candidates, filled, solve, tightened, trimmed
-from nni_s3d.growth.plan import GrowthPlan, plan_from_copies, squared_lengths
+from nni_s3d.growth.plan import GrowthPlan, check_division, plan_from_copies, squared_lengths
 from nni_s3d.growth.schemes import check_c, copy_choices, is_number, scheme
 from nni_s3d.growth.spectra import Spectrum
 
@@ -210,6 +210,7 @@ def _first_order(
 ) -> Tensor:
     """Return the gains (choices, channels) of copies that divide what reads them."""
     check_c(c)
+    check_division(graph, division)
     if tuple(choices) != (2,):
         raise ConfigError(f"copies: expected 2, which divide what reads a neuron, got {set(choices)}")
     slopes = torch.zeros(graph.channels, dtype=torch.float64)

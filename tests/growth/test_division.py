@@ -226,6 +226,15 @@ def test_errors():
         s3d.select(division, run.graph, s3d.TopK(1), copies=3)
     with pytest.raises(s3d.ConfigError, match="0: expected at most 2 copies"):
         s3d.plan_from_copies(run.graph, {"0": torch.tensor([1, 3, 1, 1])}, division)
+    missing = replace(division, directions={"0": division.directions["0"]})
+    with pytest.raises(s3d.ModelError, match=r"3: expected directions of shape \(3, 36\), got none"):
+        s3d.select(missing, run.graph, s3d.TopK(1))
+    other = measured(BY_NAME["separable-silu"])
+    with pytest.raises(s3d.ModelError, match=r"0: expected directions of shape \(3, 18\), got \(4, 18\)"):
+        s3d.plan_from_copies(other.graph, {}, division)
+    infinite = replace(division, slopes={name: slope / 0 for name, slope in division.slopes.items()})
+    with pytest.raises(s3d.ModelError, match="0: expected finite slopes, got others; has training diverged"):
+        s3d.select(infinite, run.graph, s3d.TopK(1))
     with pytest.raises(s3d.ModelError, match="batches: expected at least one batch"):
         s3d.ReaderGradients(run.model, run.graph, [], case.loss_fn)
     with pytest.raises(s3d.ModelError, match="expected evaluation mode"):
