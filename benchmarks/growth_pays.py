@@ -37,6 +37,7 @@ import nni_s3d as s3d
 from nni_s3d import models
 from nni_s3d.config import build, read_yaml
 from nni_s3d.data import DataSet, Loader, load
+from nni_s3d.growth.channels import Role
 from nni_s3d.growth.cost import marginal
 from nni_s3d.growth.lanczos import lanczos
 from nni_s3d.growth.layout import dimension, lengths
@@ -67,19 +68,18 @@ class Method:
     widths_of: str = ""  # for "scratch": the method whose widths are taken; even multiples of the seed's if empty
     spread: str = "macs"  # for "scratch": "epochs" trains all sizes equally long, "last" only the largest one
     tuner: str = ""  # for "search": "random" or "tpe"
-    method: str = "divided"  # "signed" and "divided" as in `nni_s3d.Growth`; "random" directions, equal output weights
+    method: str = "new"  # "new" and "signed" as in `nni_s3d.Growth`; "random": directions, with equal output weights
     cost: str = "macs"  # neurons are chosen by the gain per what this counts
-    neurons: str = "gain"  # or "random" gains, or "any": in random order
-    signs: str = "gradient"  # of a division, and its directions; or "random"
+    neurons: str = "gain"  # of "new": by chance; or "random" gains, or "any": in random order, or "slope": see `slopes`
+    draws: int = 1  # of new neurons; those are taken that have the largest slopes
     c: float = 1.3
     copies: int | list[int] = 2
-    epsilon: float = 0.001
+    epsilon: float = 0.05
     relative: bool = True
     recalibrate: bool = False  # see the function of this name
     later_rate: float = 1.0  # learning rate after the first phase, in units of that of the first
-    samples: int = 512  # behind a spectrum or a division
+    samples: int = 512  # behind a spectrum, or slopes
     products: int = 8  # for a spectrum, at most
-    rounds: int = 2  # for a division
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ def grown(bench: Bench) -> Iterator[Row]:
         found = measured(bench, model, graph, behind, size)
         units = lengths(graph.splittable, dict(model.named_parameters())) if method.relative else None
         choice = partial(s3d.select, found, graph, copies=_set(method.copies), c=method.c, lengths=units)
-        plan = largest(choice, method.cost, bench.limits[size + 1])
+        plan = best_draw(bench, model, graph, behind, largest(choice, method.cost, bench.limits[size + 1]))
         result = s3d.split(model, graph, plan, method.epsilon, relative=method.relative)
         if method.recalibrate:
             recalibrate(result.model, next(iter(Loader(behind, bench.data.mean, bench.data.std, len(behind))))[0])
@@ -269,33 +269,58 @@ def recalibrate(model: nn.Module, inputs: Tensor) -> None:
 
 def measured(
     bench: Bench, model: nn.Module, graph: s3d.ChannelGraph, images: Any, size: int
-) -> dict[str, s3d.Spectrum] | s3d.Division:
-    """Return a spectrum or a division, or what stands for it where something is drawn at random."""
+) -> dict[str, s3d.Spectrum] | s3d.Newcomers:
+    """Return what growth rests on: a spectrum, new neurons, or what stands for it where something is drawn."""
     method, generator = bench.method, torch.Generator().manual_seed(97 * bench.run.seed + size)
-    shapes = {group.name: (group.width, dimension(group, graph.shapes)) for group in graph.splittable}
     chance = {g.name: torch.rand(g.width, generator=generator) + 1e-3 for g in graph.splittable}
     if method.neurons == "any":  # gains in proportion to prices leave the order to chance
         prices = marginal(graph, method.cost).float()
         chance = {g.name: chance[g.name] * prices[g.channels] for g in graph.splittable}
-    directions = {n: F.normalize(torch.randn(shape, generator=generator), dim=1) for n, shape in shapes.items()}
+    if method.method == "new":
+        drawn = s3d.newcomers(model, graph, 1000 * bench.run.seed + size)
+        if method.neurons == "slope":
+            beside_each = {g.name: torch.full((g.width,), 2) for g in graph.splittable}
+            found = slopes(bench, model, graph, s3d.plan_from_copies(graph, beside_each, drawn), images)
+            units = lengths(graph.splittable, dict(model.named_parameters()))
+            return replace(drawn, priorities={name: slope * units[name] ** 2 for name, slope in found.items()})
+        return replace(drawn, priorities=chance) if method.neurons == "any" else drawn
     if method.method == "random":
+        shapes = {group.name: (group.width, dimension(group, graph.shapes)) for group in graph.splittable}
+        directions = {n: F.normalize(torch.randn(shape, generator=generator), dim=1) for n, shape in shapes.items()}
         return {name: _drawn(chance[name], directions[name]) for name in shapes}
     batches = list(Loader(images, bench.data.mean, bench.data.std, min(256, len(images) // 2)))
-    if method.method == "signed":
-        op = s3d.SplittingOperator(model, graph, batches, F.cross_entropy)
-        found = lanczos(op, list(op.shapes), max_steps=method.products)
-        if method.neurons != "gain":
-            found = {name: _drawn(chance[name], s.v_min) for name, s in found.items()}
-    else:
-        op = s3d.ReaderGradients(model, graph, batches, F.cross_entropy)
-        found = s3d.divide(op, method.rounds, bench.run.seed)
-        if method.signs == "random":
-            signs = {n: 2.0 * torch.randint(2, s.shape, generator=generator) - 1 for n, s in found.signs.items()}
-            found = replace(found, directions=directions, signs=signs)
-        if method.neurons != "gain":
-            found = replace(found, slopes=chance, shares=torch.ones(0))
+    op = s3d.SplittingOperator(model, graph, batches, F.cross_entropy)
+    spectrum = lanczos(op, list(op.shapes), max_steps=method.products)
     bench.spent += round(s3d.count(graph).macs * len(images) * op.passes)
-    return found
+    return spectrum
+
+
+def slopes(
+    bench: Bench, model: nn.Module, graph: s3d.ChannelGraph, plan: s3d.GrowthPlan, images: Any
+) -> dict[str, Tensor]:
+    """Return how steeply the loss falls with the weights that read new neurons, {group: (new neurons,)}."""
+    grown = s3d.split(model, graph, plan)
+    inputs, targets = next(iter(Loader(images, bench.data.mean, bench.data.std, len(images))))
+    F.cross_entropy(grown.model.train()(inputs), targets).backward()
+    bench.spent += 3 * s3d.count(grown.graph).macs * len(images)
+    squares = torch.zeros(grown.graph.channels + 1)  # the last for slots of no channel
+    parameters = dict(grown.model.named_parameters())
+    for axis in grown.graph.axes():
+        if axis.role is Role.COLUMN:
+            slots = (parameters[axis.tensor].grad ** 2).movedim(axis.dim, 0).flatten(1).sum(1)
+            squares.index_add_(0, axis.slots % len(squares), slots)
+    new = {name: weights == 0 for name, weights in plan.weights.items()}
+    return {name: squares[grown.graph[name].channels][mask].sqrt() for name, mask in new.items()}
+
+
+def best_draw(
+    bench: Bench, model: nn.Module, graph: s3d.ChannelGraph, images: Any, plan: s3d.GrowthPlan
+) -> s3d.GrowthPlan:
+    """Return the plan with the new neurons of the largest slopes among some draws."""
+    if bench.method.draws == 1:
+        return plan
+    drawn = [replace(plan, seed=(plan.seed or 0) + 10**6 * number) for number in range(bench.method.draws)]
+    return max(drawn, key=lambda p: sum(float((s**2).sum()) for s in slopes(bench, model, graph, p, images).values()))
 
 
 def _drawn(gains: Tensor, directions: Tensor) -> s3d.Spectrum:

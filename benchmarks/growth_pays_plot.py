@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 
 from nni_s3d.config import build, read_yaml
 
-COLOURS = {"divided": "#0072B2", "s3d": "#009E73", "s2d": "#E69F00", "random": "#CC79A7", "scratch": "#000000"}
+COLOURS = {"new": "#0072B2", "s3d": "#009E73", "s2d": "#E69F00", "random": "#CC79A7", "scratch": "#000000"}
 
 
 def mean_and_deviation(values: list[float]) -> tuple[float, float]:

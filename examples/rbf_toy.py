@@ -69,9 +69,9 @@ def run(method: Method, seed: int, neurons: int, iterations: int, triplet: str) 
         return loss_fn(network(inputs), targets).item()
 
     steps = (neurons - 1) // (method.copies - 1)
-    settings = {"method": "signed", "copies": method.copies, "c": method.c, "triplet": triplet, "solver": "exact"}
-    settings |= {"epsilon": EPSILON, "relative": False}
-    return list(s3d.grow(model, inputs, train, [(inputs, targets)], loss_fn, s3d.TopK(1), steps, **settings))
+    own = {"copies": method.copies, "c": method.c, "triplet": triplet}
+    settings = {"policy": s3d.TopK(1), "method": "signed", **own, "epsilon": EPSILON, "solver": "exact"}
+    return list(s3d.grow(model, inputs, train, steps, [(inputs, targets)], loss_fn, **settings))
 
 
 def rows(method: Method, seed: int, iterations: int, steps: list[s3d.GrowthStep]) -> list[dict[str, object]]:

@@ -6,11 +6,10 @@ from nni_s3d.growth.balance import balanced
 from nni_s3d.growth.channels import ChannelGraph, ChannelGroup, trace
 from nni_s3d.growth.cost import Cost, count
 from nni_s3d.growth.curvature import SplittingOperator
-from nni_s3d.growth.division import Division, divide
 from nni_s3d.growth.eigen import spectrum
 from nni_s3d.growth.loop import Growth, GrowthStep, grow
+from nni_s3d.growth.newcomers import Newcomers, newcomers
 from nni_s3d.growth.plan import GrowthPlan, plan_from_copies
-from nni_s3d.growth.readers import ReaderGradients
 from nni_s3d.growth.schemes import Scheme, gain, scheme
 from nni_s3d.growth.selection import Knapsack, TopFraction, TopK, select
 from nni_s3d.growth.spectra import Spectrum
@@ -24,13 +23,12 @@ __all__ = [
     "ConfigError",
     "Cost",
     "DataError",
-    "Division",
     "Growth",
     "GrowthPlan",
     "GrowthStep",
     "Knapsack",
     "ModelError",
-    "ReaderGradients",
+    "Newcomers",
     "S3DError",
     "Scheme",
     "Spectrum",
@@ -41,10 +39,10 @@ __all__ = [
     "TopK",
     "balanced",
     "count",
-    "divide",
     "gain",
     "grow",
     "load_grown",
+    "newcomers",
     "plan_from_copies",
     "save_grown",
     "scheme",

@@ -21,15 +21,15 @@ POLICIES: dict[str, type[Any]] = {"top_k": TopK, "top_fraction": TopFraction, "k
 class Lineage:
     """What a user may set for one lineage; a JSON object with these keys is the same thing."""
 
-    name: str = ""  # how it is called in the web UI and the store; by default made of c, method or copies, and seed
+    name: str = ""  # how it is called in the web UI and the store; by default made of the settings
     steps: int = 5  # growth steps at most
-    method: str = "divided"  # or "signed", see `nni_s3d.Growth`
-    seed: int = 0  # of the first weights, the order of the samples and the eigensolver
+    method: str = "new"  # or "signed", see `nni_s3d.Growth`
+    seed: int = 0  # of the first weights, the order of the samples, new neurons and the eigensolver
     copies: int | list[int] = 2  # 2, 3 or 4, or a list such as [1, 2, 3, 4] for a mixed knapsack
     c: float = 1.3  # 1 is S2D
     triplet: str = "optimal"
-    epsilon: float = 0.001
-    relative: bool = True  # epsilon in units of each neuron's |theta|
+    epsilon: float = 0.01
+    relative: bool = False  # epsilon in units of each neuron's |theta|
     policy: dict[str, Any] = field(default_factory=lambda: {"name": "knapsack", "growth": 0.6, "cost": "macs"})
     max_params: int | None = None
     max_macs: int | None = None
@@ -48,8 +48,9 @@ class Lineage:
     @property
     def label(self) -> str:
         """The name that specs and the web UI show."""
-        kind = "divided" if self.method == "divided" else "m" + "".join(map(str, copy_choices(self.copies)))
-        return self.name or f"c{self.c:g}-{kind}-s{self.seed}"
+        copies = "".join(map(str, copy_choices(self.copies)))
+        kind = f"c{self.c:g}-m{copies}" if self.method == "signed" else self.method
+        return self.name or f"{kind}-s{self.seed}"
 
     def growth(self) -> Growth:
         """Return the hyper-parameters of its growth steps."""

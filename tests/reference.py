@@ -91,17 +91,9 @@ def theta(model: nn.Module, group: ChannelGroup) -> Tensor:
 
 
 def twofold_loss(
-    model: nn.Module,
-    group: ChannelGroup,
-    batch: tuple[Tensor, Tensor],
-    loss_fn: Callable,
-    delta: Tensor,
-    signs: dict[str, Tensor] | None = None,
+    model: nn.Module, group: ChannelGroup, batch: tuple[Tensor, Tensor], loss_fn: Callable, delta: Tensor
 ) -> Tensor:
-    """Return the loss after every neuron became two copies theta +- delta, (width, d).
-
-    Both have the output weight 1/2, or (1 -+ s) / 2 for signs {consumer's weight: s}.
-    """
+    """Return the loss after every neuron became two copies theta +- delta, (width, d), with weights 1/2."""
     width, model = group.width, copy.deepcopy(model)
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
 
@@ -125,14 +117,7 @@ def twofold_loss(
         if hasattr(module, "groups"):
             module.groups *= 2
     for layer in group.consumers:
-        name = f"{layer.name}.weight"
-        weight = twice(tensors[name], 1) / 2
-        if signs:
-            blocks = width, 2, tensors[name].shape[1] // width
-            side = torch.tensor([-1.0, 1.0])[None, :, None].expand(blocks).reshape(1, -1, *[1] * (weight.dim() - 2))
-            rows = twice(signs[name], 0) if layer.name in producers else signs[name]
-            weight = weight * (1 + side * twice(rows, 1))
-        tensors[name] = weight
+        tensors[f"{layer.name}.weight"] = twice(tensors[f"{layer.name}.weight"], 1) / 2
     return loss_fn(functional_call(model, tensors, (batch[0],)), batch[1])
 
 
@@ -156,20 +141,6 @@ def splitting_matrices(
 ) -> Tensor:
     """Return (width, d, d): the diagonal blocks of `hessian`."""
     return torch.einsum("iaib->iab", hessian(model, group, batch, loss_fn, beta))
-
-
-def divided_slopes(
-    model: nn.Module,
-    group: ChannelGroup,
-    batch: tuple[Tensor, Tensor],
-    loss_fn: Callable,
-    signs: dict[str, Tensor],
-) -> Tensor:
-    """Return (width, d): by how much the loss falls as copies that divide what reads them part, per unit length."""
-    start = torch.zeros_like(theta(model, group))
-    return -torch.autograd.functional.jacobian(
-        lambda delta: twofold_loss(model, group, batch, loss_fn, delta, signs), start
-    )
 
 
 # -- schemes ---------------------------------------------------------------------------------------------------------

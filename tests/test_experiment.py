@@ -18,7 +18,7 @@ def folders(store):
     return sorted(p.parent.name for p in store.glob("*/metrics.json"))
 
 
-@pytest.fixture(scope="module", params=["signed", "divided"])
+@pytest.fixture(scope="module", params=["signed", "new"])
 def grown(request, tmp_path_factory):
     """A finished experiment: its file, its store and what it yielded."""
     folder = tmp_path_factory.mktemp("grown")

@@ -49,8 +49,8 @@ def cross_fitted(matrices: Tensor, shares: Tensor) -> HeldOut | None:
     return HeldOut(low, high, shares)
 
 
-def mean_and_error(totals: Tensor, shares: Tensor) -> tuple[float, float | None]:
-    """Return the mean of what was found on every fold, and its standard error from how they differ; None for one."""
+def mean_and_error(totals: Tensor, shares: Tensor) -> tuple[float, float]:
+    """Return the mean of what was found on every fold, and its standard error from how the folds differ."""
     mean = float(shares @ totals)
     spread = float(shares @ (totals - mean) ** 2)
-    return mean, (spread / (len(shares) - 1)) ** 0.5 if len(shares) > 1 else None
+    return mean, (spread / (len(shares) - 1)) ** 0.5

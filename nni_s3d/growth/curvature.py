@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from nni_s3d.errors import ModelError
-from nni_s3d.growth.channels import ChannelGraph, ChannelGroup, Layer
+from nni_s3d.growth.channels import ChannelGraph, ChannelGroup
 from nni_s3d.growth.crossfit import FOLDS
 from nni_s3d.growth.cut import Cut, LossFn, Producer
 from nni_s3d.growth.labels import UnionFind
@@ -33,31 +33,25 @@ from nni_s3d.growth.tape import Part
 Batch = tuple[Any, Any]
 
 
-class Linearised:
-    """One batch, linearised once: what is needed for derivatives with respect to theta, without further passes.
+class BatchOperator:
+    """v -> S v for every neuron of every splittable group, averaged over the samples of one batch.
+
+    The batch is linearised once; a product then needs no further pass through the network.
 
     Attributes:
-        shapes: {group: (width, d)} of every splittable group.
-        samples: number of samples.
         passes: what has been computed so far, in passes of the batch through the network. Linearising costs two
-            (forward, backward to the activations).
+            (forward, backward to the activations), and so does a product with every matrix (forward, weight gradient).
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        graph: ChannelGraph,
-        batch: Batch,
-        loss_fn: LossFn,
-        smoothing: float = 3.0,
-        watch: bool = False,
+        self, model: nn.Module, graph: ChannelGraph, batch: Batch, loss_fn: LossFn, smoothing: float = 3.0
     ) -> None:
         inputs, targets = batch
         check_device(model, batch, "batch")
         self._graph = graph
         self.shapes = {group.name: (group.width, dimension(group, graph.shapes)) for group in graph.splittable}
         self.samples = samples_of(batch)
-        cut = Cut(model, graph, smoothing, watch)
+        cut = Cut(model, graph, smoothing)
         with untouched_state(model), torch.enable_grad():
             with cut:
                 outputs = call(model, inputs)
@@ -65,58 +59,11 @@ class Linearised:
             if loss.dim():
                 raise ModelError(f"loss_fn: expected a scalar, the mean over the batch, got shape {tuple(loss.shape)}")
             cut.linearise(loss)
-        self._producers, self._consumers, self._parts = cut.producers, cut.consumers, cut.tape.parts()
+        self._producers = cut.producers
+        self._clusters = _clusters(graph.splittable, cut.producers, cut.tape.parts())
         first = next(iter(self._producers.values()))
         self.dtype, self.device = first.dtype, first.device
         self.passes = 2.0
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the tensors that the linearised batch keeps, without what autograd may keep of rare functions."""
-        found = [producer.input for producer in self._producers.values()]
-        found += [tensor for part in self._parts for tensor in part.tensors()]
-        found += [consumer.cotangent for consumer in self._consumers if consumer.cotangent is not None]
-        storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in found}
-        return sum(storage.nbytes() for storage in storages.values())
-
-    def _layers(self, groups: Sequence[ChannelGroup]) -> dict[int, Layer]:
-        """Return the producers of some groups that ran, by the number of what they make."""
-        every = {layer.weight: layer for group in groups for layer in group.producers}
-        return {self._producers[w].value: layer for w, layer in every.items() if w in self._producers}
-
-    def _tangents(self, groups: Sequence[ChannelGroup], vectors: Mapping[str, Tensor]) -> dict[int, Tensor]:
-        """Return X v for every producer, by the number of its output."""
-        filters: dict[str, Tensor] = {}
-        for group in groups:
-            scatter(group, vectors[group.name], filters, self._graph.shapes)
-        layers = self._layers(groups)
-        return {v: self._producers[layer.weight].times(filters, layer) for v, layer in layers.items()}
-
-    def _packed(self, groups: Sequence[ChannelGroup], cotangents: Iterable[tuple[int, Tensor]]) -> dict[str, Tensor]:
-        """Return X' u by group; producers without a cotangent, or that did not run, leave zeros."""
-        layers, rows = self._layers(groups), dict[str, Tensor]()
-        for value, cotangent in cotangents:
-            if value in layers:
-                layer = layers[value]
-                rows |= self._producers[layer.weight].transpose_times(cotangent, layer)
-        for group in groups:
-            for name in (p for layer in group.producers for p in layer.parameters):
-                if name not in rows:
-                    rows[name] = torch.zeros(self._graph.shapes[name], dtype=self.dtype, device=self.device)
-        return {group.name: pack(group, rows) for group in groups}
-
-
-class BatchOperator(Linearised):
-    """v -> S v for every neuron of every splittable group, averaged over the samples of one batch.
-
-    A product with every matrix costs two passes (forward, weight gradient).
-    """
-
-    def __init__(
-        self, model: nn.Module, graph: ChannelGraph, batch: Batch, loss_fn: LossFn, smoothing: float = 3.0
-    ) -> None:
-        super().__init__(model, graph, batch, loss_fn, smoothing)
-        self._clusters = _clusters(graph.splittable, self._producers, self._parts)
 
     def matvec(self, vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return S v for the groups in `vectors`, each (width, d), one vector per neuron."""
@@ -137,12 +84,33 @@ class BatchOperator(Linearised):
         unit = torch.eye(d, dtype=self.dtype, device=self.device)
         return torch.stack([self.matvec({name: unit[j].expand(width, d)})[name] for j in range(d)], dim=-1)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors that the linearised batch keeps, without what autograd may keep of rare functions."""
+        found = [producer.input for producer in self._producers.values()]
+        for _, parts in self._clusters:
+            found += [tensor for part in parts for tensor in part.tensors()]
+        storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in found}
+        return sum(storage.nbytes() for storage in storages.values())
+
     def _products(
         self, groups: list[ChannelGroup], parts: list[Part], vectors: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        tangents = self._tangents(groups, vectors)
-        products = (part.hessian_times({v: tangents.pop(v) for v in part.values & tangents.keys()}) for part in parts)
-        return self._packed(groups, (pair for product in products for pair in product.items()))
+        filters: dict[str, Tensor] = {}
+        for group in groups:
+            scatter(group, vectors[group.name], filters, self._graph.shapes)
+        every = {layer.weight: layer for group in groups for layer in group.producers}
+        layers = {self._producers[w].value: layer for w, layer in every.items() if w in self._producers}
+        tangents = {v: self._producers[layer.weight].times(filters, layer) for v, layer in layers.items()}
+        # Producers without curvature, or that do not run in evaluation mode, leave zeros.
+        rows = {name: torch.zeros_like(tensor) for name, tensor in filters.items()}
+        for part in parts:
+            pushed = {v: tangents.pop(v) for v in part.values & tangents.keys()}
+            for value, cotangent in part.hessian_times(pushed).items():
+                if value in layers:
+                    layer = layers[value]
+                    rows |= self._producers[layer.weight].transpose_times(cotangent, layer)
+        return {group.name: pack(group, rows) for group in groups}
 
 
 class Relinearised:
@@ -232,7 +200,10 @@ class SplittingOperator(MeanOperator):
         smoothing: float = 3.0,
         memory: float | None = None,
     ) -> None:
-        check_measurable(model, graph)
+        _check_evaluation(model)
+        graph.check(model)
+        if not graph.splittable:
+            raise ModelError("graph: expected at least one splittable group, got none; print(graph) gives the reasons")
         parts: list[BatchOperator | Relinearised] = []
         room = float("inf") if memory is None else memory
         for batch in batches:
@@ -282,14 +253,6 @@ def _known(name: str, shapes: Mapping[str, object]) -> str:
     if name not in shapes:
         raise ModelError(f"{name}: expected a splittable group, one of {', '.join(shapes)}")
     return name
-
-
-def check_measurable(model: nn.Module, graph: ChannelGraph) -> None:
-    """Refuse a model that is not that of the graph, in which nothing can be split, or that is in training mode."""
-    _check_evaluation(model)
-    graph.check(model)
-    if not graph.splittable:
-        raise ModelError("graph: expected at least one splittable group, got none; print(graph) gives the reasons")
 
 
 def _check_evaluation(model: nn.Module) -> None:

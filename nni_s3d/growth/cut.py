@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -80,71 +79,20 @@ class Producer:
         return dict(zip(layer.parameters, found, strict=True))
 
 
-class Consumer:
-    """A consumer where it reads: the derivative of h = <g, W z> with respect to its input and, by parts, to theta.
-
-    Attributes:
-        weight: name of W.
-        value: the number of z on the tape, None if it depends on no producer.
-        cotangent: g, the derivative of the loss with respect to what the consumer makes of z.
-    """
-
-    cotangent: Tensor | None = None
-
-    def __init__(self, weight: str, value: int | None, linear: LinearCall) -> None:
-        self.weight, self.value = weight, value
-        self._linear = copy.copy(linear)
-        self._shape, self._W = linear.input.shape, linear.parameters[0].detach()
-        self._linear.input = linear.input.new_zeros(())  # the input itself is not needed
-
-    def watch(self, out: Tensor) -> None:
-        """Take g when the backward pass comes to the output."""
-        out.register_hook(self._take)
-
-    def _take(self, cotangent: Tensor) -> None:
-        self.cotangent = cotangent
-
-    def backward(self, factors: Tensor) -> Tensor:
-        """Return the derivative with respect to the input, with every weight multiplied by a factor."""
-        z = self._W.new_zeros(()).expand(self._shape).requires_grad_()
-        return self._derivative(z, self._W * factors, z)
-
-    def by_weight(self, tangent: Tensor) -> Tensor:
-        """Return the derivative of h along a tangent of the input, shaped like the weight: what each weight adds."""
-        W = self._W.clone().requires_grad_()
-        return self._derivative(tangent, W, W) * self._W
-
-    def _derivative(self, z: Tensor, W: Tensor, of: Tensor) -> Tensor:
-        assert self.cotangent is not None
-        linear = copy.copy(self._linear)
-        linear.input = z
-        with torch.enable_grad():
-            out = linear.run([W])
-        return torch.autograd.grad(out, of, self.cotangent)[0]
-
-
 class Cut(TorchFunctionMode):
     """Cuts the network at its consumers, and records on a tape what lies between them and the producers.
 
     What depends on a producer's output reaches the loss through consumers alone, so the derivative of the loss with
     respect to it, which autograd's backward pass finds, is that of h.
-
-    Args:
-        model: the network.
-        graph: its channel graph.
-        smoothing: see `Tape`.
-        watch: gather the consumers, too.
     """
 
-    def __init__(self, model: nn.Module, graph: ChannelGraph, smoothing: float, watch: bool = False) -> None:
+    def __init__(self, model: nn.Module, graph: ChannelGraph, smoothing: float) -> None:
         super().__init__()
         self._names = {id(parameter): name for name, parameter in model.named_parameters()}
         self._consumers = {layer.weight for group in graph.splittable for layer in group.consumers}
         self._weights = {layer.weight for group in graph.splittable for layer in group.producers}
-        self._watch = watch
-        self.tape = Tape(smoothing, to_readers=watch)
+        self.tape = Tape(smoothing)
         self.producers: dict[str, Producer] = {}
-        self.consumers: list[Consumer] = []
 
     def __torch_function__(
         self,
@@ -163,26 +111,16 @@ class Cut(TorchFunctionMode):
 
     def _linear(self, linear: LinearCall) -> Tensor:
         """Cut where a consumer reads, and begin a value of the tape at a producer."""
-        weight = self._names.get(id(linear.parameters[0]), "")
-        consumer = None
+        weight = self._names.get(id(linear.parameters[0]))
         if weight in self._consumers:
             if not torch.is_grad_enabled():
                 raise ModelError(
                     f"{weight}: expected a layer with gradients, got one under no_grad or a reentrant checkpoint"
                 )
-            value = self.tape.read(linear.input)
+            self.tape.read(linear.input)
             linear.input = linear.input.view_as(linear.input)
-            consumer = Consumer(weight, value, linear) if self._watch else None
-        out = self._apply(weight, linear)
-        if consumer is not None:
-            consumer.watch(out)
-            self.consumers.append(consumer)
-        return out
-
-    def _apply(self, weight: str, linear: LinearCall) -> Tensor:
-        out: Tensor
         if weight not in self._weights:
-            out = self.tape.apply(*linear.call)
+            out: Tensor = self.tape.apply(*linear.call)
             return out
         producer = self.producers[weight] = Producer(linear)
         out, producer.value = self.tape.leaf(producer, linear.input)

@@ -38,7 +38,6 @@ class _GrownAxis:
     axis: Axis
     source: Tensor  # (new slots,) the old slot that each is a copy of
     weights: Tensor  # (new slots,) output weight of the copy that sits there
-    halves: Tensor  # (new slots,) what a division adds to it, in units of s
 
 
 class Growth:
@@ -49,32 +48,18 @@ class Growth:
         copies: (channels,) of every channel.
         weights: (new channels,) output weights.
         slots: the new slots of every axis, in the order of `graph.axes()`.
-        divisions: {consumer's weight: s for each of its elements}: the first of two copies is read by w - s / 2 times
-            the weight, the second by w + s / 2.
 
     Raises:
         ModelError: some slots of a grown dimension have no slot to be copied from.
     """
 
-    def __init__(
-        self,
-        graph: ChannelGraph,
-        copies: Tensor,
-        weights: Tensor,
-        slots: Sequence[Tensor],
-        divisions: Mapping[str, Tensor] | None = None,
-    ) -> None:
+    def __init__(self, graph: ChannelGraph, copies: Tensor, weights: Tensor, slots: Sequence[Tensor]) -> None:
         parent = torch.arange(graph.channels).repeat_interleave(copies)
-        self.slots, self._divisions = slots, divisions or {}
-        halves = torch.zeros(len(parent), dtype=weights.dtype)
-        first = (copies == 2).nonzero()[:, 0]
-        first = (copies.cumsum(0) - copies)[first]
-        halves[first], halves[first + 1] = -0.5, 0.5
+        self.slots = slots
         self.axes: dict[str, list[_GrownAxis]] = {}
         for axis, new in zip(graph.axes(), slots, strict=True):
             scale = torch.where(new >= 0, weights[new.clamp(min=0)], 1.0)
-            part = torch.where(new >= 0, halves[new.clamp(min=0)], 0.0)
-            grown = _GrownAxis(axis, _sources(axis, new, parent), scale, part)
+            grown = _GrownAxis(axis, _sources(axis, new, parent), scale)
             self.axes.setdefault(axis.tensor, []).append(grown)
 
     def grows(self, name: str) -> bool:
@@ -86,15 +71,8 @@ class Growth:
         tensor = self.rows(name, tensor)
         if name in moves:
             tensor = tensor + moves[name]
-        signs = self._divisions.get(name)
-        signs = None if signs is None else self.rows(name, signs.to(tensor))
         for grown in self._of(name, Role.COLUMN):
-            tensor = _taken(tensor, grown)
-            scaled = _scaled(tensor, grown.axis, grown.weights)
-            if signs is not None:
-                signs = _taken(signs, grown)
-                scaled += _scaled(tensor * signs, grown.axis, grown.halves)
-            tensor = scaled
+            tensor = _scaled(_taken(tensor, grown), grown.axis, grown.weights)
         return tensor.clone()
 
     def rows(self, name: str, tensor: Tensor) -> Tensor:

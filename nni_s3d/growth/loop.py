@@ -13,18 +13,18 @@ from nni_s3d.growth.channels import ChannelGraph, trace
 from nni_s3d.growth.cost import Cost, count
 from nni_s3d.growth.curvature import Batch, SplittingOperator
 from nni_s3d.growth.cut import LossFn
-from nni_s3d.growth.division import Division, divide
 from nni_s3d.growth.eigen import SOLVERS, spectrum
 from nni_s3d.growth.layout import lengths
 from nni_s3d.growth.modes import evaluation_mode
+from nni_s3d.growth.newcomers import Newcomers, newcomers
 from nni_s3d.growth.plan import GrowthPlan
-from nni_s3d.growth.readers import ReaderGradients
 from nni_s3d.growth.schemes import check_c, check_triplet, copy_choices, is_number
 from nni_s3d.growth.selection import Knapsack, Policy, check_policy, select
 from nni_s3d.growth.spectra import Spectrum
 from nni_s3d.growth.surgery import SplitResult, split
 
-METHODS = ("signed", "divided")
+METHODS = ("signed", "new")
+_NOTHING = {"signed": "no gain left", "new": "the budget pays for no neuron"}  # where nothing is chosen
 LARGEST = 1e6  # of a length of a split or a smoothness that float32 can still work with
 
 
@@ -32,17 +32,17 @@ LARGEST = 1e6  # of a length of a split or a smoothness that float32 can still w
 class Growth:
     """The hyper-parameters of a growth step.
 
-    The defaults are the recipe of docs/growing_pays.md. The paper's are TopFraction(0.35), method "signed", epsilon
-    0.01 and relative False.
+    The defaults are the recipe of docs/growing_pays.md. The paper's experiments have method "signed" and
+    TopFraction(0.35); what follows `copies` is for "signed" alone, but for the limits.
     """
 
     policy: Policy = field(default_factory=lambda: Knapsack(growth=0.6, cost="macs"))
-    method: str = "divided"  # two copies divide what reads a neuron; or "signed": copies move along eigenvectors
+    method: str = "new"  # new neurons come beside old ones; or "signed": copies move along eigenvectors
     copies: int | Collection[int] = 2
     c: float = 1.3
     triplet: str = "optimal"
-    epsilon: float = 0.001
-    relative: bool = True  # epsilon in units of each neuron's |theta|
+    epsilon: float = 0.01
+    relative: bool = False  # epsilon in units of each neuron's |theta|
     max_params: int | None = None  # stop before a network gets larger than this
     max_macs: int | None = None
     solver: str = "auto"
@@ -54,8 +54,8 @@ class Growth:
         check_c(self.c)
         if len(copy_choices(self.copies)) > 1 and not isinstance(self.policy, Knapsack):
             raise ConfigError(f"copies: a mixed choice needs a knapsack, got {self.copies!r} and {self.policy}")
-        if self.method == "divided" and copy_choices(self.copies) != (2,):
-            raise ConfigError(f"copies: expected 2, which divide what reads a neuron, got {self.copies!r}")
+        if self.method == "new" and copy_choices(self.copies) != (2,):
+            raise ConfigError(f"copies: expected 2, the second a new neuron, or method signed, got {self.copies!r}")
         limits = (self.max_params, self.max_macs)
         params, macs = (limit is None or (is_number(limit) and limit > 0) for limit in limits)
         most = f"and <= {LARGEST:g}"
@@ -99,40 +99,38 @@ class Decision:
 
     plan: GrowthPlan | None
     stop: str  # empty as long as there is a plan
-    found: dict[str, Spectrum] | Division  # what it rests on
+    found: dict[str, Spectrum] | Newcomers  # what it rests on
     passes: float  # what that has cost, in passes of all its samples through the network
 
 
 def decide(
     model: nn.Module,
     graph: ChannelGraph,
-    batches: Collection[Batch],
-    loss_fn: LossFn,
+    batches: Iterable[Batch],
+    loss_fn: LossFn | None,
     growth: Growth,
     max_widths: Mapping[str, int] | None = None,
     memory: float | None = None,
+    seed: int = 0,
 ) -> Decision:
-    """Measure what splits of a trained network, in evaluation mode, are worth, and decide how it grows.
+    """Decide how a trained network, in evaluation mode, grows.
 
-    Where no division promises anything (a single weight that reads a neuron cannot be divided), the second order
-    decides.
-    `memory` is that of `SplittingOperator`; the other arguments are those of `grow` and `select`.
+    `memory` is that of `SplittingOperator`, `seed` that of `newcomers`; the other arguments are those of `grow` and
+    `select`. New neurons need neither batches nor a loss.
     """
-    units = lengths(graph.splittable, dict(model.named_parameters())) if growth.relative else None
-    settings = (graph, growth.policy, growth.copies, growth.c, growth.triplet, max_widths, units)
-    found: dict[str, Spectrum] | Division
-    passes = 0.0
-    if growth.method == "divided":
-        gradients = ReaderGradients(model, graph, batches, loss_fn, memory)
-        found = divide(gradients)
-        plan, passes = select(found, *settings), gradients.passes
-    if growth.method == "signed" or not plan.neurons:
+    found: dict[str, Spectrum] | Newcomers
+    if growth.method == "new":
+        found, passes, units = newcomers(model, graph, seed), 0.0, None
+    else:
+        assert loss_fn is not None
         op = SplittingOperator(model, graph, batches, loss_fn, growth.smoothing, memory)
-        found = spectrum(op, growth.solver)
-        plan, passes = select(found, *settings), passes + op.passes
+        found, passes = spectrum(op, growth.solver), op.passes
+        units = lengths(graph.splittable, dict(model.named_parameters())) if growth.relative else None
+    settings = (growth.policy, growth.copies, growth.c, growth.triplet)
+    plan = select(found, graph, *settings, max_widths, units)
     if not plan.neurons:
-        free = plan if max_widths is None else select(found, graph, growth.policy, growth.copies, growth.c)
-        stop = "all widths that could gain are at their caps" if free.neurons else "no gain left"
+        free = plan if max_widths is None else select(found, graph, *settings)
+        stop = "all widths that could gain are at their caps" if free.neurons else _NOTHING[growth.method]
         return Decision(None, stop, found, passes)
     for name, size, limit in (
         ("params", plan.params, growth.max_params),
@@ -151,6 +149,17 @@ def carry_out(
     return split(model, graph, plan, growth.epsilon, optimizer, growth.relative)
 
 
+def _check_batches(batches: object, loss_fn: object) -> None:
+    """Refuse what splitting matrices cannot be measured on, again and again."""
+    if isinstance(batches, Iterator) or not isinstance(batches, Iterable):
+        found = "an iterator" if isinstance(batches, Iterator) else repr(batches)
+        raise ConfigError(f"batches: expected a collection that every growth step can read again, got {found}")
+    if isinstance(batches, Sized) and not len(batches):
+        raise ConfigError("batches: expected at least one, got none")
+    if not callable(loss_fn):
+        raise ConfigError(f"loss_fn: expected loss_fn(outputs, targets), got {loss_fn!r}")
+
+
 @dataclass(frozen=True)
 class GrowthStep:
     """One network of a run, trained."""
@@ -167,11 +176,11 @@ def grow(
     model: nn.Module,
     example_inputs: object,
     train: Callable[[nn.Module], Any],
-    batches: Collection[Batch],
-    loss_fn: LossFn,
-    policy: Policy,
     steps: int,
+    batches: Collection[Batch] = (),
+    loss_fn: LossFn | None = None,
     memory: float | None = None,
+    seed: int = 0,
     **settings: Any,
 ) -> Iterator[GrowthStep]:
     """Alternate parametric phases and growth steps, and yield every trained network as it comes.
@@ -180,12 +189,12 @@ def grow(
         model: the seed network. It is trained in place; every later network is a new object.
         example_inputs: what `trace` runs the model on.
         train: the parametric phase; trains the network that it is given, in place.
-        batches: pairs (inputs, targets) on which the splitting matrices are averaged.
-        loss_fn: loss_fn(outputs, targets) -> scalar, the mean over a batch.
-        policy: `TopK`, `TopFraction` or `Knapsack`.
         steps: growth steps at most; fewer when no gain is left or a limit is reached.
+        batches: for method "signed", pairs (inputs, targets) on which the splitting matrices are averaged.
+        loss_fn: for method "signed", loss_fn(outputs, targets) -> scalar, the mean over a batch.
         memory: bytes that linearised batches may take up, about; None for any number.
-        **settings: the other fields of `Growth`: copies, c, triplet, epsilon, relative, max_params, ...
+        seed: of new neurons.
+        **settings: the fields of `Growth`: policy, method, copies, c, epsilon, max_params, ...
 
     Raises:
         ConfigError: a setting is out of range, or `batches` is empty or can be read only once.
@@ -193,12 +202,9 @@ def grow(
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
         raise ConfigError(f"steps: expected a whole number >= 0, got {steps!r}")
-    if isinstance(batches, Iterator) or not isinstance(batches, Iterable):
-        found = "an iterator" if isinstance(batches, Iterator) else repr(batches)
-        raise ConfigError(f"batches: expected a collection that every growth step can read again, got {found}")
-    if isinstance(batches, Sized) and not len(batches):
-        raise ConfigError("batches: expected at least one, got none")
-    growth = Growth(policy, **settings)
+    growth = Growth(**settings)
+    if growth.method == "signed":
+        _check_batches(batches, loss_fn)
     graph = trace(model, example_inputs)
     if steps:
         check(growth, graph)
@@ -207,7 +213,7 @@ def grow(
         decision = None
         if step < steps:
             with evaluation_mode(model):
-                decision = decide(model, graph, batches, loss_fn, growth, memory=memory)
+                decision = decide(model, graph, batches, loss_fn, growth, memory=memory, seed=seed + step)
         yield GrowthStep(step, model, graph.widths, count(graph), trained, decision)
         if decision is None or decision.plan is None:
             return

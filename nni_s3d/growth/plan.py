@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,8 +13,8 @@ from nni_s3d.errors import ConfigError, ModelError
 from nni_s3d.growth.channels import ChannelGraph, ChannelGroup
 from nni_s3d.growth.cost import count
 from nni_s3d.growth.crossfit import mean_and_error
-from nni_s3d.growth.division import Division
 from nni_s3d.growth.layout import dimension
+from nni_s3d.growth.newcomers import Newcomers
 from nni_s3d.growth.schemes import COPIES, check_c, check_triplet, scheme
 from nni_s3d.growth.spectra import Spectrum
 
@@ -26,15 +26,13 @@ class GrowthPlan:
     copies: dict[str, Tensor]  # (width,) int64, 1 = not split
     weights: dict[str, Tensor]  # (new width,) output weights w_j, the copies of a neuron side by side
     displacements: dict[str, Tensor]  # (new width, d) delta_j; a group that does not move is left out
-    gain: float  # <= 0: the predicted change of the loss is epsilon^order / order! * gain; fits its samples' noise too
+    gain: float  # <= 0: the predicted change of the loss is epsilon^2 / 2 * gain; fits the noise of its samples, too
     params: int  # exact, of the grown network
     macs: int
     flops: int
     held_out_gain: float | None = None  # the gain on samples that the directions do not come from; None without folds
-    held_out_error: float | None = None  # its standard error; None if these samples are one part
-    order: int = 2  # of the change of the loss: 1 where copies divide what reads them, 2 where they only move
-    # {consumer's weight: s for each of its elements}: the first copy of two is read by (1 - s) / 2 times the weight
-    divisions: dict[str, Tensor] = field(default_factory=dict)
+    held_out_error: float | None = None  # its standard error
+    seed: int | None = None  # of what new neurons read, if the second copies are new neurons
 
     @property
     def widths(self) -> dict[str, int]:
@@ -57,7 +55,7 @@ class GrowthPlan:
             "params": self.params,
             "macs": self.macs,
             "flops": self.flops,
-            "order": self.order,
+            "seed": self.seed,
         }
 
     def to_tensors(self) -> dict[str, Tensor]:
@@ -91,14 +89,14 @@ class GrowthPlan:
         return plan
 
 
-_TENSORS = ("copies", "weights", "displacements", "divisions")
-_NUMBERS = ("gain", "params", "macs", "flops", "held_out_gain", "held_out_error", "order")
+_TENSORS = ("copies", "weights", "displacements")
+_NUMBERS = ("gain", "params", "macs", "flops", "held_out_gain", "held_out_error", "seed")
 
 
 def plan_from_copies(
     graph: ChannelGraph,
     copies: Mapping[str, Tensor],
-    spectrum: Mapping[str, Spectrum] | Division | None = None,
+    spectrum: Mapping[str, Spectrum] | Newcomers | None = None,
     c: float = 1.3,
     triplet: str = "optimal",
     lengths: Mapping[str, Tensor] | None = None,
@@ -108,8 +106,8 @@ def plan_from_copies(
     Args:
         graph: the channel graph of the model.
         copies: {group: (width,) of 1, 2, 3 and 4}; groups that are left out are not split.
-        spectrum: {group: Spectrum}, or a division; without it the copies do not move, and their output weights are
-            those of the schemes (5), (9) and (11).
+        spectrum: {group: Spectrum}, or newcomers; without it the copies do not move, and their output weights are those
+            of the schemes (5), (9) and (11).
         c: bound on sum_j |w_j|, at least 1.
         triplet: "optimal" or "paper", see `scheme`.
         lengths: {group: (width,)} |theta|, if `split` is to measure epsilon in units of it; for the gain alone.
@@ -130,8 +128,8 @@ def plan_from_copies(
     for name, number in chosen.items():
         every[graph[name].channels] = number
     cost = count(graph, every)
-    if isinstance(spectrum, Division):
-        parts = _divided(graph, chosen, spectrum, c, lengths)
+    if isinstance(spectrum, Newcomers):
+        parts = _joined(graph, chosen, spectrum)
     else:
         parts = _moved(graph, chosen, every, spectrum or {}, c, triplet, lengths)
     return GrowthPlan(chosen, **parts, params=cost.params, macs=cost.macs, flops=cost.flops)
@@ -176,56 +174,39 @@ def _moved(
     return {"weights": weights, "displacements": displacements, "gain": gain} | _honest(held_out, shares)
 
 
-def _divided(
-    graph: ChannelGraph,
-    chosen: Mapping[str, Tensor],
-    division: Division,
-    c: float,
-    lengths: Mapping[str, Tensor] | None,
-) -> dict[str, Any]:
-    """Return what is special about a plan whose copies divide what reads them."""
-    check_division(graph, division)
-    unit = squared_lengths(graph, lengths).sqrt()
-    weights, displacements = {}, {}
-    gain, held_out = 0.0, list[Tensor]()  # the gain on every part of the other samples
+def _joined(graph: ChannelGraph, chosen: Mapping[str, Tensor], newcomers: Newcomers) -> dict[str, Any]:
+    """Return what is special about a plan whose second copies are new neurons."""
+    check_newcomers(graph, newcomers)
     for name, number in chosen.items():
         if number.max() > 2:
-            raise ConfigError(
-                f"{name}: expected at most 2 copies, which divide what reads a neuron, got {number.max()}"
-            )
-        u, slopes = division.directions[name], division.slopes[name]
-        neuron = torch.arange(len(number)).repeat_interleave(number)
-        second = torch.zeros(len(neuron), dtype=torch.bool)
-        second[1:] = neuron[1:] == neuron[:-1]
-        weights[name] = (1 / number[neuron]).to(u)
-        side = torch.where(second, -1.0, 1.0) * (number > 1)[neuron]
-        displacements[name] = side.to(u)[:, None] * u[neuron]
-        each = -c * unit[graph[name].channels] * (number > 1)
-        gain += float(each @ slopes.to(each))
-        if len(division.shares):
-            held_out.append(division.held_out[name].to(each) @ each)
-    signs = {name: c * s for name, s in division.signs.items()}
-    honest = _honest(held_out, division.shares.cpu().double())
-    return {"weights": weights, "displacements": displacements, "gain": gain, "order": 1, "divisions": signs} | honest
+            raise ConfigError(f"{name}: expected at most 2 copies, the second a new neuron, got {number.max()}")
+    weights = {name: 1 - second_copies(number).float() for name, number in chosen.items()}
+    return {"weights": weights, "displacements": {}, "gain": 0.0, "seed": newcomers.seed}
 
 
-def _honest(held_out: list[Tensor], shares: Tensor) -> dict[str, float | None]:
-    """Return the gain on other samples and its error, from those of every group (parts,)."""
+def _honest(held_out: list[Tensor], shares: Tensor) -> dict[str, float]:
+    """Return the gain on other samples and its error, from those of every group (folds,)."""
     if not held_out:
         return {}
     gain, error = mean_and_error(torch.stack(held_out).sum(dim=0), shares)
     return {"held_out_gain": gain, "held_out_error": error}
 
 
-def check_division(graph: ChannelGraph, division: Division) -> None:
-    """Raise ModelError unless a division is one for this graph, and finite."""
+def check_newcomers(graph: ChannelGraph, newcomers: Newcomers) -> None:
+    """Raise ModelError unless there is a priority of every neuron of this graph."""
     for group in graph.splittable:
-        expected = (group.width, dimension(group, graph.shapes))
-        found = tuple(division.directions[group.name].shape) if group.name in division.directions else None
-        if found != expected:
-            raise ModelError(f"{group.name}: expected directions of shape {expected}, got {found or 'none'}")
-        if not division.expected(group.name).isfinite().all():
-            raise ModelError(f"{group.name}: expected finite slopes, got others; has training diverged?")
+        found = newcomers.priorities.get(group.name)
+        if found is None or len(found) != group.width:
+            shown = "none" if found is None else len(found)
+            raise ModelError(f"{group.name}: expected {group.width} priorities of new neurons, got {shown}")
+
+
+def second_copies(number: Tensor) -> Tensor:
+    """Return which of the copies of one group (new width,) bool are second ones, for 1 or 2 copies of every neuron."""
+    neuron = torch.arange(len(number)).repeat_interleave(number)
+    second = torch.zeros(len(neuron), dtype=torch.bool)
+    second[1:] = neuron[1:] == neuron[:-1]
+    return second
 
 
 def squared_lengths(graph: ChannelGraph, lengths: Mapping[str, Tensor] | None) -> Tensor:

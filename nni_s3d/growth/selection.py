@@ -13,10 +13,10 @@ from torch import Tensor
 from nni_s3d.errors import ConfigError, ModelError
 from nni_s3d.growth.channels import ChannelGraph
 from nni_s3d.growth.cost import COSTS, CostModel, total
-from nni_s3d.growth.division import Division
 from nni_s3d.growth.knapsack import Candidates, filled, solve, tightened, trimmed
-from nni_s3d.growth.plan import GrowthPlan, check_division, plan_from_copies, squared_lengths
-from nni_s3d.growth.schemes import check_c, copy_choices, is_number, scheme
+from nni_s3d.growth.newcomers import Newcomers
+from nni_s3d.growth.plan import GrowthPlan, check_newcomers, plan_from_copies, squared_lengths
+from nni_s3d.growth.schemes import copy_choices, is_number, scheme
 from nni_s3d.growth.spectra import Spectrum
 
 
@@ -140,7 +140,7 @@ class Knapsack:
 
 
 def select(
-    spectrum: Mapping[str, Spectrum] | Division,
+    spectrum: Mapping[str, Spectrum] | Newcomers,
     graph: ChannelGraph,
     policy: Policy,
     copies: int | Collection[int] = 2,
@@ -149,14 +149,14 @@ def select(
     max_widths: Mapping[str, int] | None = None,
     lengths: Mapping[str, Tensor] | None = None,
 ) -> GrowthPlan:
-    """Return the growth plan that a policy makes of a spectrum or a division.
+    """Return the growth plan that a policy makes of a spectrum, or of newcomers.
 
     Args:
-        spectrum: {group: Spectrum} for every splittable group, or a division.
+        spectrum: {group: Spectrum} for every splittable group, or newcomers.
         graph: the channel graph of the model.
         policy: `TopK`, `TopFraction` or `Knapsack`.
-        copies: 2, 3 or 4, or a set of 1, 2, 3 and 4 from which `Knapsack` takes the best for each neuron; 2 for a
-            division.
+        copies: 2, 3 or 4, or a set of 1, 2, 3 and 4 from which `Knapsack` takes the best for each neuron; 2 for
+            newcomers.
         c: bound on sum_j |w_j|, at least 1; 1 is S2D.
         triplet: "optimal" or "paper", see `scheme`.
         max_widths: {group: width} that no group may exceed; groups that are left out have no limit.
@@ -170,8 +170,8 @@ def select(
     check_policy(policy)
     limits = _limits(graph, max_widths)
     choices = copy_choices(copies)
-    if isinstance(spectrum, Division):
-        gains = _first_order(spectrum, graph, choices, c, lengths)
+    if isinstance(spectrum, Newcomers):
+        gains = _priorities(spectrum, graph, choices)
     else:
         gains = _second_order(spectrum, graph, choices, c, triplet, lengths)
     room = {g.name: max(0.0, limits.get(g.name, math.inf) - g.width) for g in graph.splittable}
@@ -201,22 +201,15 @@ def _second_order(
     return torch.stack([scheme(low, high, m, c, triplet).gain for m in choices]) * squared_lengths(graph, lengths)
 
 
-def _first_order(
-    division: Division,
-    graph: ChannelGraph,
-    choices: Collection[int],
-    c: float,
-    lengths: Mapping[str, Tensor] | None,
-) -> Tensor:
-    """Return the gains (choices, channels) of copies that divide what reads them."""
-    check_c(c)
-    check_division(graph, division)
+def _priorities(newcomers: Newcomers, graph: ChannelGraph, choices: Collection[int]) -> Tensor:
+    """Return what stands for the gains (choices, channels) of new neurons."""
+    check_newcomers(graph, newcomers)
     if tuple(choices) != (2,):
-        raise ConfigError(f"copies: expected 2, which divide what reads a neuron, got {set(choices)}")
-    slopes = torch.zeros(graph.channels, dtype=torch.float64)
+        raise ConfigError(f"copies: expected 2, the second a new neuron, got {set(choices)}")
+    gains = torch.zeros(1, graph.channels, dtype=torch.float64)
     for group in graph.splittable:
-        slopes[group.channels] = division.expected(group.name).to(slopes)
-    return -c * (slopes.clamp(min=0) * squared_lengths(graph, lengths).sqrt())[None]
+        gains[0, group.channels] = -newcomers.priorities[group.name]
+    return gains
 
 
 def _limits(graph: ChannelGraph, max_widths: Mapping[str, int] | None) -> Mapping[str, int]:

@@ -25,8 +25,9 @@ from nni_s3d.growth.channels import ChannelGraph, ChannelGroup, Layer, Role
 from nni_s3d.growth.dimensions import Growth, in_place
 from nni_s3d.growth.layout import pack, scatter
 from nni_s3d.growth.modes import copied
+from nni_s3d.growth.newcomers import place
 from nni_s3d.growth.optimizers import grown_state
-from nni_s3d.growth.plan import GrowthPlan
+from nni_s3d.growth.plan import GrowthPlan, second_copies
 from nni_s3d.growth.tracing import read
 
 
@@ -50,7 +51,7 @@ def split(
     optimizer: torch.optim.Optimizer | None = None,
     relative: bool = False,
 ) -> SplitResult:
-    """Return a grown copy of the model; with epsilon = 0 it computes the same function.
+    """Return a grown copy of the model; with epsilon = 0, or new neurons, it computes the same function.
 
     Args:
         model: the network that was traced, or another one of the same layers and widths, such as a moving average of
@@ -60,8 +61,7 @@ def split(
         epsilon: length of the displacements.
         optimizer: if given, its state is carried over. Its buffers are running means of gradients or of their
             squares, so a copy receives what it would have gathered had it been there all along: the chain rule
-            multiplies the gradient of a copy's own parameters by w_j, and leaves that of its consumers' columns. Copies
-            that divide what reads a neuron receive half of its gradient each.
+            multiplies the gradient of a copy's own parameters by w_j, and leaves that of its consumers' columns.
         relative: measure epsilon in units of each neuron's |theta_i|.
 
     Raises:
@@ -75,13 +75,15 @@ def split(
     copies = _copies(graph, plan)
     balance.check(graph, copies)
     weights = _output_weights(graph, plan, copies)
-    growth = Growth(graph, copies, weights, [in_place(axis.slots, copies) for axis in graph.axes()], plan.divisions)
+    growth = Growth(graph, copies, weights, [in_place(axis.slots, copies) for axis in graph.axes()])
     grown = _grown(model, graph, growth, plan, epsilon, relative)
     found = _traced_again(grown, graph, plan)
     slots = [axis.slots for axis in found.axes()]
     if not all(map(torch.equal, slots, growth.slots)):  # a shuffle lies between a neuron and its readers
-        growth = Growth(graph, copies, weights, slots, plan.divisions)
+        growth = Growth(graph, copies, weights, slots)
         grown = _grown(model, graph, growth, plan, epsilon, relative)
+    if plan.seed is not None:
+        place(grown, found, {name: second_copies(n) for name, n in plan.copies.items() if n.max() > 1}, plan.seed)
     index_map = {name: torch.arange(number.numel()).repeat_interleave(number) for name, number in plan.copies.items()}
     state = None if optimizer is None else grown_state(model, optimizer, growth)
     return SplitResult(grown, found, plan.widths, index_map, state)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import re
 import weakref
-from collections.abc import Container
 from functools import partial
 from typing import Any
 
@@ -58,15 +57,14 @@ class Tape:
 
     Args:
         beta: sharpness of the softplus that lends piecewise-linear activations its curvature.
-        to_readers: keep what takes tangents all the way to what consumers read, not only what meets a curvature.
 
     Attributes:
         anchor: what every value depends on, as far as autograd knows.
     """
 
-    def __init__(self, beta: float, to_readers: bool = False) -> None:
+    def __init__(self, beta: float) -> None:
         self.anchor = torch.zeros((), requires_grad=True)
-        self._beta, self._to_readers = beta, to_readers
+        self._beta = beta
         self._values = 0
         self._alive: dict[int, tuple[weakref.ref[Tensor], int]] = {}  # by id, which may come again for another tensor
         self._nodes: list[Node] = []
@@ -78,11 +76,10 @@ class Tape:
         out: Tensor = recorded(step, self.anchor, [tensor])
         return out, self._name_new(out)
 
-    def read(self, tensor: Tensor) -> int | None:
-        """Note that a consumer takes this tensor, and return its number; None if it depends on no leaf."""
+    def read(self, tensor: Tensor) -> None:
+        """Note that a consumer takes this tensor."""
         if (number := self._number_of(tensor)) is not None:
             self._read.add(number)
-        return number
 
     def apply(self, func: Function, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a function, and record it if anything that it takes depends on a leaf."""
@@ -157,8 +154,7 @@ class Tape:
 
     def settle(self) -> None:
         """Leave out what no consumer reads, and tangents that come to nothing, before the backward pass."""
-        reached, needed = set(self._read), []
-        bent = set(self._read) if self._to_readers else set[int]()
+        reached, bent, needed = set(self._read), set[int](), []
         for node in reversed(self._nodes):
             if not reached.isdisjoint(node.outputs):
                 needed.append(node)
@@ -188,7 +184,6 @@ class Part:
     def __init__(self, nodes: list[Node]) -> None:
         self._nodes = nodes
         self.values = {number for node in nodes for number in node.inputs}
-        self.outputs = {number for node in nodes for number in node.outputs}
         last = {number: node for node in nodes for number in node.inputs}
         self._done = [[number for number in last if last[number] is node] for node in nodes]
 
@@ -203,22 +198,6 @@ class Part:
 
         The tangents are taken out of the dictionary, so that they need not be there all at once.
         """
-        self._push(pushed)
-        return self._pull({})
-
-    def forward(self, pushed: dict[int, Tensor], read: Container[int]) -> dict[int, Tensor]:
-        """Return the tangents of what is read, for those of leaves, which are taken out of the dictionary."""
-        found = self._push(pushed, read)
-        for node in self._nodes:
-            node.kept = None
-        return found
-
-    def backward(self, arrived: dict[int, Tensor]) -> dict[int, Tensor]:
-        """Return the derivatives with respect to leaves, for those with respect to what is read."""
-        return self._pull(dict(arrived))
-
-    def _push(self, pushed: dict[int, Tensor], read: Container[int] = ()) -> dict[int, Tensor]:
-        kept: dict[int, Tensor] = {}
         for node, done in zip(self._nodes, self._done, strict=True):
             found = [pushed.get(number) for number in node.inputs]
             for number in done:
@@ -227,11 +206,7 @@ class Part:
                 for number, tangent in zip(node.outputs, node.push(found), strict=True):
                     if tangent is not None:
                         pushed[number] = tangent
-                        if number in read:
-                            kept[number] = tangent
-        return kept
-
-    def _pull(self, pulled: dict[int, Tensor]) -> dict[int, Tensor]:
+        pulled: dict[int, Tensor] = {}
         for node in reversed(self._nodes):
             arrived = [pulled.pop(number, None) for number in node.outputs]
             if node.kept is not None or any(w is not None for w in arrived):

@@ -28,8 +28,8 @@ from nni_s3d.data import DataSet, Loader
 from nni_s3d.errors import ModelError, S3DError, StoreError, first_line
 from nni_s3d.growth.channels import ChannelGraph
 from nni_s3d.growth.cost import Cost, count
-from nni_s3d.growth.division import Division
 from nni_s3d.growth.loop import Decision, carry_out, decide
+from nni_s3d.growth.newcomers import Newcomers
 from nni_s3d.growth.plan import GrowthPlan
 from nni_s3d.growth.tracing import read
 from nni_s3d.lineage import Lineage, outcome_path, settings_path, trial_path
@@ -57,7 +57,7 @@ class Trial:
 
     @property
     def seed(self) -> int:
-        """Of the weights, the order of the samples and the eigensolver."""
+        """Of the weights, the order of the samples, new neurons and the eigensolver."""
         return self.lineage.seed if self.lineage else self.task.seed
 
     @property
@@ -202,7 +202,8 @@ def _decide(trial: Trial, model: nn.Module, graph: ChannelGraph, cost: Cost, dat
     model.eval()
     caps = {**graph.widths, **trial.task.space().high}  # what the search space does not name keeps its width
     memory = trial.task.curvature.memory * 2**30
-    decision = decide(model, graph, list(loader), F.cross_entropy, trial.lineage.growth(), caps, memory)
+    seed = trial.seed + 1_000_003 * trial.spec.step
+    decision = decide(model, graph, loader, F.cross_entropy, trial.lineage.growth(), caps, memory, seed)
     _logger.info("%s", _summary(decision))
     if decision.plan is not None:
         trial.store.write_tensors(trial.path("plan.safetensors"), decision.plan.to_tensors())
@@ -216,13 +217,14 @@ def _summary(decision: Decision) -> str:
     if decision.plan is None:
         return f"the lineage ends: {decision.stop}"
     plan = decision.plan
+    if isinstance(decision.found, Newcomers):
+        return f"{plan.neurons} new neurons"
     parts = [f"splitting {plan.neurons} neurons", f"predicted gain {plan.gain:.3g}"]
     if plan.held_out_gain is not None:
         error = "" if plan.held_out_error is None else f" +- {plan.held_out_error:.2g}"
         parts.append(f"{plan.held_out_gain:.3g}{error} held out")
-    if not isinstance(decision.found, Division):
-        every = [part.converged for part in decision.found.values()]
-        parts.append(f"{sum(int(c.sum()) for c in every)} of {sum(c.numel() for c in every)} eigenpairs converged")
+    every = [part.converged for part in decision.found.values()]
+    parts.append(f"{sum(int(c.sum()) for c in every)} of {sum(c.numel() for c in every)} eigenpairs converged")
     return ", ".join(parts)
 
 

@@ -16,7 +16,7 @@ Y = torch.sin(3 * X)
 BATCHES = [(X[::2], Y[::2]), (X[1::2], Y[1::2])]
 
 
-PAPER = {"method": "signed", "epsilon": 0.01, "relative": False}
+PAPER = {"method": "signed"}
 
 
 def seed_network(hidden: int = 2) -> nn.Module:
@@ -49,7 +49,7 @@ def run(
     model: nn.Module, policy: object = None, steps: int = 3, phase=train, **settings: object
 ) -> list[s3d.GrowthStep]:
     policy = policy or s3d.TopK(2)
-    return list(s3d.grow(model, X[:1], phase, BATCHES, F.mse_loss, policy, steps, **(PAPER | settings)))
+    return list(s3d.grow(model, X[:1], phase, steps, BATCHES, F.mse_loss, policy=policy, **(PAPER | settings)))
 
 
 def test_a_network_grows_and_its_loss_falls():
@@ -88,7 +88,7 @@ def test_the_same_seed_gives_the_same_growth():
 
 def test_steps_come_one_by_one():
     trained = []
-    steps = s3d.grow(seed_network(), X[:1], trained.append, BATCHES, F.mse_loss, s3d.TopK(1), 5, **PAPER)
+    steps = s3d.grow(seed_network(), X[:1], trained.append, 5, policy=s3d.TopK(1))
     assert next(steps).step == 0
     assert len(trained) == 1
     assert next(steps).step == 1
@@ -106,7 +106,7 @@ def test_growth_stops_when_no_gain_is_left():
     """A network that fits every sample has no curvature anywhere."""
     model = seed_network()
     perfect = [(X, model(X).detach())]
-    steps = list(s3d.grow(model, X[:1], no_training, perfect, F.mse_loss, s3d.TopK(3), 5))
+    steps = list(s3d.grow(model, X[:1], no_training, 5, perfect, F.mse_loss, policy=s3d.TopK(3), **PAPER))
     assert len(steps) == 1
     assert steps[0].decision.stop == "no gain left"
     assert steps[0].decision.plan is None
@@ -212,7 +212,7 @@ def test_relative_epsilon_reaches_the_surgery():
 
 
 def test_batches_that_can_be_read_once_are_refused():
-    steps = s3d.grow(seed_network(), X[:1], train, iter(BATCHES), F.mse_loss, s3d.TopK(1), 1)
+    steps = s3d.grow(seed_network(), X[:1], train, 1, iter(BATCHES), F.mse_loss, **PAPER)
     with pytest.raises(s3d.ConfigError, match=r"batches: expected a collection .*, got an iterator"):
         next(steps)
 
@@ -236,54 +236,53 @@ def test_batches_that_can_be_read_once_are_refused():
         ({"max_params": "9"}, "max_params: expected a number > 0, got '9'"),
         ({"max_macs": float("nan")}, "max_macs: expected a number > 0, got nan"),
         ({"solver": "newton"}, "solver: expected one of auto, exact, lanczos, rayleigh, got 'newton'"),
-        ({"method": "s3d"}, "method: expected one of signed, divided, got 's3d'"),
-        ({"method": "divided", "copies": 4}, "copies: expected 2, which divide what reads a neuron, got 4"),
+        ({"method": "s3d"}, "method: expected one of signed, new, got 's3d'"),
+        ({"method": "new", "copies": 4}, "copies: expected 2, the second a new neuron, or method signed, got 4"),
         ({"max_macs": -3}, "max_macs: expected a number > 0, got -3"),
     ],
 )
 def test_wrong_settings_are_refused(settings, match):
     with pytest.raises(s3d.ConfigError, match=match):
         Growth(**settings)
-    steps = s3d.grow(seed_network(), X[:1], no_training, BATCHES, F.mse_loss, s3d.TopK(1), 1, **settings)
+    steps = s3d.grow(seed_network(), X[:1], no_training, 1, BATCHES, F.mse_loss, **({"policy": s3d.TopK(1)} | settings))
     with pytest.raises(s3d.ConfigError, match=match):
         next(steps)
 
 
-def test_a_network_grows_by_division():
+def grown_by_new_neurons(seed: int) -> list[s3d.GrowthStep]:
     case = BY_NAME["conv-bn-relu"]
-    model, batches = case.model(), [case.batch(6, seed) for seed in range(4)]
-    steps = list(
-        s3d.grow(
-            model,
-            case.inputs(),
-            lambda model: sum(case.loss_fn(model.eval()(x), y).item() for x, y in batches[:2]) / 2,
-            batches,
-            case.loss_fn,
-            s3d.TopFraction(0.5),
-            2,
-            method="divided",
-            epsilon=1e-4,
-            relative=True,
-        )
-    )
-    assert [step.decision.plan.order for step in steps[:2]] == [1, 1]
+
+    def loss(model: nn.Module) -> float:
+        return case.loss_fn(model.eval()(case.inputs()), case.targets()).item()
+
+    return list(s3d.grow(case.model(), case.inputs(), loss, 2, seed=seed))
+
+
+def test_a_network_grows_by_new_neurons():
+    steps = grown_by_new_neurons(seed=0)
+    assert [step.decision.passes for step in steps[:2]] == [0, 0]
     assert all(sum(after.widths.values()) > sum(step.widths.values()) for step, after in pairwise(steps))
-    for step, after in pairwise(steps):  # nothing is trained; directions and divisions come from the first two batches
-        assert after.trained - step.trained == pytest.approx(1e-4 * step.decision.plan.gain, rel=0.05)
-    assert 5 < steps[0].decision.passes < 15
+    assert steps[2].trained == pytest.approx(steps[0].trained, rel=1e-12)  # nothing is trained here
 
 
-def test_what_cannot_be_divided_moves_along_eigenvectors():
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(1, 3), nn.Tanh(), nn.Linear(3, 1)).double()  # one weight reads every neuron
-    graph = s3d.trace(model, X[:1])
-    divided, signed = (
-        decide(model, graph, BATCHES, F.mse_loss, Growth(s3d.TopK(2), method=method))
-        for method in ("divided", "signed")
+def test_new_neurons_follow_from_the_seed():
+    first, second, other = (grown_by_new_neurons(seed)[-1].model.state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+    assert any(
+        tensor.shape != other[name].shape or not torch.equal(tensor, other[name]) for name, tensor in first.items()
     )
-    assert divided.plan.order == 2
-    assert divided.plan.to_json() == signed.plan.to_json()
-    assert divided.passes > signed.passes
+
+
+def test_a_budget_that_pays_for_no_neuron_ends_growth():
+    model = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1)).double()
+    decision = decide(
+        model,
+        s3d.trace(model, torch.ones(1, 2, dtype=torch.float64)),
+        [],
+        F.mse_loss,
+        Growth(s3d.Knapsack(growth=0.01)),
+    )
+    assert (decision.plan, decision.stop) == (None, "the budget pays for no neuron")
 
 
 @pytest.mark.parametrize(
@@ -295,6 +294,7 @@ def test_what_cannot_be_divided_moves_along_eigenvectors():
         ({"policy": s3d.TopK}, s3d.ConfigError, "policy: expected a policy such as .*, got <class"),
         ({"batches": []}, s3d.ConfigError, "batches: expected at least one, got none"),
         ({"batches": None}, s3d.ConfigError, "batches: expected a collection .*, got None"),
+        ({"loss_fn": None}, s3d.ConfigError, "loss_fn: expected loss_fn.outputs, targets., got None"),
         ({"steps": -1}, s3d.ConfigError, "steps: expected a whole number >= 0, got -1"),
         ({"steps": "1"}, s3d.ConfigError, "steps: expected a whole number >= 0, got '1'"),
         ({"max_params": 12}, s3d.ConfigError, "max_params: expected at least 13, what the network has, got 12"),
@@ -303,16 +303,17 @@ def test_what_cannot_be_divided_moves_along_eigenvectors():
     ],
 )
 def test_nothing_is_trained_that_cannot_grow(changes, error, match):
-    arguments = {"model": seed_network(), "batches": BATCHES, "policy": s3d.TopK(1), "steps": 1, **changes}
+    measured = {"batches": BATCHES, "loss_fn": F.mse_loss, **PAPER}
+    arguments = {"model": seed_network(), "policy": s3d.TopK(1), "steps": 1, **measured, **changes}
     with pytest.raises(error, match=match):
-        next(s3d.grow(example_inputs=X[:1], train=pytest.fail, loss_fn=F.mse_loss, **arguments))
+        next(s3d.grow(example_inputs=X[:1], train=pytest.fail, **arguments))
 
 
 def test_the_defaults_are_those_of_the_docs():
     growth = Growth()
     assert growth.policy == s3d.Knapsack(growth=0.6, cost="macs")
-    assert (growth.method, growth.copies, growth.c, growth.smoothing) == ("divided", 2, 1.3, 3.0)
-    assert (growth.epsilon, growth.relative) == (0.001, True)
+    assert (growth.method, growth.copies, growth.c, growth.smoothing) == ("new", 2, 1.3, 3.0)
+    assert (growth.epsilon, growth.relative) == (0.01, False)
 
 
 def test_one_neuron_of_each_layer_grows_from_nothing():

@@ -47,17 +47,17 @@ class Contract:
             (spec,) = self.running()
             assert spec["step"] == step
             assert spec["widths"] == {"a": 4 + step, "b": 4 + step}
-            assert spec["parent"] == (f"c1.3-divided-s0-{step - 1}" if step else None)
+            assert spec["parent"] == (f"new-s0-{step - 1}" if step else None)
             assert not self.done()
             self.finish(spec)
         assert self.running() == []
         assert self.done()
 
     def test_two_lineages_run_side_by_side(self, tmp_path):
-        self.start(tmp_path, concurrency=2, lineages=[{"c": 1.0}, {"c": 3.0}])
+        self.start(tmp_path, concurrency=2, lineages=[{"seed": 1}, {"seed": 3}])
         for step in range(STEPS + 1):
             specs = self.running()
-            assert sorted(s["lineage"] for s in specs) == ["c1-divided-s0", "c3-divided-s0"]
+            assert sorted(s["lineage"] for s in specs) == ["new-s1", "new-s3"]
             assert {s["step"] for s in specs} == {step}
             for spec in reversed(specs):
                 self.finish(spec)
@@ -100,12 +100,12 @@ class Contract:
         assert self.done()
 
     def test_a_trial_that_fails_twice_ends_its_lineage_and_no_other(self, tmp_path, caplog):
-        self.start(tmp_path, concurrency=2, lineages=[{"c": 1.0}, {"c": 3.0}])
+        self.start(tmp_path, concurrency=2, lineages=[{"seed": 1}, {"seed": 3}])
         for _ in range(2):
-            self.fail(next(s for s in self.running() if s["lineage"] == "c1-divided-s0"))
-        assert "lineage c1-divided-s0 ends: step 0 failed 2 times" in caplog.text
+            self.fail(next(s for s in self.running() if s["lineage"] == "new-s1"))
+        assert "lineage new-s1 ends: step 0 failed 2 times" in caplog.text
         for step in range(STEPS + 1):
             (spec,) = self.running()
-            assert (spec["lineage"], spec["step"]) == ("c3-divided-s0", step)
+            assert (spec["lineage"], spec["step"]) == ("new-s3", step)
             self.finish(spec)
         assert self.done()

@@ -142,7 +142,7 @@ def test_old_results_of_a_resumed_experiment_change_nothing(tmp_path, store):
 def test_a_failure_is_charged_to_the_step_that_the_trial_was_running(tmp_path, store, manager, caplog):
     """NNI hands trials that start together each other's parameters, and keeps its record as it was."""
     caplog.set_level(logging.WARNING)
-    tuner = make(tmp_path, lineages=[{"c": 1.0}, {"c": 3.0}])
+    tuner = make(tmp_path, lineages=[{"seed": 1}, {"seed": 3}])
     one, other = tuner.generate_multiple_parameters([0, 1])
     manager["jobs"].update({0: "job0", 1: "job1"})
     store.write_json(trial_path(one["lineage"], 0), {"trial": "job1"})
@@ -191,7 +191,7 @@ def test_a_store_with_other_settings_is_refused_and_untouched(tmp_path, store):
         ),
         (
             lambda state: {**state, "spec": {**state["spec"], "lineage": "x"}},
-            "a spec of lineage 'c1.3-divided-s0', got",
+            "a spec of lineage 'new-s0', got",
         ),
         (
             lambda state: {**state, "status": "bogus"},
@@ -202,12 +202,12 @@ def test_a_store_with_other_settings_is_refused_and_untouched(tmp_path, store):
     ],
 )
 def test_a_damaged_state_is_refused_and_untouched(tmp_path, store, change, message):
-    make(tmp_path, lineages=[{"c": 1.0}, {}]).generate_multiple_parameters([0])
-    path = state_path("c1.3-divided-s0")
+    make(tmp_path, lineages=[{"seed": 1}, {}]).generate_multiple_parameters([0])
+    path = state_path("new-s0")
     store.write_json(path, change(store.read_json(path)))
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     with pytest.raises(S3DError, match=message):
-        make(tmp_path, resume=True, lineages=[{"c": 1.0}, {}])
+        make(tmp_path, resume=True, lineages=[{"seed": 1}, {}])
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
 
