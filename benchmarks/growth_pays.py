@@ -66,7 +66,7 @@ class Method:
 
     kind: str = "grow"  # or "scratch" (trained anew), "search" (proposed by a tuner of NNI and trained anew)
     widths_of: str = ""  # for "scratch": the method whose widths are taken; even multiples of the seed's if empty
-    spread: str = "macs"  # for "scratch": "epochs" trains all sizes equally long, "last" only the largest one
+    spread: str = "macs"  # "epochs" trains all sizes equally long; for "scratch", "last" trains only the largest one
     tuner: str = ""  # for "search": "random" or "tpe"
     method: str = "new"  # "new" and "signed" as in `nni_s3d.Growth`; "random": directions, with equal output weights
     cost: str = "macs"  # neurons are chosen by the gain per what this counts
@@ -207,7 +207,12 @@ def grown(bench: Bench) -> Iterator[Row]:
     model = bench.build(bench.work.widths)
     graph, split = bench.graph(model), {}
     for size in range(len(bench.limits)):
-        epochs = bench.epochs(bench.budgets[size] - bench.spent, graph) if bench.budgets else bench.own_epochs(graph)
+        if method.spread == "epochs":  # as if it had the widths of the reference
+            epochs = bench.epochs(bench.budgets[-1], *(bench.graph(bench.build(widths)) for widths in bench.widths))
+        elif bench.budgets:
+            epochs = bench.epochs(bench.budgets[size] - bench.spent, graph)
+        else:
+            epochs = bench.own_epochs(graph)
         row = bench.phase(model, graph, size, epochs, bench.run.rate * (method.later_rate if size else 1))
         yield replace(row, **split)
         if size + 1 == len(bench.limits):

@@ -13,7 +13,9 @@ from nni_s3d.growth.loop import Growth
 from nni_s3d.growth.schemes import copy_choices
 from nni_s3d.growth.selection import Knapsack, Policy, TopFraction, TopK
 from nni_s3d.spec import check_name
+from nni_s3d.training import Recipe
 
+PHASES = ("macs", "epochs")
 POLICIES: dict[str, type[Any]] = {"top_k": TopK, "top_fraction": TopFraction, "knapsack": Knapsack}
 
 
@@ -23,6 +25,8 @@ class Lineage:
 
     name: str = ""  # how it is called in the web UI and the store; by default made of the settings
     steps: int = 5  # growth steps at most
+    epochs: int | None = None  # of the seed network; by default those of the task
+    phases: str = "macs"  # larger networks are trained for as many MACs as the seed, or "epochs": for as many epochs
     method: str = "new"  # or "signed", see `nni_s3d.Growth`
     seed: int = 0  # of the first weights, the order of the samples, new neurons and the eigensolver
     copies: int | list[int] = 2  # 2, 3 or 4, or a list such as [1, 2, 3, 4] for a mixed knapsack
@@ -39,6 +43,10 @@ class Lineage:
     def __post_init__(self) -> None:
         if self.steps < 0:
             raise ConfigError(f"steps: expected a whole number >= 0, got {self.steps!r}")
+        if self.epochs is not None and self.epochs < 1:
+            raise ConfigError(f"epochs: expected a whole number >= 1, got {self.epochs!r}")
+        if self.phases not in PHASES:
+            raise ConfigError(f"phases: expected one of {', '.join(PHASES)}, got {self.phases!r}")
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed: expected a whole number >= 0 and < 2**63, got {self.seed!r}")
         if self.name:
@@ -59,6 +67,18 @@ class Lineage:
             copies=self.copies,
             **{name: getattr(self, name) for name in _SHARED},
         )
+
+    def recipe(self, task: Recipe, share: float) -> Recipe:
+        """Return how a network is trained.
+
+        Args:
+            task: how the task trains networks.
+            share: MACs of the seed network in units of those of this one.
+        """
+        epochs = self.epochs or task.epochs
+        if self.phases == "macs":
+            epochs = max(1, round(epochs * share))
+        return dataclasses.replace(task, epochs=epochs, warmup_epochs=task.warmup_epochs * epochs / task.epochs)
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON, for `lineage`."""

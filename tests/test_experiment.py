@@ -18,12 +18,21 @@ def folders(store):
     return sorted(p.parent.name for p in store.glob("*/metrics.json"))
 
 
-@pytest.fixture(scope="module", params=["signed", "new"])
+@pytest.fixture(
+    scope="module", params=[{"method": "signed", "phases": "epochs"}, {"method": "new", "epochs": 4}], ids=str
+)
 def grown(request, tmp_path_factory):
     """A finished experiment: its file, its store and what it yielded."""
     folder = tmp_path_factory.mktemp("grown")
-    path = tasks.write(folder, method=request.param)
+    path = tasks.write(folder, **request.param)
     return path, folder / "store", list(run(read_experiment(path), Store(str(folder / "store"))))
+
+
+def epochs(path, steps):
+    """Return how long the phases of a lineage last."""
+    (lineage,) = read_experiment(path).lineages
+    macs = [metrics["macs"] for _, metrics in steps]
+    return [2, 2, 2] if lineage.phases == "epochs" else [round(4 * macs[0] / own) for own in macs]
 
 
 def test_every_step_follows_its_parents_plan(grown):
@@ -48,8 +57,9 @@ def test_metrics_are_what_is_promised(grown):
         model = task.build_model(parameters["widths"], 0)
         cost = s3d.count(s3d.trace(model, torch.zeros(1, 1, 8, 8)))
         assert (metrics["params"], metrics["macs"], metrics["flops"]) == (cost.params, cost.macs, cost.flops)
-        assert metrics["train_macs"] >= 3 * cost.macs * 150 * 2
-    assert steps[-1][1]["train_macs"] == 3 * steps[-1][1]["macs"] * 150 * 2  # nothing is measured after the last step
+    first, *_, last = (metrics for _, metrics in steps)
+    assert last["train_macs"] == 3 * last["macs"] * 150 * epochs(path, steps)[-1]  # nothing is measured in the end
+    assert first["train_macs"] >= 3 * first["macs"] * 150 * epochs(path, steps)[0]
 
 
 def test_the_same_seed_grows_the_same(grown, tmp_path):
@@ -95,7 +105,7 @@ def test_a_run_that_is_killed_goes_on_and_ends_with_the_same_result(grown, tmp_p
     with pytest.raises(KilledError):
         list(run(read_experiment(path), Store(str(tmp_path))))
     assert list(run(read_experiment(path), Store(str(tmp_path)))) == steps
-    assert len(saved) == 6  # three phases of two epochs: none was trained twice
+    assert len(saved) == sum(epochs(path, steps))  # none was trained twice
 
 
 def test_a_failing_step_is_tried_again_once_and_goes_on_from_its_checkpoint(grown, tmp_path, monkeypatch):
@@ -194,7 +204,8 @@ def test_a_store_of_another_task_is_refused_and_untouched(grown, tmp_path):
 def test_other_settings_under_a_name_that_is_taken_are_refused(grown, tmp_path):
     path, store, _ = grown
     (lineage,) = read_experiment(path).lineages
-    path = tasks.write(tmp_path, epsilon=0.5, method=lineage.method)
+    settings = {"method": lineage.method, "phases": lineage.phases, "epochs": lineage.epochs}
+    path = tasks.write(tmp_path, epsilon=0.5, **settings)
     expected = rf"{lineage.label}\.json: expected the same settings, got other ones for epsilon"
     with pytest.raises(StoreError, match=expected):
         list(run(read_experiment(path), Store(str(store))))

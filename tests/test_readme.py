@@ -37,7 +37,7 @@ def test_strategies_differ_in_the_tuner_and_its_limits_only(name):
     assert all(content == shared[0] for content in shared)
     s3d, paper, s2d = (files[s]["tuner"]["classArgs"] for s in ("s3d", "s3d_paper", "s2d"))
     assert s2d == {**paper, "c": 1.0}
-    assert build(Lineage, s3d, "s3d.yml") == Lineage()  # what it spells out are the defaults
+    assert build(Lineage, s3d, "s3d.yml") == Lineage(epochs=s3d["epochs"])  # what it spells out are the defaults
 
 
 @pytest.mark.parametrize("name", TASKS)

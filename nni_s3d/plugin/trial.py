@@ -36,7 +36,7 @@ from nni_s3d.lineage import Lineage, outcome_path, settings_path, trial_path
 from nni_s3d.spec import Spec, parse_spec
 from nni_s3d.store import Store, store_url
 from nni_s3d.task import Task, digest, read_task
-from nni_s3d.training import Hooks, evaluate, train
+from nni_s3d.training import Hooks, Recipe, evaluate, train
 
 _logger = logging.getLogger(__name__)
 MODULE = "nni_s3d.plugin.trial"
@@ -162,8 +162,10 @@ def _finish(trial: Trial, model: nn.Module, graph: ChannelGraph | None, data: Da
         Loader(part, data.mean, data.std, 512, device=task.torch_device) for part in (data.validation, data.test)
     )
     loader = task.training_loader(data, trial.seed + 1_000_003 * spec.step)
-    train(model, loader, task.training, trial.seed, _hooks(trial, model, validation), title=f"step {spec.step}")
-    train_macs = 3 * cost.macs * len(data.train) * task.training.epochs
+    recipe = _recipe(trial, cost, data)
+    hooks = _hooks(trial, model, validation, recipe.epochs)
+    train(model, loader, recipe, trial.seed, hooks, title=f"step {spec.step}")
+    train_macs = 3 * cost.macs * len(data.train) * recipe.epochs
     if trial.lineage is not None and spec.step < trial.lineage.steps:
         train_macs += _decide(trial, model, graph, cost, data)
     store.write_tensors(trial.path("weights.safetensors"), model.state_dict())
@@ -181,8 +183,19 @@ def _finish(trial: Trial, model: nn.Module, graph: ChannelGraph | None, data: Da
     return metrics
 
 
-def _hooks(trial: Trial, model: nn.Module, validation: Loader) -> Hooks:
-    every = max(1, trial.task.training.epochs // _INTERMEDIATE_RESULTS)
+def _recipe(trial: Trial, cost: Cost, data: DataSet) -> Recipe:
+    """Return how this network is trained: as the task says, or as long as its lineage says."""
+    task, lineage, seed = trial.task, trial.lineage, cost
+    if lineage is None:
+        return task.training
+    if trial.spec.step:
+        first = task.build_model(task.space().low, trial.seed, data.shape)
+        seed = count(read(first, task.example(data.shape)))
+    return lineage.recipe(task.training, seed.macs / cost.macs)
+
+
+def _hooks(trial: Trial, model: nn.Module, validation: Loader, epochs: int) -> Hooks:
+    every = max(1, epochs // _INTERMEDIATE_RESULTS)
 
     def progress(epoch: int, epochs: int) -> None:
         if epoch % every == 0:
