@@ -1,0 +1,381 @@
+"""The ways to networks of several sizes that growth_pays.py compares: growing, training anew, searching."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import nni_s3d as s3d
+from nni_s3d import models
+from nni_s3d.config import build
+from nni_s3d.data import DataSet, Loader, load
+from nni_s3d.growth.channels import Role
+from nni_s3d.growth.cost import marginal
+from nni_s3d.growth.lanczos import lanczos
+from nni_s3d.growth.layout import dimension, lengths
+from nni_s3d.task import digest
+from nni_s3d.training import Recipe, evaluate, train
+
+
+@dataclass(frozen=True)
+class Work:
+    """A data set with a backbone, and how long it is trained at every size."""
+
+    data: str
+    model: str  # a function of nni_s3d.models
+    image_size: int
+    widths: list[int]  # of the seed network
+    epochs: int  # of the seed network; larger ones are trained for as many MACs
+    batch_size: int = 128
+    samples: int | None = None
+    pad: int = 0
+    flip: bool = False
+
+
+@dataclass(frozen=True)
+class Method:
+    """How networks of all sizes come about; the fields from `method` on are those of growing."""
+
+    kind: str = "grow"  # or "scratch" (trained anew), "search" (proposed by a tuner of NNI and trained anew)
+    widths_of: str = ""  # for "scratch": the method whose widths are taken; even multiples of the seed's if empty
+    spread: str = "macs"  # "epochs" trains all sizes equally long; for "scratch", "last" trains only the largest one
+    tuner: str = ""  # for "search": "random" or "tpe"
+    method: str = "new"  # "new" and "signed" as in `nni_s3d.Growth`; "random": directions, with equal output weights
+    cost: str = "macs"  # neurons are chosen by the gain per what this counts
+    neurons: str = "gain"  # of "new": by chance; or "random" gains, or "any": in random order, or "slope": see `slopes`
+    draws: int = 1  # of new neurons; those are taken that have the largest slopes
+    c: float = 1.3
+    copies: int | list[int] = 2
+    epsilon: float = 0.05
+    relative: bool = True
+    recalibrate: bool = False  # see the function of this name
+    later_rate: float = 1.0  # learning rate after the first phase, in units of that of the first
+    samples: int = 512  # behind a spectrum, or slopes
+    products: int = 8  # for a spectrum, at most
+
+
+@dataclass(frozen=True)
+class Study:
+    """The content of the config."""
+
+    seeds: list[int]
+    rates: list[float]
+    sizes: list[float]
+    reference: str
+    works: dict[str, Any]
+    methods: dict[str, Any]
+
+    def digest(self, work: str, method: str) -> str:
+        """Return a hash of all settings that the result of a method on a work depends on."""
+        settings = {"work": self.works[work], "method": self.methods[method], "sizes": self.sizes}
+        if method != self.reference:
+            others = {self.reference, self.methods[method].get("widths_of", self.reference)}
+            settings |= {"others": {name: self.methods[name] for name in sorted(others)}, "rates": self.rates}
+        return digest(settings)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One method on one work with one learning rate and seed; what a row begins with."""
+
+    work: str
+    method: str
+    rate: float
+    seed: int
+    settings: str  # `Study.digest`
+
+
+@dataclass
+class Row:
+    """One trained network."""
+
+    size: int  # number of the size
+    params: int
+    macs: int
+    total_macs: int  # of the run, up to here
+    validation: float
+    test: float
+    test_loss: float
+    widths: str  # JSON
+    gain: float | None = None  # of the split that this size came from, predicted
+    held_out_gain: float | None = None
+    loss_before: float | None = None  # on training samples that the spectrum does not come from
+    loss_after: float | None = None
+
+
+@dataclass
+class Bench:
+    """Everything that one run works with."""
+
+    study: Study
+    run: Run
+    budgets: list[int] = field(default_factory=list)  # MACs that the reference has spent by the end of every size
+    widths: list[dict[str, int]] = field(default_factory=list)  # of the method that `widths_of` names
+    spent: int = 0
+
+    def __post_init__(self) -> None:
+        self.work = build(Work, self.study.works[self.run.work], self.run.work)
+        self.method = build(Method, self.study.methods[self.run.method], self.run.method)
+
+    @cached_property
+    def data(self) -> DataSet:
+        return load(self.work.data, 0.1, self.work.samples)
+
+    @cached_property
+    def example(self) -> Tensor:
+        return torch.randn(1, *self.data.shape, generator=torch.Generator().manual_seed(0))
+
+    @cached_property
+    def limits(self) -> list[int]:
+        """Parameters of every size at most."""
+        seed = sum(parameter.numel() for parameter in self.build(self.work.widths).parameters())
+        return [math.floor(seed * size) for size in self.study.sizes]
+
+    def build(self, widths: Any) -> nn.Module:
+        torch.manual_seed(self.run.seed)
+        return getattr(models, self.work.model)(widths, self.data.num_classes, self.data.shape[0], self.work.image_size)
+
+    def graph(self, model: nn.Module) -> s3d.ChannelGraph:
+        return s3d.trace(model, self.example)
+
+    def epochs(self, budget: int, *graphs: s3d.ChannelGraph) -> int:
+        """Return how many epochs of all these networks a budget pays, rounded up, one at least."""
+        return max(1, math.ceil(budget / sum(3 * s3d.count(graph).macs * len(self.data.train) for graph in graphs)))
+
+    def own_epochs(self, graph: s3d.ChannelGraph) -> int:
+        """Return how long the reference trains a network."""
+        seed = s3d.count(self.graph(self.build(self.work.widths)))
+        return max(1, round(self.work.epochs * seed.macs / s3d.count(graph).macs))
+
+    def phase(self, model: nn.Module, graph: s3d.ChannelGraph, size: int, epochs: int, rate: float) -> Row:
+        """Train a network and measure it."""
+        recipe = Recipe(epochs, self.work.batch_size, lr=rate, amp=False)
+        seed = self.run.seed + 1_000_003 * size
+        loader = Loader(
+            self.data.train,
+            self.data.mean,
+            self.data.std,
+            self.work.batch_size,
+            seed,
+            self.work.pad,
+            self.work.flip,
+        )
+        train(model, loader, recipe, self.run.seed)
+        cost = s3d.count(graph)
+        self.spent += 3 * cost.macs * len(self.data.train) * epochs
+        validation, test = (self.measure(model, part) for part in (self.data.validation, self.data.test))
+        widths = json.dumps(graph.widths)
+        return Row(size, cost.params, cost.macs, self.spent, validation.accuracy, test.accuracy, test.loss, widths)
+
+    def measure(self, model: nn.Module, images: Any) -> Any:
+        return evaluate(model, Loader(images, self.data.mean, self.data.std, 512))
+
+
+def grown(bench: Bench) -> Iterator[Row]:
+    """Grow from size to size."""
+    method, n = bench.method, len(bench.data.train)
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(bench.run.seed))
+    behind, beside = bench.data.train[order[: method.samples]], bench.data.train[order[-min(n, 2048) :]]
+    model = bench.build(bench.work.widths)
+    graph, split = bench.graph(model), {}
+    for size in range(len(bench.limits)):
+        if method.spread == "epochs":  # as if it had the widths of the reference
+            epochs = bench.epochs(bench.budgets[-1], *(bench.graph(bench.build(widths)) for widths in bench.widths))
+        elif bench.budgets:
+            epochs = bench.epochs(bench.budgets[size] - bench.spent, graph)
+        else:
+            epochs = bench.own_epochs(graph)
+        row = bench.phase(model, graph, size, epochs, bench.run.rate * (method.later_rate if size else 1))
+        yield replace(row, **split)
+        if size + 1 == len(bench.limits):
+            return
+        model.eval()
+        found = measured(bench, model, graph, behind, size)
+        units = lengths(graph.splittable, dict(model.named_parameters())) if method.relative else None
+        choice = partial(s3d.select, found, graph, copies=_set(method.copies), c=method.c, lengths=units)
+        plan = best_draw(bench, model, graph, behind, largest(choice, method.cost, bench.limits[size + 1]))
+        result = s3d.split(model, graph, plan, method.epsilon, relative=method.relative)
+        if method.recalibrate:
+            recalibrate(result.model, next(iter(Loader(behind, bench.data.mean, bench.data.std, len(behind))))[0])
+            bench.spent += s3d.count(result.graph).macs * len(behind)
+        losses = [bench.measure(m, beside).loss for m in (model, result.model)]
+        split = {"gain": plan.gain, "held_out_gain": plan.held_out_gain}
+        split |= {"loss_before": losses[0], "loss_after": losses[1]}
+        model, graph = result.model, result.graph
+
+
+def largest(select: Callable[..., s3d.GrowthPlan], cost: str, params: int) -> s3d.GrowthPlan:
+    """Return the plan of the largest budget, in any cost, that does not exceed a number of parameters."""
+    if cost == "params":
+        return select(policy=s3d.Knapsack(budget=params, cost="params"))
+    low, high, best = 0.0, 10.0, None
+    for _ in range(24):
+        middle = (low + high) / 2
+        plan = select(policy=s3d.Knapsack(growth=middle, cost=cost))
+        if plan.params <= params:
+            low, best = middle, plan
+        else:
+            high = middle
+    assert best is not None
+    return best
+
+
+@torch.no_grad()
+def recalibrate(model: nn.Module, inputs: Tensor) -> None:
+    """Give every batch norm the statistics of what it reads now, and leave the function of the network as it is.
+
+    Copies move along directions that shift the mean of what batch norm reads, above all. In training mode it takes the
+    shift away again, and with it the gain, which was computed at fixed statistics; so the affine map takes it over.
+    """
+
+    def renew(norm: Any, arguments: tuple[Tensor]) -> None:
+        dims = [dim for dim in range(arguments[0].dim()) if dim != 1]
+        variance, mean = torch.var_mean(arguments[0], dims, correction=0)
+        old, new = (norm.running_var + norm.eps).sqrt(), (variance + norm.eps).sqrt()
+        norm.bias += norm.weight * (mean - norm.running_mean) / old
+        norm.weight *= new / old
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
+
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    hooks = [norm.register_forward_pre_hook(renew) for norm in norms]
+    model.eval()(inputs)
+    for hook in hooks:
+        hook.remove()
+
+
+def measured(
+    bench: Bench, model: nn.Module, graph: s3d.ChannelGraph, images: Any, size: int
+) -> dict[str, s3d.Spectrum] | s3d.Newcomers:
+    """Return what growth rests on: a spectrum, new neurons, or what stands for it where something is drawn."""
+    method, generator = bench.method, torch.Generator().manual_seed(97 * bench.run.seed + size)
+    chance = {g.name: torch.rand(g.width, generator=generator) + 1e-3 for g in graph.splittable}
+    if method.neurons == "any":  # gains in proportion to prices leave the order to chance
+        prices = marginal(graph, method.cost).float()
+        chance = {g.name: chance[g.name] * prices[g.channels] for g in graph.splittable}
+    if method.method == "new":
+        drawn = s3d.newcomers(model, graph, 1000 * bench.run.seed + size)
+        if method.neurons == "slope":
+            beside_each = {g.name: torch.full((g.width,), 2) for g in graph.splittable}
+            found = slopes(bench, model, graph, s3d.plan_from_copies(graph, beside_each, drawn), images)
+            units = lengths(graph.splittable, dict(model.named_parameters()))
+            return replace(drawn, priorities={name: slope * units[name] ** 2 for name, slope in found.items()})
+        return replace(drawn, priorities=chance) if method.neurons == "any" else drawn
+    if method.method == "random":
+        shapes = {group.name: (group.width, dimension(group, graph.shapes)) for group in graph.splittable}
+        directions = {n: F.normalize(torch.randn(shape, generator=generator), dim=1) for n, shape in shapes.items()}
+        return {name: _drawn(chance[name], directions[name]) for name in shapes}
+    batches = list(Loader(images, bench.data.mean, bench.data.std, min(256, len(images) // 2)))
+    op = s3d.SplittingOperator(model, graph, batches, F.cross_entropy)
+    spectrum = lanczos(op, list(op.shapes), max_steps=method.products)
+    bench.spent += round(s3d.count(graph).macs * len(images) * op.passes)
+    return spectrum
+
+
+def slopes(
+    bench: Bench, model: nn.Module, graph: s3d.ChannelGraph, plan: s3d.GrowthPlan, images: Any
+) -> dict[str, Tensor]:
+    """Return how steeply the loss falls with the weights that read new neurons, {group: (new neurons,)}."""
+    grown = s3d.split(model, graph, plan)
+    inputs, targets = next(iter(Loader(images, bench.data.mean, bench.data.std, len(images))))
+    F.cross_entropy(grown.model.train()(inputs), targets).backward()
+    bench.spent += 3 * s3d.count(grown.graph).macs * len(images)
+    squares = torch.zeros(grown.graph.channels + 1)  # the last for slots of no channel
+    parameters = dict(grown.model.named_parameters())
+    for axis in grown.graph.axes():
+        if axis.role is Role.COLUMN:
+            slots = (parameters[axis.tensor].grad ** 2).movedim(axis.dim, 0).flatten(1).sum(1)
+            squares.index_add_(0, axis.slots % len(squares), slots)
+    new = {name: weights == 0 for name, weights in plan.weights.items()}
+    return {name: squares[grown.graph[name].channels][mask].sqrt() for name, mask in new.items()}
+
+
+def best_draw(
+    bench: Bench, model: nn.Module, graph: s3d.ChannelGraph, images: Any, plan: s3d.GrowthPlan
+) -> s3d.GrowthPlan:
+    """Return the plan with the new neurons of the largest slopes among some draws."""
+    if bench.method.draws == 1:
+        return plan
+    drawn = [replace(plan, seed=(plan.seed or 0) + 10**6 * number) for number in range(bench.method.draws)]
+    return max(drawn, key=lambda p: sum(float((s**2).sum()) for s in slopes(bench, model, graph, p, images).values()))
+
+
+def _drawn(gains: Tensor, directions: Tensor) -> s3d.Spectrum:
+    zero = torch.zeros(len(gains))
+    return s3d.Spectrum(-gains, directions, zero, directions, zero, zero, zero == 0, 0)
+
+
+def _set(copies: int | list[int]) -> int | set[int]:
+    return copies if isinstance(copies, int) else set(copies)
+
+
+def scratch(bench: Bench) -> Iterator[Row]:
+    """Train networks of every size anew."""
+    widths = bench.widths or [even(bench, limit) for limit in bench.limits]
+    built = [bench.build(each) for each in widths]
+    first = len(built) - 1 if bench.method.spread == "last" else 0
+    graphs = [bench.graph(model) for model in built]
+    together = bench.epochs(bench.budgets[-1], *graphs[first:])
+    for size in range(first, len(built)):
+        share = bench.budgets[size] - bench.spent
+        epochs = bench.epochs(share, graphs[size]) if bench.method.spread == "macs" else together
+        yield bench.phase(built[size], graphs[size], size, epochs, bench.run.rate)
+
+
+def even(bench: Bench, limit: int) -> dict[str, int]:
+    """Return the largest common multiple of the seed's widths that has no more parameters than this."""
+    seed = bench.graph(bench.build(bench.work.widths)).widths
+    best = seed
+    for percent in range(100, 1000):
+        widths = {name: round(width * percent / 100) for name, width in seed.items()}
+        if sum(parameter.numel() for parameter in bench.build(widths).parameters()) > limit:
+            return best
+        best = widths
+    return best
+
+
+def searched(bench: Bench) -> Iterator[Row]:
+    """Train what a tuner of NNI proposes, as the reference has trained its networks, until everything is spent.
+
+    Widths reach from the seed's to what the largest size would have if it were even, and half as much again. What is
+    larger than the largest size is not trained; the tuner is told that its accuracy is 0.
+    """
+    from nni.algorithms.hpo.random_tuner import RandomTuner
+    from nni.algorithms.hpo.tpe_tuner import TpeTuner
+
+    low, high = bench.graph(bench.build(bench.work.widths)).widths, even(bench, bench.limits[-1])
+    tuner = {"random": RandomTuner, "tpe": TpeTuner}[bench.method.tuner](seed=bench.run.seed)
+    tuner.update_search_space(
+        {name: {"_type": "quniform", "_value": [low[name], math.ceil(1.5 * high[name]), 1]} for name in low}
+    )
+    number = 0
+    while bench.spent < bench.budgets[-1]:
+        proposed = tuner.generate_parameters(number)
+        model = bench.build({name: int(width) for name, width in proposed.items()})
+        accuracy = 0.0
+        params = sum(parameter.numel() for parameter in model.parameters())
+        if params <= bench.limits[-1]:
+            size = next(size for size, limit in enumerate(bench.limits) if params <= limit)
+            graph = bench.graph(model)
+            row = bench.phase(model, graph, size, bench.own_epochs(graph), bench.run.rate)
+            accuracy = row.validation
+            yield row
+        tuner.receive_trial_result(number, proposed, accuracy)
+        number += 1
+
+
+KINDS: dict[str, Callable[[Bench], Iterator[Row]]] = {"grow": grown, "scratch": scratch, "search": searched}
+
+
+def carry_out(bench: Bench) -> list[dict[str, object]]:
+    """Carry one run out, in a process of its own with one thread: two small networks side by side are faster."""
+    torch.set_num_threads(1)
+    return [asdict(bench.run) | asdict(row) for row in KINDS[bench.method.kind](bench)]
