@@ -188,7 +188,7 @@ def _recipe(trial: Trial, cost: Cost, data: DataSet) -> Recipe:
     task, lineage, seed = trial.task, trial.lineage, cost
     if lineage is None:
         return task.training
-    if trial.spec.step:
+    if trial.spec.step and lineage.phases == "macs":
         first = task.build_model(task.space().low, trial.seed, data.shape)
         seed = count(read(first, task.example(data.shape)))
     return lineage.recipe(task.training, seed.macs / cost.macs)
