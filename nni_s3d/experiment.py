@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from nni_s3d import trial
 from nni_s3d.check import check_network
 from nni_s3d.config import build, read_yaml
 from nni_s3d.errors import ConfigError, S3DError
 from nni_s3d.growth.cost import Cost, count
 from nni_s3d.lineage import Lineage, lineages
-from nni_s3d.plugin import trial
 from nni_s3d.plugin.controller import Controller
 from nni_s3d.spec import Space
 from nni_s3d.store import Store
@@ -23,6 +23,7 @@ from nni_s3d.task import Task, read_task
 
 T = TypeVar("T")
 TUNER = "nni_s3d.plugin.tuner.S3DTuner"
+TRIAL = "nni_s3d.plugin.trial"
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,6 @@ def _task_file(path: Path, command: str) -> str:
         words = shlex.split(command)
     except ValueError:  # a quotation without an end
         words = []
-    if words[-2:-1] != [trial.MODULE] or words[-1].startswith("-"):
-        raise ConfigError(f"{path}: trialCommand: expected python -m {trial.MODULE} task.yml, got {command!r}")
+    if words[-2:-1] != [TRIAL] or words[-1].startswith("-"):
+        raise ConfigError(f"{path}: trialCommand: expected python -m {TRIAL} task.yml, got {command!r}")
     return words[-1]

@@ -9,9 +9,9 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from nni_s3d import training
+from nni_s3d import training, trial
 from nni_s3d.cli import main
-from nni_s3d.plugin import trial
+from nni_s3d.experiment import TRIAL
 from tests import tasks
 
 
@@ -139,7 +139,7 @@ EXPERIMENTS = [
     ({"searchSpaceFile": None}, "s3d.yml: expected searchSpaceFile or searchSpace, got neither"),
     ({"searchSpace": tasks.SPACE, "searchSpaceFile": None, "trialCommand": None}, "trialCommand: expected a text, got"),
     *[
-        ({"trialCommand": f"python -m {trial.MODULE}{rest}"}, COMMAND)
+        ({"trialCommand": f"python -m {TRIAL}{rest}"}, COMMAND)
         for rest in ("", " -h", " 'task.yml", " task.yml other.yml")
     ],
     (

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 import nni_s3d as s3d
+from nni_s3d import trial
 from nni_s3d.errors import ConfigError, ModelError, StoreError
 from nni_s3d.experiment import read_experiment, run
-from nni_s3d.plugin import trial
 from nni_s3d.store import Store
 from nni_s3d.task import read_task
 from nni_s3d.training import train

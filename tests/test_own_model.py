@@ -7,10 +7,10 @@ import torch
 import yaml
 
 import nni_s3d as s3d
+from nni_s3d import trial
 from nni_s3d.cli import main
 from nni_s3d.errors import ConfigError, ModelError
 from nni_s3d.experiment import read_experiment, run
-from nni_s3d.plugin import trial
 from nni_s3d.spec import Space
 from nni_s3d.store import Store
 from nni_s3d.task import read_task

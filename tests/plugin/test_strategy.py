@@ -144,7 +144,7 @@ def test_a_whole_experiment_grows_as_without_nni(tmp_path):
 
 
 def test_a_failed_model_is_tried_again_in_this_process_too(tmp_path, monkeypatch):
-    from nni_s3d.plugin import trial
+    from nni_s3d import trial
 
     tasks.write(tmp_path)
     original, failures = trial.decide, [RuntimeError("once")]
