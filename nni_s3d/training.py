@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from inspect import unwrap
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
 from tqdm import tqdm
 
 from nni_s3d.data import Loader
 from nni_s3d.errors import ConfigError, StoreError, first_line
 from nni_s3d.growth.modes import evaluation_mode
+
+T = TypeVar("T", bound=Optimizer)
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ def train(
     seed: int = 0,
     hooks: Hooks | None = None,
     title: str = "train",
-) -> torch.optim.Optimizer:
+) -> Optimizer:
     """Train a model in place, in its own precision, and return the optimizer as it is at the end.
 
     Every epoch's randomness follows from (seed, epoch) alone, so a phase that goes on from a checkpoint ends with the
@@ -137,7 +141,7 @@ def _epoch(
     loader: Loader,
     recipe: Recipe,
     epoch: int,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     scheduler: torch.optim.lr_scheduler.LambdaLR,
     scaler: torch.amp.GradScaler,
 ) -> float:
@@ -145,9 +149,9 @@ def _epoch(
     loss = torch.zeros(())
     for inputs, targets in loader.epoch(epoch):
         inputs = inputs.contiguous(memory_format=recipe.memory_format)
+        optimizer.zero_grad()
         with torch.autocast(inputs.device.type, enabled=scaler.is_enabled()):
             loss = F.cross_entropy(model(inputs), targets, label_smoothing=recipe.label_smoothing)
-        optimizer.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
@@ -200,10 +204,19 @@ _SCHEDULES: dict[str, Callable[[Recipe, float], float]] = {
     "step": lambda recipe, epoch: recipe.gamma ** sum(epoch >= m * recipe.epochs for m in recipe.milestones),
     "cosine": _cosine,
 }
-_OPTIMIZERS: dict[str, Callable[[Any, Recipe], torch.optim.Optimizer]] = {
-    "sgd": lambda groups, r: torch.optim.SGD(
+
+
+def _uncompiled(kind: type[T]) -> type[T]:
+    """Return an optimizer of PyTorch without the hooks of its compiler, which takes a second to import."""
+    methods = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+    plain = {name: unwrap(getattr(kind, name)) for name in methods}
+    return type(kind.__name__, (kind,), {**plain, "step": torch.no_grad()(unwrap(kind.step))})
+
+
+_OPTIMIZERS: dict[str, Callable[[Any, Recipe], Optimizer]] = {
+    "sgd": lambda groups, r: _uncompiled(torch.optim.SGD)(
         groups, lr=r.lr, momentum=r.momentum, nesterov=r.nesterov, weight_decay=r.weight_decay
     ),
-    "adam": lambda groups, r: torch.optim.Adam(groups, lr=r.lr, weight_decay=r.weight_decay),
-    "adamw": lambda groups, r: torch.optim.AdamW(groups, lr=r.lr, weight_decay=r.weight_decay),
+    "adam": lambda groups, r: _uncompiled(torch.optim.Adam)(groups, lr=r.lr, weight_decay=r.weight_decay),
+    "adamw": lambda groups, r: _uncompiled(torch.optim.AdamW)(groups, lr=r.lr, weight_decay=r.weight_decay),
 }

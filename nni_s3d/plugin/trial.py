@@ -16,8 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from nni_s3d.errors import S3DError
 from nni_s3d.store import Store, store_url
 from nni_s3d.task import read_task
@@ -51,7 +49,6 @@ def main(arguments: list[str] | None = None) -> int:
     with _no_garbage_collection():
         import nni
 
-        torch.optim.SGD([torch.zeros(1)])  # the first optimizer makes PyTorch import its compiler
     task_file = parser().parse_args(arguments).task
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parameters = nni.get_next_parameter() or {}
