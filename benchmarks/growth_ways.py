@@ -7,11 +7,13 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
 
 import nni_s3d as s3d
 from nni_s3d import models
@@ -22,7 +24,7 @@ from nni_s3d.growth.cost import marginal
 from nni_s3d.growth.lanczos import lanczos
 from nni_s3d.growth.layout import dimension, lengths
 from nni_s3d.task import digest
-from nni_s3d.training import Recipe, evaluate, train
+from nni_s3d.training import Hooks, Recipe, evaluate, train
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,11 @@ class Method:
     epsilon: float = 0.05
     relative: bool = True
     recalibrate: bool = False  # see the function of this name
+    steps: int = 1  # growth steps from one size to the next, which share its phase
     later_rate: float = 1.0  # learning rate after the first phase, in units of that of the first
+    warmup: float = 0.0  # epochs at the beginning of these later phases
+    carry: bool = False  # the state of the optimizer through growth steps; else every phase begins with a fresh one
+    weight_decay: float = 1e-4
     samples: int = 512  # behind a spectrum, or slopes
     products: int = 8  # for a spectrum, at most
 
@@ -120,6 +126,7 @@ class Bench:
     budgets: list[int] = field(default_factory=list)  # MACs that the reference has spent by the end of every size
     widths: list[dict[str, int]] = field(default_factory=list)  # of the method that `widths_of` names
     spent: int = 0
+    optimizer: Optimizer | None = None  # of the last phase
 
     def __post_init__(self) -> None:
         self.work = build(Work, self.study.works[self.run.work], self.run.work)
@@ -155,20 +162,25 @@ class Bench:
         seed = s3d.count(self.graph(self.build(self.work.widths)))
         return max(1, round(self.work.epochs * seed.macs / s3d.count(graph).macs))
 
-    def phase(self, model: nn.Module, graph: s3d.ChannelGraph, size: int, epochs: int, rate: float) -> Row:
-        """Train a network and measure it."""
-        recipe = Recipe(epochs, self.work.batch_size, lr=rate, amp=False)
-        seed = self.run.seed + 1_000_003 * size
-        loader = Loader(
-            self.data.train,
-            self.data.mean,
-            self.data.std,
-            self.work.batch_size,
-            seed,
-            self.work.pad,
-            self.work.flip,
+    def phase(
+        self, model: nn.Module, graph: s3d.ChannelGraph, size: int, epochs: int, state: dict[str, Any] | None = None
+    ) -> Row:
+        """Train a network, with the state of an optimizer to begin with perhaps, and measure it."""
+        work, rate, warmup = self.work, self.run.rate, 0.0
+        if size:
+            rate, warmup = rate * self.method.later_rate, min(self.method.warmup, epochs / 2)
+        recipe = Recipe(
+            epochs,
+            work.batch_size,
+            lr=rate,
+            warmup_epochs=warmup,
+            weight_decay=self.method.weight_decay,
+            amp=False,
         )
-        train(model, loader, recipe, self.run.seed)
+        seed = self.run.seed + 1_000_003 * size
+        loader = Loader(self.data.train, self.data.mean, self.data.std, work.batch_size, seed, work.pad, work.flip)
+        hooks = Hooks() if state is None else Hooks(load=partial(beginning, model, state, recipe))
+        self.optimizer = train(model, loader, recipe, self.run.seed, hooks)
         cost = s3d.count(graph)
         self.spent += 3 * cost.macs * len(self.data.train) * epochs
         validation, test = (self.measure(model, part) for part in (self.data.validation, self.data.test))
@@ -179,37 +191,70 @@ class Bench:
         return evaluate(model, Loader(images, self.data.mean, self.data.std, 512))
 
 
+def beginning(model: nn.Module, state: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """Return the checkpoint of a phase that has not begun, with this state of the optimizer."""
+    fresh = torch.optim.SGD(model.parameters(), lr=recipe.lr, momentum=recipe.momentum)
+    schedule = torch.optim.lr_scheduler.LambdaLR(fresh, lambda step: 1.0).state_dict()
+    groups = [group | {"lr": recipe.lr, "initial_lr": recipe.lr} for group in state["param_groups"]]
+    optimizer = state | {"param_groups": groups}
+    return {"epoch": 0, "model": model.state_dict(), "optimizer": optimizer, "scheduler": schedule, "scaler": {}}
+
+
 def grown(bench: Bench) -> Iterator[Row]:
     """Grow from size to size."""
-    method, n = bench.method, len(bench.data.train)
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(bench.run.seed))
-    behind, beside = bench.data.train[order[: method.samples]], bench.data.train[order[-min(n, 2048) :]]
+    method, split, state = bench.method, dict[str, Any](), None
+    behind, beside = samples(bench)
     model = bench.build(bench.work.widths)
-    graph, split = bench.graph(model), {}
-    for size in range(len(bench.limits)):
+    graph = bench.graph(model)
+    for number, (size, limit, share) in enumerate(stages(bench)):
+        if limit is not None:
+            plan, result = grow(bench, model, graph, behind, number - 1, limit)
+            losses = [bench.measure(m, beside).loss for m in (model, result.model)]
+            split = {"gain": plan.gain, "held_out_gain": plan.held_out_gain}
+            split |= {"loss_before": losses[0], "loss_after": losses[1]}
+            model, graph, state = result.model, result.graph, result.optimizer_state
         if method.spread == "epochs":  # as if it had the widths of the reference
             epochs = bench.epochs(bench.budgets[-1], *(bench.graph(bench.build(widths)) for widths in bench.widths))
         elif bench.budgets:
-            epochs = bench.epochs(bench.budgets[size] - bench.spent, graph)
+            before = bench.budgets[size - 1] if size else 0
+            epochs = bench.epochs(before + round(share * (bench.budgets[size] - before)) - bench.spent, graph)
         else:
             epochs = bench.own_epochs(graph)
-        row = bench.phase(model, graph, size, epochs, bench.run.rate * (method.later_rate if size else 1))
-        yield replace(row, **split)
-        if size + 1 == len(bench.limits):
-            return
-        model.eval()
-        found = measured(bench, model, graph, behind, size)
-        units = lengths(graph.splittable, dict(model.named_parameters())) if method.relative else None
-        choice = partial(s3d.select, found, graph, copies=_set(method.copies), c=method.c, lengths=units)
-        plan = best_draw(bench, model, graph, behind, largest(choice, method.cost, bench.limits[size + 1]))
-        result = s3d.split(model, graph, plan, method.epsilon, relative=method.relative)
-        if method.recalibrate:
-            recalibrate(result.model, next(iter(Loader(behind, bench.data.mean, bench.data.std, len(behind))))[0])
-            bench.spent += s3d.count(result.graph).macs * len(behind)
-        losses = [bench.measure(m, beside).loss for m in (model, result.model)]
-        split = {"gain": plan.gain, "held_out_gain": plan.held_out_gain}
-        split |= {"loss_before": losses[0], "loss_after": losses[1]}
-        model, graph = result.model, result.graph
+        yield replace(bench.phase(model, graph, size, epochs, state), **split)
+
+
+def samples(bench: Bench) -> tuple[Any, Any]:
+    """Return the images behind what is measured, and others that it never sees."""
+    n = len(bench.data.train)
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(bench.run.seed))
+    return bench.data.train[order[: bench.method.samples]], bench.data.train[order[-min(n, 2048) :]]
+
+
+def stages(bench: Bench) -> Iterator[tuple[int, int | None, float]]:
+    """Yield size, parameters to grow to before training (None for the seed) and the share of the phase by its end."""
+    yield 0, None, 1.0
+    steps = bench.method.steps
+    for size, (low, high) in enumerate(pairwise(bench.limits), 1):
+        for step in range(1, steps + 1):
+            yield size, math.floor(low * (high / low) ** (step / steps)) if step < steps else high, step / steps
+
+
+def grow(
+    bench: Bench, model: nn.Module, graph: s3d.ChannelGraph, images: Any, number: int, limit: int
+) -> tuple[s3d.GrowthPlan, s3d.SplitResult]:
+    """Grow a trained network to a number of parameters; `number` is that of the growth step."""
+    method = bench.method
+    model.eval()
+    found = measured(bench, model, graph, images, number)
+    units = lengths(graph.splittable, dict(model.named_parameters())) if method.relative else None
+    choice = partial(s3d.select, found, graph, copies=_set(method.copies), c=method.c, lengths=units)
+    plan = best_draw(bench, model, graph, images, largest(choice, method.cost, limit))
+    optimizer = bench.optimizer if method.carry else None
+    result = s3d.split(model, graph, plan, method.epsilon, optimizer, method.relative)
+    if method.recalibrate:
+        recalibrate(result.model, next(iter(Loader(images, bench.data.mean, bench.data.std, len(images))))[0])
+        bench.spent += s3d.count(result.graph).macs * len(images)
+    return plan, result
 
 
 def largest(select: Callable[..., s3d.GrowthPlan], cost: str, params: int) -> s3d.GrowthPlan:
@@ -253,16 +298,16 @@ def recalibrate(model: nn.Module, inputs: Tensor) -> None:
 
 
 def measured(
-    bench: Bench, model: nn.Module, graph: s3d.ChannelGraph, images: Any, size: int
+    bench: Bench, model: nn.Module, graph: s3d.ChannelGraph, images: Any, number: int
 ) -> dict[str, s3d.Spectrum] | s3d.Newcomers:
     """Return what growth rests on: a spectrum, new neurons, or what stands for it where something is drawn."""
-    method, generator = bench.method, torch.Generator().manual_seed(97 * bench.run.seed + size)
+    method, generator = bench.method, torch.Generator().manual_seed(97 * bench.run.seed + number)
     chance = {g.name: torch.rand(g.width, generator=generator) + 1e-3 for g in graph.splittable}
     if method.neurons == "any":  # gains in proportion to prices leave the order to chance
         prices = marginal(graph, method.cost).float()
         chance = {g.name: chance[g.name] * prices[g.channels] for g in graph.splittable}
     if method.method == "new":
-        drawn = s3d.newcomers(model, graph, 1000 * bench.run.seed + size)
+        drawn = s3d.newcomers(model, graph, 1000 * bench.run.seed + number)
         if method.neurons == "slope":
             beside_each = {g.name: torch.full((g.width,), 2) for g in graph.splittable}
             found = slopes(bench, model, graph, s3d.plan_from_copies(graph, beside_each, drawn), images)
@@ -327,7 +372,7 @@ def scratch(bench: Bench) -> Iterator[Row]:
     for size in range(first, len(built)):
         share = bench.budgets[size] - bench.spent
         epochs = bench.epochs(share, graphs[size]) if bench.method.spread == "macs" else together
-        yield bench.phase(built[size], graphs[size], size, epochs, bench.run.rate)
+        yield bench.phase(built[size], graphs[size], size, epochs)
 
 
 def even(bench: Bench, limit: int) -> dict[str, int]:
@@ -365,7 +410,7 @@ def searched(bench: Bench) -> Iterator[Row]:
         if params <= bench.limits[-1]:
             size = next(size for size, limit in enumerate(bench.limits) if params <= limit)
             graph = bench.graph(model)
-            row = bench.phase(model, graph, size, bench.own_epochs(graph), bench.run.rate)
+            row = bench.phase(model, graph, size, bench.own_epochs(graph))
             accuracy = row.validation
             yield row
         tuner.receive_trial_result(number, proposed, accuracy)
