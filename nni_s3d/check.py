@@ -66,7 +66,7 @@ def try_step(model: nn.Module, loader: Loader, classes: int) -> None:
     The batch is the smallest of an epoch, since batch norm may refuse a single sample.
 
     Raises:
-        ModelError: the network fails, or its output is not a score for every class.
+        ModelError: the network fails, its output is not a score for every class, or the loss is not finite.
     """
     n = len(loader.images)
     smallest = replace(loader, images=loader.images[torch.arange(n % loader.batch_size or n)])
@@ -77,10 +77,13 @@ def try_step(model: nn.Module, loader: Loader, classes: int) -> None:
             outputs = copied(model).train()(inputs)
             scores = outputs.dim() == 2 and len(outputs) == len(inputs) and outputs.shape[1] >= classes
             if scores:
-                F.cross_entropy(outputs, targets).backward()
+                loss = F.cross_entropy(outputs, targets)
+                loss.backward()
     except (MemoryError, torch.OutOfMemoryError):  # not the network's fault
         raise
     except Exception as error:
         raise ModelError(f"{expected}, got {type(error).__name__}: {first_line(error)}") from error
     if not scores:
         raise ModelError(f"{expected}, got an output of shape {tuple(outputs.shape)}")
+    if not loss.isfinite():
+        raise ModelError(f"{expected}, got a loss of {loss.item()}")

@@ -119,8 +119,9 @@ class Store:
         return tensors
 
     def write_tensors(self, path: str, tensors: dict[str, Tensor]) -> None:
-        """Write a safetensors file."""
-        self._write(path, save_safetensors({name: t.detach().cpu().contiguous() for name, t in tensors.items()}))
+        """Write a safetensors file; what shares memory, such as tied weights, is written once for every name."""
+        own = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
+        self._write(path, save_safetensors(own))
 
     def read_state(self, path: str) -> Any:
         """Return a checkpoint of state dicts, or None if there is none."""

@@ -1,4 +1,4 @@
-"""One trial, without NNI: spec -> parametric phase -> evaluation -> spectrum -> plan -> metrics."""
+"""One trial, without NNI: spec -> parametric phase -> plan of the next growth step -> evaluation -> metrics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from nni_s3d.growth.newcomers import Newcomers
 from nni_s3d.growth.plan import GrowthPlan
 from nni_s3d.growth.tracing import read
 from nni_s3d.lineage import Lineage, outcome_path, settings_path, trial_path
-from nni_s3d.spec import Spec, parse_spec
+from nni_s3d.spec import Space, Spec, parse_spec
 from nni_s3d.store import Store
 from nni_s3d.task import Task, digest
 from nni_s3d.training import Hooks, Recipe, evaluate, train
@@ -39,6 +39,7 @@ class Trial:
     """Everything that one trial works with."""
 
     task: Task
+    space: Space  # of the task
     store: Store
     spec: Spec
     lineage: Lineage | None  # None for the widths of another strategy
@@ -50,12 +51,18 @@ class Trial:
         return self.lineage.seed if self.lineage else self.task.seed
 
     @property
+    def seed_of_step(self) -> int:
+        """Of what every step of a lineage draws anew."""
+        return self.seed + 1_000_003 * self.spec.step
+
+    @property
     def key(self) -> str:
         """Name of the folder of this trial's artefacts: a hash of all that determines them."""
         own = {"widths": self.spec.widths, "step": self.spec.step, "parent": self.spec.parent}
         settings = None
         if self.lineage is not None:
             settings = {name: value for name, value in self.lineage.to_json().items() if name != "name"}
+            settings |= {"low": self.space.low, "high": self.space.high}
         return digest({"task": self.task.fingerprint, "spec": own, "lineage": settings})
 
     def path(self, name: str) -> str:
@@ -77,10 +84,11 @@ def run(
     Raises:
         S3DError: the parameters, the task or the store are not what they should be.
     """
-    spec = parse_spec(parameters, task.space())
+    space = task.space()
+    spec = parse_spec(parameters, space)
     lineage = _lineage(store, spec)
     store.claim(task.fingerprint)
-    trial = Trial(task, store, spec, lineage, report)
+    trial = Trial(task, space, store, spec, lineage, report)
     metrics: dict[str, float] | None = store.read_json(trial.path("metrics.json"), *_SHOWN)
     if spec.lineage is not None:
         store.write_json(trial_path(spec.lineage, spec.step), {"trial": os.environ.get("NNI_TRIAL_JOB_ID")})
@@ -132,7 +140,7 @@ def _parent(trial: Trial, key: str, data: DataSet) -> tuple[nn.Module, GrowthPla
     content, tensors = store.read_json(f"{key}/plan.json"), store.read_tensors(f"{key}/plan.safetensors")
     if spec is None or weights is None or content is None or tensors is None:
         raise StoreError(f"{store.url}: expected the weights and the plan of the parent {key}, got none")
-    widths = parse_spec(spec, trial.task.space(), f"{store.url}/{key}/spec.json: spec").widths
+    widths = parse_spec(spec, trial.space, f"{store.url}/{key}/spec.json: spec").widths
     model = trial.task.build_model(widths, trial.seed, data.shape)
     try:
         model.load_state_dict(weights)
@@ -150,7 +158,7 @@ def _finish(trial: Trial, model: nn.Module, graph: ChannelGraph | None, data: Da
     validation, test = (
         Loader(part, data.mean, data.std, 512, device=task.torch_device) for part in (data.validation, data.test)
     )
-    loader = task.training_loader(data, trial.seed + 1_000_003 * spec.step)
+    loader = task.training_loader(data, trial.seed_of_step)
     recipe = _recipe(trial, cost, data)
     hooks = _hooks(trial, model, validation, recipe.epochs)
     train(model, loader, recipe, trial.seed, hooks, title=f"step {spec.step}")
@@ -178,7 +186,7 @@ def _recipe(trial: Trial, cost: Cost, data: DataSet) -> Recipe:
     if lineage is None:
         return task.training
     if trial.spec.step and lineage.phases == "macs":
-        first = task.build_model(task.space().low, trial.seed, data.shape)
+        first = task.build_model(trial.space.low, trial.seed, data.shape)
         seed = count(read(first, task.example(data.shape)))
     return lineage.recipe(task.training, seed.macs / cost.macs)
 
@@ -202,10 +210,10 @@ def _decide(trial: Trial, model: nn.Module, graph: ChannelGraph, cost: Cost, dat
     assert trial.lineage is not None
     loader = trial.task.curvature_loader(data, trial.seed)
     model.eval()
-    caps = {**graph.widths, **trial.task.space().high}  # what the search space does not name keeps its width
+    caps = {**graph.widths, **trial.space.high}  # what the search space does not name keeps its width
     memory = trial.task.curvature.memory * 2**30
-    seed = trial.seed + 1_000_003 * trial.spec.step
-    decision = decide(model, graph, loader, F.cross_entropy, trial.lineage.growth(), caps, memory, seed)
+    growth = trial.lineage.growth()
+    decision = decide(model, graph, loader, F.cross_entropy, growth, caps, memory, trial.seed_of_step)
     _logger.info("%s", _summary(decision))
     if decision.plan is not None:
         trial.store.write_tensors(trial.path("plan.safetensors"), decision.plan.to_tensors())

@@ -16,6 +16,11 @@ def network(*layers):
     return nn.Sequential(nn.Flatten(), nn.Linear(4, 5), *layers, nn.Linear(5, 3)).eval()
 
 
+class Undefined(nn.Sequential):
+    def forward(self, x):
+        return (super().forward(x) - 100).log()
+
+
 def test_a_network_that_trains_is_left_as_it_was():
     model = network(nn.BatchNorm1d(5), nn.Dropout(0.5))
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -50,6 +55,7 @@ class Failing(nn.Module):
         (network().requires_grad_(False), 8, "got RuntimeError: element 0 of tensors does not require grad"),
         (nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), 8, r"got an output of shape \(4, 2\)"),
         (nn.Conv2d(1, 3, 1), 8, r"got an output of shape \(4, 3, 2, 2\)"),
+        (Undefined(nn.Flatten(), nn.Linear(4, 3)), 8, "got a loss of nan"),
     ],
 )
 def test_a_network_that_cannot_be_trained_is_refused(model, samples, message):

@@ -3,6 +3,7 @@ import json
 
 import pytest
 import torch
+import yaml
 
 import nni_s3d as s3d
 from nni_s3d import trial
@@ -72,9 +73,20 @@ def test_the_same_seed_grows_the_same(grown, tmp_path):
 
 
 def test_another_seed_grows_another_network(grown, tmp_path):
-    _, _, steps = grown
-    other = list(run(read_experiment(tasks.write(tmp_path, seed=1)), Store(str(tmp_path / "store"))))
-    assert other[0][1]["loss"] != steps[0][1]["loss"]
+    path, _, steps = grown
+    settings = yaml.safe_load(path.read_text())["tuner"]["classArgs"]
+    other = list(run(read_experiment(tasks.write(tmp_path, **settings | {"seed": 1})), Store(str(tmp_path / "store"))))
+    assert all(theirs["loss"] != ours["loss"] for (_, theirs), (_, ours) in zip(other, steps, strict=True))
+
+
+def test_higher_caps_let_a_finished_run_grow_further(tmp_path):
+    path, store = tasks.write(tmp_path, steps=1, method="new"), Store(str(tmp_path / "store"))
+    for cap in (4, 8):
+        space = {name: {"_type": "quniform", "_value": [3, cap, 1]} for name in tasks.NAMES}
+        (tmp_path / "space.json").write_text(json.dumps(space))
+        *_, (last, _) = run(read_experiment(path), store)
+        assert 4 <= max(last["widths"].values()) <= cap
+    assert max(last["widths"].values()) > 4
 
 
 def test_a_finished_run_is_not_run_again(grown, monkeypatch):

@@ -18,6 +18,13 @@ def test_what_is_written_is_read(store):
     assert store.read_tensors("t") is None
     assert store.read_state("c.pt") is None
     store.write_json("a/b.json", {"x": [1, 2.5, None]})
+    tied = torch.rand(3)
+    store.write_tensors("tied", {"a": tied, "b": tied, "c": tied[:2]})
+    assert {name: x.tolist() for name, x in store.read_tensors("tied").items()} == {
+        "a": tied.tolist(),
+        "b": tied.tolist(),
+        "c": tied[:2].tolist(),
+    }
     store.write_tensors("t", {"w": torch.arange(3), "e": torch.zeros(0, 2), "s": torch.tensor(2)})
     store.write_state("c.pt", {"epoch": 3, "model": {"w": torch.ones(2)}})
     assert store.read_json("a/b.json") == {"x": [1, 2.5, None]}

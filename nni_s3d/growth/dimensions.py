@@ -38,6 +38,7 @@ class _GrownAxis:
     axis: Axis
     source: Tensor  # (new slots,) the old slot that each is a copy of
     weights: Tensor  # (new slots,) output weight of the copy that sits there
+    inherits: Tensor  # (new slots,) whether what reads it goes on from what reads its sibling
 
 
 class Growth:
@@ -47,19 +48,22 @@ class Growth:
         graph: the channel graph of the network.
         copies: (channels,) of every channel.
         weights: (new channels,) output weights.
+        inherits: (new channels,) False for new neurons, which are no copies but in name.
         slots: the new slots of every axis, in the order of `graph.axes()`.
 
     Raises:
         ModelError: some slots of a grown dimension have no slot to be copied from.
     """
 
-    def __init__(self, graph: ChannelGraph, copies: Tensor, weights: Tensor, slots: Sequence[Tensor]) -> None:
+    def __init__(
+        self, graph: ChannelGraph, copies: Tensor, weights: Tensor, inherits: Tensor, slots: Sequence[Tensor]
+    ) -> None:
         parent = torch.arange(graph.channels).repeat_interleave(copies)
         self.slots = slots
         self.axes: dict[str, list[_GrownAxis]] = {}
         for axis, new in zip(graph.axes(), slots, strict=True):
-            scale = torch.where(new >= 0, weights[new.clamp(min=0)], 1.0)
-            grown = _GrownAxis(axis, _sources(axis, new, parent), scale)
+            scale, old = (torch.where(new >= 0, of[new.clamp(min=0)], 1.0) for of in (weights, inherits.to(weights)))
+            grown = _GrownAxis(axis, _sources(axis, new, parent), scale, old)
             self.axes.setdefault(axis.tensor, []).append(grown)
 
     def grows(self, name: str) -> bool:
@@ -87,7 +91,7 @@ class Growth:
             scale = grown.weights**power if power else grown.weights.sign()
             tensor = _scaled(_taken(tensor, grown), grown.axis, scale)
         for grown in self._of(name, Role.COLUMN):
-            tensor = _taken(tensor, grown)
+            tensor = _scaled(_taken(tensor, grown), grown.axis, grown.inherits)
         return tensor.clone()
 
     def _of(self, name: str, *roles: Role) -> list[_GrownAxis]:

@@ -24,7 +24,7 @@ from nni_s3d.growth import balance
 from nni_s3d.growth.channels import ChannelGraph, ChannelGroup, Layer, Role
 from nni_s3d.growth.dimensions import Growth, in_place
 from nni_s3d.growth.layout import pack, scatter
-from nni_s3d.growth.modes import copied
+from nni_s3d.growth.modes import call, copied, evaluation_mode, tensors
 from nni_s3d.growth.newcomers import place
 from nni_s3d.growth.optimizers import grown_state
 from nni_s3d.growth.plan import GrowthPlan, second_copies
@@ -61,13 +61,15 @@ def split(
         epsilon: length of the displacements.
         optimizer: if given, its state is carried over. Its buffers are running means of gradients or of their
             squares, so a copy receives what it would have gathered had it been there all along: the chain rule
-            multiplies the gradient of a copy's own parameters by w_j, and leaves that of its consumers' columns.
+            multiplies the gradient of a copy's own parameters by w_j, and leaves that of its consumers' columns. A
+            new neuron begins with zeros.
         relative: measure epsilon in units of each neuron's |theta_i|.
 
     Raises:
         ConfigError: epsilon is negative or not a number.
         ModelError: the model or the plan does not belong to this graph, the plan leaves parts unequal that must be
-            equal, or an optimizer keeps buffers of an unknown kind.
+            equal, an optimizer keeps buffers of an unknown kind, or new neurons enter a function that is not defined
+            for them.
     """
     if isinstance(epsilon, bool) or not isinstance(epsilon, (int, float)) or not 0 <= epsilon < float("inf"):
         raise ConfigError(f"epsilon: expected a number >= 0, got {epsilon!r}")
@@ -75,15 +77,17 @@ def split(
     copies = _copies(graph, plan)
     balance.check(graph, copies)
     weights = _output_weights(graph, plan, copies)
-    growth = Growth(graph, copies, weights, [in_place(axis.slots, copies) for axis in graph.axes()])
+    inherits = torch.ones_like(weights) if plan.seed is None else weights != 0
+    growth = Growth(graph, copies, weights, inherits, [in_place(axis.slots, copies) for axis in graph.axes()])
     grown = _grown(model, graph, growth, plan, epsilon, relative)
     found = _traced_again(grown, graph, plan)
     slots = [axis.slots for axis in found.axes()]
     if not all(map(torch.equal, slots, growth.slots)):  # a shuffle lies between a neuron and its readers
-        growth = Growth(graph, copies, weights, slots)
+        growth = Growth(graph, copies, weights, inherits, slots)
         grown = _grown(model, graph, growth, plan, epsilon, relative)
     if plan.seed is not None:
         place(grown, found, {name: second_copies(n) for name, n in plan.copies.items() if n.max() > 1}, plan.seed)
+        _check_outputs(model, grown, graph)
     index_map = {name: torch.arange(number.numel()).repeat_interleave(number) for name, number in plan.copies.items()}
     state = None if optimizer is None else grown_state(model, optimizer, growth)
     return SplitResult(grown, found, plan.widths, index_map, state)
@@ -179,12 +183,8 @@ def _with_slots(layers: Sequence[Layer], slots: Sequence[Tensor]) -> dict[int, L
 
 def _traced_again(grown: nn.Module, graph: ChannelGraph, plan: GrowthPlan) -> ChannelGraph:
     """Return the graph of a grown network, after a look whether its groups are those of its parent, grown."""
-    own = next(grown.parameters())  # the model may have been moved since it was traced
-    inputs = pytree.tree_map_only(
-        Tensor, lambda x: x.to(own.device, own.dtype if x.is_floating_point() else None), graph.example_inputs
-    )
     try:
-        found = read(grown, inputs)
+        found = read(grown, _example_inputs(grown, graph))
     except ModelError as error:
         raise ModelError(f"the model fails when it grows: {first_line(error.__cause__ or error)}") from error
     expected = {group.name: plan.widths.get(group.name, group.width) for group in graph}
@@ -199,6 +199,27 @@ def _traced_again(grown: nn.Module, graph: ChannelGraph, plan: GrowthPlan) -> Ch
             raise ModelError(f"{group.name}: cannot be split any more: {group.reason}")
     reasons = {group.name: group.reason for group in graph}
     return replace(found, groups=tuple(replace(group, reason=reasons[group.name]) for group in found))
+
+
+def _check_outputs(model: nn.Module, grown: nn.Module, graph: ChannelGraph) -> None:
+    """Refuse new neurons in functions such as log: where these are not defined, a weight of 0 does not help."""
+    if not _finite(grown, graph) and _finite(model, graph):
+        expected = "expected functions that are defined everywhere, got outputs that are not finite any more"
+        raise ModelError(f"new neurons: {expected}; method signed stays where the old neurons are")
+
+
+def _finite(model: nn.Module, graph: ChannelGraph) -> bool:
+    with evaluation_mode(model):
+        outputs = tensors(call(model, _example_inputs(model, graph)))
+    return all(bool(x.isfinite().all()) for x in outputs)
+
+
+def _example_inputs(model: nn.Module, graph: ChannelGraph) -> Any:
+    """Return the inputs of the trace where the model now is, for it may have been moved since."""
+    own = next(model.parameters())
+    return pytree.tree_map_only(
+        Tensor, lambda x: x.to(own.device, own.dtype if x.is_floating_point() else None), graph.example_inputs
+    )
 
 
 # -- modules -------------------------------------------------------------------------------------------------------

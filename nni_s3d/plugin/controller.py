@@ -85,12 +85,14 @@ class Controller:
         with self._changed:
             return [track.spec for track in self._tracks.values() if track.status == "running"]
 
+    def trial_of(self, parameters: dict[str, Any]) -> str | None:
+        """Return the NNI trial that has said to run these parameters, if one came to say so."""
+        said = self._store.read_json(trial_path(parameters["lineage"], parameters["step"])) or {}
+        return said.get("trial")
+
     def run_by(self, trial: str) -> dict[str, Any] | None:
-        """Return which of the running parameters an NNI trial has said to be its own, if it came to say so."""
-        for parameters in self.running:
-            if self._store.read_json(trial_path(parameters["lineage"], parameters["step"])) == {"trial": trial}:
-                return parameters
-        return None
+        """Return which of the running parameters an NNI trial has said to be its own."""
+        return next((parameters for parameters in self.running if self.trial_of(parameters) == trial), None)
 
     def look(self) -> None:
         """Take note of the running trials whose outcomes are in the store by now."""

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from nni.experiment import rest
 
 _logger = logging.getLogger(__name__)
+_FAILURES = ("FAILED", "USER_CANCELED", "SYS_CANCELED", "EARLY_STOPPED")
 
 
 def end_experiment() -> None:
@@ -41,6 +42,15 @@ def trial_of(parameter_id: int) -> str | None:
     except Exception as error:
         _logger.warning("NNI did not say which trial has the parameters %d: %s", parameter_id, error)
     return None
+
+
+def has_failed(trial: str) -> bool:
+    """Return whether NNI has given up a trial job; False if it does not say."""
+    try:
+        return _request("get", f"/trial-jobs/{trial}")["status"] in _FAILURES
+    except Exception as error:
+        _logger.warning("NNI did not say what became of trial %s: %s", trial, error)
+        return False
 
 
 def _request(method: str, path: str, content: Any = None) -> Any:

@@ -1,6 +1,6 @@
 """S3D as a strategy, for `NasExperiment`.
 
-    NasExperiment(TaskSpace("task.yml"), FunctionalEvaluator(evaluate_model), S3D(steps=5, c=1.3)).run(port=8080)
+    NasExperiment(TaskSpace("task.yml"), FunctionalEvaluator(evaluate_model), S3D(steps=5)).run(port=8080)
 
 with `TaskSpace` of `nni_s3d.plugin.space` and `evaluate_model` of `nni_s3d.plugin.trial`.
 

@@ -1,8 +1,7 @@
 """S3D as a tuner, for `nnictl create`.
 
-tuner:
-className: nni_s3d.plugin.tuner.S3DTuner     # or, after `nni-s3d register`, name: S3D
-classArgs: {steps: 5, c: 1.3, policy: {name: top_fraction, fraction: 0.35}}
+In an experiment file it is `className: nni_s3d.plugin.tuner.S3DTuner` or, after `nni-s3d register`, `name: S3D`; its
+`classArgs` are the fields of `nni_s3d.lineage.Lineage`.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from nni.utils import ClassArgsValidator
 from nni_s3d.errors import S3DError
 from nni_s3d.lineage import lineages
 from nni_s3d.plugin.controller import Controller
-from nni_s3d.plugin.manager import end_experiment, trial_of
+from nni_s3d.plugin.manager import end_experiment, has_failed, trial_of
 from nni_s3d.spec import Space
 from nni_s3d.store import Store, store_url
 
@@ -72,6 +71,8 @@ class S3DTuner(Tuner):
     def generate_multiple_parameters(self, parameter_id_list: list[int], **kwargs: Any) -> list[dict[str, Any]]:
         """Return the specs that can start now, possibly none; the rest follows when trials end."""
         self._send = kwargs.get("st_callback", self._send)
+        if self._resume:
+            self._look_for_failures()
         found: list[dict[str, Any]] = []
         for number in parameter_id_list:
             spec = self.controller.next(timeout=0.0 if found else _PATIENCE)
@@ -113,6 +114,13 @@ class S3DTuner(Tuner):
 
     def save_checkpoint(self) -> None:
         """Do nothing: there is no state that is not in the store."""
+
+    def _look_for_failures(self) -> None:
+        """Find out what became of the trials that NNI has run again, since it does not tell when one of them fails."""
+        for spec in self.controller.running:
+            trial = None if spec in self._started.values() else self.controller.trial_of(spec)
+            if trial is not None and has_failed(trial):
+                self.controller.failed(spec)
 
     def _send_waiting(self) -> None:
         """Start what can start now, under ids that NNI handed out before."""

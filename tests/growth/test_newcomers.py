@@ -166,6 +166,13 @@ def test_optimizers_know_nothing_of_new_neurons(kind):
         kept = pack(group, {name: moments[n] for name, n in numbers.items()})
         assert (kept[1::2] == 0).all()
         assert (kept[0::2] != 0).any()
+    new = torch.cat([torch.arange(result.graph.channels)[group.channels][1::2] for group in result.graph.splittable])
+    columns = [axis for axis in result.graph.axes() if axis.role is Role.COLUMN]
+    assert any(torch.isin(axis.slots, new).any() for axis in columns)
+    for axis in columns:
+        of_slots, fresh = moments[numbers[axis.tensor]].movedim(axis.dim, 0), torch.isin(axis.slots, new)
+        assert (of_slots[fresh] == 0).all()
+        assert (of_slots[~fresh] != 0).any()
 
 
 def test_moving_averages_grow_with_the_model():
@@ -175,6 +182,23 @@ def test_moving_averages_grow_with_the_model():
     plan = s3d.plan_from_copies(run.graph, one_beside_each(run.graph), s3d.newcomers(run.model, run.graph))
     found = s3d.split_average(average, run.graph, plan).module.state_dict()
     assert all(torch.equal(tensor, found[name]) for name, tensor in grown(case).model.state_dict().items())
+
+
+@pytest.mark.parametrize("function", [torch.log, torch.sqrt, torch.rsqrt])
+def test_functions_that_are_not_defined_everywhere_refuse_new_neurons(function):
+    class Positive(nn.Sequential):
+        def forward(self, x):
+            return self[1](function(self[0](x)))
+
+    torch.manual_seed(0)
+    model = Positive(nn.Linear(4, 6), nn.Linear(6, 2))
+    nn.init.uniform_(model[0].weight, 0.1, 1)
+    nn.init.constant_(model[0].bias, 0.1)
+    graph = s3d.trace(model, torch.rand(32, 4))
+    plan = s3d.select(s3d.newcomers(model, graph), graph, s3d.TopFraction(0.6))
+    with pytest.raises(ModelError, match=r"^new neurons: expected functions that are defined everywhere"):
+        s3d.split(model, graph, plan)
+    assert s3d.split(model, graph, s3d.plan_from_copies(graph, plan.copies)).widths == plan.widths
 
 
 def test_bad_input_is_refused_by_name():

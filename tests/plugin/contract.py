@@ -90,6 +90,16 @@ class Contract:
         assert [s["step"] for s in self.running()] == [2]
         assert not self.done()
 
+    def test_a_step_that_runs_again_may_fail_too(self, tmp_path):
+        self.start(tmp_path)
+        (interrupted,) = self.running()
+        self.start(tmp_path, resume=True)
+        assert self.running() == [interrupted]
+        self.fail(interrupted)
+        assert self.running() == [interrupted]
+        self.finish(interrupted)
+        assert [s["step"] for s in self.running()] == [1]
+
     def test_every_step_may_fail_once(self, tmp_path):
         self.start(tmp_path)
         for step in range(STEPS + 1):

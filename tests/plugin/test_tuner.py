@@ -14,9 +14,10 @@ from tests.plugin.contract import SPACE, STEPS, Contract, leave_outcome
 @pytest.fixture(autouse=True)
 def manager(monkeypatch):
     """Stand in for the NNI manager: counts how often the experiment was ended, and knows which job has which id."""
-    calls = {"ended": 0, "jobs": {}}
+    calls = {"ended": 0, "jobs": {}, "failed": set()}
     monkeypatch.setattr(tuner_module, "end_experiment", lambda: calls.update(ended=calls["ended"] + 1))
     monkeypatch.setattr(tuner_module, "trial_of", calls["jobs"].get)
+    monkeypatch.setattr(tuner_module, "has_failed", calls["failed"].__contains__)
     monkeypatch.setattr(tuner_module, "_PATIENCE", 0.0)
     return calls
 
@@ -47,7 +48,10 @@ class Nni:
         number = self.id_of(spec)
         del self.trials[number]
         if number in self.rerun:
-            self.tuner.import_data([{"parameter": spec, "value": {"default": 0.5}}])
+            if success:
+                self.tuner.import_data([{"parameter": spec, "value": {"default": 0.5}}])
+            else:
+                self.ask(1)
             return
         if success:
             self.tuner.receive_trial_result(number, "", {"default": 0.5})
@@ -55,7 +59,7 @@ class Nni:
         self.tuner.trial_end(number, success)
 
 
-def make(tmp_path, monkeypatch=None, resume=False, **settings):
+def make(resume=False, **settings):
     made = S3DTuner(steps=STEPS, **settings)
     if resume:
         made.load_checkpoint()
@@ -70,7 +74,7 @@ class TestContract(Contract):
         self.store, self.manager = Store(str(tmp_path / "store")), manager
 
     def start(self, tmp_path, concurrency=1, resume=False, **settings):
-        tuner = make(tmp_path, resume=resume, **settings)
+        tuner = make(resume=resume, **settings)
         if resume:
             self.nni.resume(tuner, concurrency)
         else:
@@ -81,6 +85,8 @@ class TestContract(Contract):
         self.nni.ends(spec, True)
 
     def fail(self, spec):
+        self.store.write_json(trial_path(spec["lineage"], spec["step"]), {"trial": "failed"})
+        self.manager["failed"].add("failed")
         self.nni.ends(spec, False)
 
     def running(self):
@@ -97,7 +103,7 @@ def store(tmp_path, monkeypatch):
 
 
 def test_saying_it_again_changes_nothing(tmp_path, store):
-    tuner = make(tmp_path)
+    tuner = make()
     (spec,) = tuner.generate_multiple_parameters([0])
     leave_outcome(store, spec)
     for _ in range(2):
@@ -109,8 +115,8 @@ def test_saying_it_again_changes_nothing(tmp_path, store):
 
 
 def test_a_resumed_tuner_does_not_start_a_running_step_twice(tmp_path, store):
-    (spec,) = make(tmp_path).generate_multiple_parameters([0])
-    resumed = make(tmp_path, resume=True)
+    (spec,) = make().generate_multiple_parameters([0])
+    resumed = make(resume=True)
     assert resumed.generate_multiple_parameters([1]) == []
     leave_outcome(store, spec)
     resumed.import_data([{"parameter": spec, "value": {"default": 0.5}}])
@@ -119,19 +125,19 @@ def test_a_resumed_tuner_does_not_start_a_running_step_twice(tmp_path, store):
 
 
 def test_a_resumed_tuner_sees_what_has_finished_meanwhile(tmp_path, store):
-    (spec,) = make(tmp_path).generate_multiple_parameters([0])
+    (spec,) = make().generate_multiple_parameters([0])
     leave_outcome(store, spec)
-    (following,) = make(tmp_path, resume=True).generate_multiple_parameters([1])
+    (following,) = make(resume=True).generate_multiple_parameters([1])
     assert following["step"] == 1
 
 
 def test_old_results_of_a_resumed_experiment_change_nothing(tmp_path, store):
-    tuner = make(tmp_path)
+    tuner = make()
     (first,) = tuner.generate_multiple_parameters([0])
     leave_outcome(store, first)
     tuner.receive_trial_result(0, "", {})
     (second,) = tuner.generate_multiple_parameters([1])
-    resumed = make(tmp_path, resume=True)
+    resumed = make(resume=True)
     resumed.import_data([{"parameter": first, "value": {}}])
     assert resumed.generate_multiple_parameters([2]) == []
     leave_outcome(store, second)
@@ -142,7 +148,7 @@ def test_old_results_of_a_resumed_experiment_change_nothing(tmp_path, store):
 def test_a_failure_is_charged_to_the_step_that_the_trial_was_running(tmp_path, store, manager, caplog):
     """NNI hands trials that start together each other's parameters, and keeps its record as it was."""
     caplog.set_level(logging.WARNING)
-    tuner = make(tmp_path, lineages=[{"seed": 1}, {"seed": 3}])
+    tuner = make(lineages=[{"seed": 1}, {"seed": 3}])
     one, other = tuner.generate_multiple_parameters([0, 1])
     manager["jobs"].update({0: "job0", 1: "job1"})
     store.write_json(trial_path(one["lineage"], 0), {"trial": "job1"})
@@ -153,7 +159,7 @@ def test_a_failure_is_charged_to_the_step_that_the_trial_was_running(tmp_path, s
 
 
 def test_the_reason_of_a_failure_is_the_one_that_the_trial_left(tmp_path, store, caplog):
-    tuner = make(tmp_path)
+    tuner = make()
     (spec,) = tuner.generate_multiple_parameters([0])
     store.write_json(outcome_path(spec["lineage"], 0), {"error": "RuntimeError: out of memory"})
     tuner.trial_end(0, False)
@@ -162,7 +168,7 @@ def test_the_reason_of_a_failure_is_the_one_that_the_trial_left(tmp_path, store,
 
 def test_results_and_requests_may_come_from_two_threads(tmp_path, store, monkeypatch):
     monkeypatch.setattr(tuner_module, "_PATIENCE", 10.0)
-    tuner = make(tmp_path)
+    tuner = make()
     (spec,) = tuner.generate_multiple_parameters([0])
     leave_outcome(store, spec)
     found = []
@@ -174,10 +180,10 @@ def test_results_and_requests_may_come_from_two_threads(tmp_path, store, monkeyp
 
 
 def test_a_store_with_other_settings_is_refused_and_untouched(tmp_path, store):
-    make(tmp_path)
+    make()
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     with pytest.raises(StoreError, match="got other ones for epsilon"):
-        make(tmp_path, epsilon=0.5)
+        make(epsilon=0.5)
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
 
@@ -202,12 +208,12 @@ def test_a_store_with_other_settings_is_refused_and_untouched(tmp_path, store):
     ],
 )
 def test_a_damaged_state_is_refused_and_untouched(tmp_path, store, change, message):
-    make(tmp_path, lineages=[{"seed": 1}, {}]).generate_multiple_parameters([0])
+    make(lineages=[{"seed": 1}, {}]).generate_multiple_parameters([0])
     path = state_path("new-s0")
     store.write_json(path, change(store.read_json(path)))
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     with pytest.raises(S3DError, match=message):
-        make(tmp_path, resume=True, lineages=[{"seed": 1}, {}])
+        make(resume=True, lineages=[{"seed": 1}, {}])
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
 
