@@ -1,6 +1,6 @@
 """What a growth step costs, as a share of the parametric phase that it follows.
 
-    python benchmarks/growth_step.py [--json] [--tasks configs/digits/task.yml ...] [--methods divided signed]
+    python benchmarks/growth_step.py [--json] [--tasks configs/digits/task.yml ...] [--methods signed new]
                                     [--batches 60]
 
 The seed network of a task is trained for some batches, which gives the seconds of a batch; the phase is extrapolated

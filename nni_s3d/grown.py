@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from nni_s3d.errors import ModelError, StoreError
+from nni_s3d.errors import ModelError, StoreError, first_line
 from nni_s3d.growth.surgery import replace_tensor
 
 # What layers say of their sizes; nothing else is ever set from a file.
@@ -24,10 +24,17 @@ _KEY = "nni_s3d.sizes"
 
 
 def save_grown(model: nn.Module, path: str | Path) -> None:
-    """Write the parameters and buffers of a network, and the sizes of its layers."""
+    """Write the parameters and buffers of a network, and the sizes of its layers.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _own_tensors(model).items()}
     sizes = {name: found for name, module in model.named_modules() if (found := _sizes(module))}
-    save_file(tensors, Path(path), metadata={_KEY: json.dumps(sizes)})
+    try:
+        save_file(tensors, Path(path), metadata={_KEY: json.dumps(sizes)})
+    except (OSError, SafetensorError) as error:
+        raise StoreError(f"{path}: expected a file that can be written, got: {first_line(error)}") from error
 
 
 def load_grown(build: Callable[[], nn.Module], path: str | Path) -> nn.Module:

@@ -155,11 +155,15 @@ def write(frame: pd.DataFrame, folder: Path) -> Files:
     """Write trials.csv and report.png, which shows validation accuracy against parameters, MACs and search cost.
 
     Raises:
+        ReportError: the folder cannot be written to.
         S3DError: matplotlib is missing; the CSV file is written all the same.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     files = Files(folder / "trials.csv", folder / "report.png")
-    frame.to_csv(files.csv, index=False, float_format="%.15g")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        frame.to_csv(files.csv, index=False, float_format="%.15g")
+    except OSError as error:
+        raise ReportError(f"{folder}: expected a folder to write to, got: {error}") from error
     try:
         figure = _figure(frame)
     except ImportError as error:

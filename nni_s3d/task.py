@@ -89,11 +89,6 @@ class Task:
         del settings["curvature"]["memory"]
         return {name: value for name, value in settings.items() if name not in ("device", "directory", "search_space")}
 
-    @property
-    def digest(self) -> str:
-        """A short name for the fingerprint."""
-        return digest(self.fingerprint)
-
     def space(self) -> Space:
         """Read the search space."""
         return Space.read(Path(self.directory, self.search_space))

@@ -114,7 +114,7 @@ def train(
     model.train()
     with tqdm(total=recipe.epochs, initial=first, desc=title, unit="epoch", disable=None, leave=False) as bar:
         for epoch in range(first, recipe.epochs):
-            with torch.random.fork_rng(devices=[device] if amp else []):
+            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                 torch.manual_seed(hash((seed, epoch)) % 2**63)  # dropout
                 loss = _epoch(model, loader, recipe, epoch, optimizer, scheduler, scaler)
             hooks.save({"epoch": epoch + 1} | {name: part.state_dict() for name, part in kept.items()})

@@ -63,6 +63,11 @@ def test_files_of_other_networks_are_refused(tmp_path):
         s3d.load_grown(lambda: nn.Sequential(nn.Conv1d(4, 3, 1)), tmp_path / "x")
 
 
+def test_a_place_that_cannot_be_written_to_is_named(tmp_path):
+    with pytest.raises(s3d.StoreError, match="nowhere/x: expected a file that can be written"):
+        s3d.save_grown(torch.nn.Linear(1, 1), tmp_path / "nowhere" / "x")
+
+
 def test_what_is_no_such_file_is_refused(tmp_path):
     (tmp_path / "text").write_text("no tensors")
     save_file({"a": torch.ones(1)}, tmp_path / "plain")

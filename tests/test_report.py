@@ -604,3 +604,10 @@ def test_matplotlib_is_imported_only_to_plot():
     program = "import sys, nni_s3d.report; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_a_place_that_is_no_folder_is_named(growth, tmp_path):
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(ReportError, match="file: expected a folder to write to, got: "):
+        write(read(experiments_dir=growth.root), tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "kept"

@@ -7,7 +7,7 @@ channel) and concatenation (channels of several groups along one axis) need noth
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -147,6 +147,13 @@ class ChannelGraph:
     def channels(self) -> int:
         """Number of channels of all groups together."""
         return sum(group.width for group in self.groups)
+
+    def joined(self, copies: Mapping[str, Tensor]) -> Tensor:
+        """Return the copies {group: (width,)} of all groups in one vector (channels,), with 1 where one is left out."""
+        found = torch.ones(self.channels, dtype=torch.int64)
+        for name, number in copies.items():
+            found[self[name].channels] = number
+        return found
 
     def check(self, model: nn.Module) -> None:
         """Raise ModelError if the parameters of a model are not those of the model that was traced."""

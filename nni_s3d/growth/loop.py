@@ -19,12 +19,12 @@ from nni_s3d.growth.modes import evaluation_mode
 from nni_s3d.growth.newcomers import Newcomers, newcomers
 from nni_s3d.growth.plan import GrowthPlan
 from nni_s3d.growth.schemes import check_c, check_triplet, copy_choices, is_number
-from nni_s3d.growth.selection import Knapsack, Policy, check_policy, select
+from nni_s3d.growth.selection import Knapsack, Policy, TopK, check_policy, select
 from nni_s3d.growth.spectra import Spectrum
 from nni_s3d.growth.surgery import SplitResult, split
 
 METHODS = ("signed", "new")
-_NOTHING = {"signed": "no gain left", "new": "the budget pays for no neuron"}  # where nothing is chosen
+_SIGNED = ("c", "triplet", "epsilon", "relative", "solver", "smoothing")  # settings of this method alone
 LARGEST = 1e6  # of a length of a split or a smoothness that float32 can still work with
 
 
@@ -54,8 +54,6 @@ class Growth:
         check_c(self.c)
         if len(copy_choices(self.copies)) > 1 and not isinstance(self.policy, Knapsack):
             raise ConfigError(f"copies: a mixed choice needs a knapsack, got {self.copies!r} and {self.policy}")
-        if self.method == "new" and copy_choices(self.copies) != (2,):
-            raise ConfigError(f"copies: expected 2, the second a new neuron, or method signed, got {self.copies!r}")
         limits = (self.max_params, self.max_macs)
         params, macs = (limit is None or (is_number(limit) and limit > 0) for limit in limits)
         most = f"and <= {LARGEST:g}"
@@ -70,6 +68,16 @@ class Growth:
         ):
             if not holds:
                 raise ConfigError(f"{name}: expected {expected}, got {getattr(self, name)!r}")
+        if self.method == "new":
+            self._check_new()
+
+    def _check_new(self) -> None:
+        """Refuse settings that would change nothing."""
+        if copy_choices(self.copies) != (2,):
+            raise ConfigError(f"copies: expected 2, the second a new neuron, or method signed, got {self.copies!r}")
+        for name in _SIGNED:
+            if (found := getattr(self, name)) != getattr(type(self), name):
+                raise ConfigError(f"{name}: expected it with method signed only, got {found!r} with method new")
 
 
 def check(growth: Growth, graph: ChannelGraph) -> None:
@@ -126,12 +134,9 @@ def decide(
         op = SplittingOperator(model, graph, batches, loss_fn, growth.smoothing, memory)
         found, passes = spectrum(op, growth.solver), op.passes
         units = lengths(graph.splittable, dict(model.named_parameters())) if growth.relative else None
-    settings = (growth.policy, growth.copies, growth.c, growth.triplet)
-    plan = select(found, graph, *settings, max_widths, units)
+    plan = select(found, graph, growth.policy, growth.copies, growth.c, growth.triplet, max_widths, units)
     if not plan.neurons:
-        free = plan if max_widths is None else select(found, graph, *settings)
-        stop = "all widths that could gain are at their caps" if free.neurons else _NOTHING[growth.method]
-        return Decision(None, stop, found, passes)
+        return Decision(None, _why_nothing(found, graph, growth), found, passes)
     for name, size, limit in (
         ("params", plan.params, growth.max_params),
         ("macs", plan.macs, growth.max_macs),
@@ -140,6 +145,16 @@ def decide(
             stop = f"the next network would have {size:,} {name}, above max_{name} = {limit:,}"
             return Decision(None, stop, found, passes)
     return Decision(plan, "", found, passes)
+
+
+def _why_nothing(found: dict[str, Spectrum] | Newcomers, graph: ChannelGraph, growth: Growth) -> str:
+    """Return why the policy has chosen nothing."""
+    if select(found, graph, growth.policy, growth.copies, growth.c, growth.triplet).neurons:
+        return "all widths that could gain are at their caps"
+    largest = max(copy_choices(growth.copies))
+    if select(found, graph, TopK(1), largest, growth.c, growth.triplet).neurons:
+        return "the policy chooses none of the neurons that could gain"
+    return "no gain left"
 
 
 def carry_out(
@@ -202,6 +217,10 @@ def grow(
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
         raise ConfigError(f"steps: expected a whole number >= 0, got {steps!r}")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**62:
+        raise ConfigError(f"seed: expected a whole number >= 0 and < 2**62, got {seed!r}")
+    if memory is not None and not (is_number(memory) and memory >= 0):
+        raise ConfigError(f"memory: expected a number of bytes or None, got {memory!r}")
     growth = Growth(**settings)
     if growth.method == "signed":
         _check_batches(batches, loss_fn)

@@ -124,9 +124,7 @@ def plan_from_copies(
     chosen = {group.name: torch.ones(group.width, dtype=torch.int64) for group in graph.splittable}
     for name, number in copies.items():
         chosen[name] = _checked(graph[name], number)
-    every = torch.ones(graph.channels, dtype=torch.int64)
-    for name, number in chosen.items():
-        every[graph[name].channels] = number
+    every = graph.joined(chosen)
     cost = count(graph, every)
     if isinstance(spectrum, Newcomers):
         parts = _joined(graph, chosen, spectrum)

@@ -109,10 +109,7 @@ def _copies(graph: ChannelGraph, plan: GrowthPlan) -> Tensor:
     found = {name: number.numel() for name, number in plan.copies.items()}
     if found != expected:
         raise ModelError(f"plan: expected one for the widths {expected}, got one for {found}")
-    copies = torch.ones(graph.channels, dtype=torch.int64)
-    for name, number in plan.copies.items():
-        copies[graph[name].channels] = number
-    return copies
+    return graph.joined(plan.copies)
 
 
 def _output_weights(graph: ChannelGraph, plan: GrowthPlan, copies: Tensor) -> Tensor:

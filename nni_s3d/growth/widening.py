@@ -37,10 +37,7 @@ def widen(model: nn.Module, graph: ChannelGraph, widths: Mapping[str, int]) -> n
         if width < graph.widths[name]:
             raise ConfigError(f"widths: expected at least {graph.widths[name]} for {name}, as it is, got {width}")
     copies = {name: _spread(width, widths.get(name, width)) for name, width in graph.widths.items()}
-    every = torch.ones(graph.channels, dtype=torch.int64)
-    for name, number in copies.items():
-        every[graph[name].channels] = number
-    cost = count(graph, every)
+    cost = count(graph, graph.joined(copies))
     shares = {name: (1 / number.double()).repeat_interleave(number) for name, number in copies.items()}
     plan = GrowthPlan(copies, shares, {}, 0.0, cost.params, cost.macs, cost.flops)
     grown = split(model, graph, plan, epsilon=0).model

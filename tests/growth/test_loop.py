@@ -114,7 +114,15 @@ def test_growth_stops_when_no_gain_is_left():
 
 def test_growth_stops_where_gains_are_below_eta():
     steps = run(seed_network(), s3d.TopK(3, eta=1e6))
-    assert [step.decision.stop for step in steps] == ["no gain left"]
+    assert [step.decision.stop for step in steps] == ["the policy chooses none of the neurons that could gain"]
+
+
+def test_neurons_without_weights_have_nothing_to_gain():
+    model = seed_network()
+    for parameter in model.parameters():
+        nn.init.zeros_(parameter)
+    (only,) = s3d.grow(model, X[:1], no_training, 5)
+    assert only.decision.stop == "no gain left"
 
 
 @pytest.mark.parametrize("kind", ["params", "macs"])
@@ -237,6 +245,8 @@ def test_batches_that_can_be_read_once_are_refused():
         ({"max_macs": float("nan")}, "max_macs: expected a number > 0, got nan"),
         ({"solver": "newton"}, "solver: expected one of auto, exact, lanczos, rayleigh, got 'newton'"),
         ({"method": "s3d"}, "method: expected one of signed, new, got 's3d'"),
+        ({"method": "new", "c": 1.0}, "c: expected it with method signed only, got 1.0 with method new"),
+        ({"method": "new", "epsilon": 0.1}, "epsilon: expected it with method signed only, got 0.1 with method new"),
         ({"method": "new", "copies": 4}, "copies: expected 2, the second a new neuron, or method signed, got 4"),
         ({"max_macs": -3}, "max_macs: expected a number > 0, got -3"),
     ],
@@ -282,7 +292,7 @@ def test_a_budget_that_pays_for_no_neuron_ends_growth():
         F.mse_loss,
         Growth(s3d.Knapsack(growth=0.01)),
     )
-    assert (decision.plan, decision.stop) == (None, "the budget pays for no neuron")
+    assert (decision.plan, decision.stop) == (None, "the policy chooses none of the neurons that could gain")
 
 
 @pytest.mark.parametrize(
@@ -297,6 +307,13 @@ def test_a_budget_that_pays_for_no_neuron_ends_growth():
         ({"loss_fn": None}, s3d.ConfigError, "loss_fn: expected loss_fn.outputs, targets., got None"),
         ({"steps": -1}, s3d.ConfigError, "steps: expected a whole number >= 0, got -1"),
         ({"steps": "1"}, s3d.ConfigError, "steps: expected a whole number >= 0, got '1'"),
+        ({"seed": None}, s3d.ConfigError, "seed: expected a whole number >= 0 and < 2..62, got None"),
+        (
+            {"seed": 2**70},
+            s3d.ConfigError,
+            "seed: expected a whole number >= 0 and < 2..62, got 1180591620717",
+        ),
+        ({"memory": "x"}, s3d.ConfigError, "memory: expected a number of bytes or None, got 'x'"),
         ({"max_params": 12}, s3d.ConfigError, "max_params: expected at least 13, what the network has, got 12"),
         ({"max_macs": 1}, s3d.ConfigError, "max_macs: expected at least 8, what the network has, got 1"),
         ({"model": nn.Linear(1, 1).double()}, s3d.ModelError, "model: expected a layer that can be split, got none"),

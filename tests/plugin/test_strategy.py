@@ -219,4 +219,4 @@ def test_bad_settings_are_refused(settings, message):
 
 
 def test_a_strategy_prints_its_settings():
-    assert repr(S3D(steps=2, c=1.5)) == "S3D(steps=2, c=1.5)"
+    assert repr(S3D(steps=2, max_params=50)) == "S3D(steps=2, max_params=50)"

@@ -182,8 +182,8 @@ def test_results_and_requests_may_come_from_two_threads(tmp_path, store, monkeyp
 def test_a_store_with_other_settings_is_refused_and_untouched(tmp_path, store):
     make()
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-    with pytest.raises(StoreError, match="got other ones for epsilon"):
-        make(epsilon=0.5)
+    with pytest.raises(StoreError, match="got other ones for max_params"):
+        make(max_params=50)
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
 
