@@ -217,8 +217,8 @@ def test_other_settings_under_a_name_that_is_taken_are_refused(grown, tmp_path):
     path, store, _ = grown
     (lineage,) = read_experiment(path).lineages
     settings = {"method": lineage.method, "phases": lineage.phases, "epochs": lineage.epochs}
-    path = tasks.write(tmp_path, epsilon=0.5, **settings)
-    expected = rf"{lineage.label}\.json: expected the same settings, got other ones for epsilon"
+    path = tasks.write(tmp_path, max_params=10**6, **settings)
+    expected = rf"{lineage.label}\.json: expected the same settings, got other ones for max_params"
     with pytest.raises(StoreError, match=expected):
         list(run(read_experiment(path), Store(str(store))))
 
