@@ -1,7 +1,7 @@
 """What growing pays: the accuracy at four sizes, against networks that cost as much in training.
 
     python benchmarks/growth_pays.py [--config benchmarks/growth_pays.yml] [--csv benchmarks/results/growth_pays.csv]
-                                     [--works NAME ...] [--methods NAME ...] [--workers 2] [--json]
+                                     [--works NAME ...] [--methods NAME ...] [--workers 2] [--only-print] [--json]
 
 A work is a data set and a backbone (NNI_S3D_DATA says where the data sets are). The reference method grows its seed
 network to three larger sizes, in parameters, with a phase of some epochs at each. Everybody else is granted what this
@@ -9,7 +9,8 @@ has cost in all, in MACs of forward passes, backward passes (twice as many) and 
 whole epochs. Every method takes the learning rate that is best for it on the validation sets of all seeds. Rows are
 appended to the CSV file as runs end, and runs that are there already, with the same settings, are not repeated; with
 nothing left to do, this prints the table. "front" is the mean over the sizes; "behind" is the front of the reference
-minus that of the method, seed by seed, since growing methods begin with the same trained seed network.
+minus that of the method, seed by seed, since growing methods begin with the same trained seed network; it is in bold
+where it is clear: where the mean is more than two standard deviations.
 """
 
 from __future__ import annotations
@@ -108,11 +109,17 @@ def fronts(study: Study, results: Results, work: str, method: str, key: str) -> 
     return {seed: front(rows, len(study.sizes), key) for seed, rows in runs.items() if rows}
 
 
-def behind_reference(study: Study, results: Results, work: str, method: str) -> list[float]:
-    """Return by how many points a method's front is below that of the reference, seed by seed."""
+def behind_reference(study: Study, results: Results, work: str, method: str, first: int = 0) -> list[float]:
+    """Return by how many points a method's front, from a size on, is below that of the reference, seed by seed."""
     own, other = (fronts(study, results, work, name, "test") for name in (method, study.reference))
-    both = [seed for seed in own if seed in other and len(own[seed]) == len(other[seed]) == len(study.sizes)]
-    return [100 * (statistics.mean(other[s].values()) - statistics.mean(own[s].values())) for s in both]
+    sizes = range(first, len(study.sizes))
+    both = [seed for seed in own if seed in other and all(size in own[seed] for size in sizes)]
+    return [100 * statistics.mean(other[s][size] - own[s][size] for size in sizes) for s in both]
+
+
+def is_clear(distances: list[float]) -> bool:
+    """Whether the mean distance is more than two standard deviations."""
+    return len(distances) > 1 and abs(statistics.mean(distances)) > 2 * statistics.stdev(distances)
 
 
 def table(study: Study, results: Results, works: list[str], methods: list[str]) -> list[dict[str, object]]:
@@ -127,7 +134,9 @@ def table(study: Study, results: Results, works: list[str], methods: list[str]) 
         for size, factor in enumerate(study.sizes):
             row[f"x {factor:g}"] = spread([100 * f[size] for f in found if size in f])
         row["front"] = spread([100 * statistics.mean(f.values()) for f in found if len(f) == len(study.sizes)])
-        row["behind"] = spread(behind_reference(study, results, work, method)) if method != study.reference else ""
+        for name, first in (("behind", 0), (f"behind at x {study.sizes[-1]:g}", len(study.sizes) - 1)):
+            distances = [] if method == study.reference else behind_reference(study, results, work, method, first)
+            row[name] = spread(distances) if not is_clear(distances) else f"**{spread(distances)}**"
         rows.append(row)
     return rows
 
@@ -145,13 +154,14 @@ def main() -> None:
     parser.add_argument("--works", nargs="+")
     parser.add_argument("--methods", nargs="+")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--only-print", action="store_true", help="print what has been found and run nothing")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parsed = parser.parse_args()
     study = build(Study, read_yaml(parsed.config), parsed.config)
     results = Results.read(parsed.csv, study)
     works, methods = parsed.works or list(study.works), parsed.methods or list(study.methods)
     with ProcessPoolExecutor(parsed.workers, get_context("spawn")) as pool:
-        while benches := ready(study, results, works, methods):
+        while not parsed.only_print and (benches := ready(study, results, works, methods)):
             futures = {pool.submit(carry_out, bench): bench.run for bench in benches}
             for future in as_completed(futures):
                 results.add(future.result())
