@@ -3,10 +3,11 @@
     python benchmarks/throughput.py [--json] [--tasks configs/digits/task.yml ...] [--batches 20] [--repeats 5]
 
 The bare loop takes shuffled batches out of one tensor of images, normalised beforehand and never augmented, and has no
-schedule, progress bar or checkpoint; images and filters lie in memory as in the phase. Both train the seed network of
-the task. Then come the phase with an option the other way round, in units of the phase as it is, and the bare loop in
-bfloat16, compiled, and (on a GPU) as CUDA graphs, in units of the bare loop; compilation, before the first turn, is not
-counted. The programs take turns; medians of the ratios within a turn count.
+schedule, progress bar or checkpoint; images and filters lie in memory as in the phase. "same batches" is this loop over
+the augmented batches of the phase. All train the seed network of the task. Then come the phase with an option the other
+way round, in units of the phase as it is, and the bare loop in bfloat16, compiled, and (on a GPU) as CUDA graphs, in
+units of the bare loop; compilation, before the first turn, is not counted. The programs take turns; medians of the
+ratios within a turn count.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,7 +36,9 @@ def seed_network(task: Task, data: DataSet) -> nn.Module:
     return task.build_model(task.space().low, 0, data.shape).train()
 
 
-def bare(task: Task, data: DataSet, compiled: str = "", bfloat16: bool = False) -> Callable[[], None]:
+def bare(
+    task: Task, data: DataSet, compiled: str = "", bfloat16: bool = False, same_batches: bool = False
+) -> Callable[[], None]:
     """Return some epochs of the loop that anybody would write first; `compiled` is a mode of `torch.compile`."""
     device, recipe, model = task.torch_device, task.training, seed_network(task, data)
     for parameter in model.parameters():
@@ -50,12 +53,20 @@ def bare(task: Task, data: DataSet, compiled: str = "", bfloat16: bool = False) 
 
     run = torch.compile(model, mode=compiled) if compiled else model
 
-    def epochs() -> None:
-        for _ in range(EPOCHS):
+    def batches(epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        if same_batches:
+            for inputs, targets in task.training_loader(data, 0).epoch(epoch):
+                yield inputs.contiguous(memory_format=recipe.memory_format), targets
+        else:
             for index in torch.randperm(len(images), device=device).split(recipe.batch_size):
+                yield images[index], labels[index]
+
+    def epochs() -> None:
+        for epoch in range(EPOCHS):
+            for inputs, targets in batches(epoch):
                 optimizer.zero_grad()
                 with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-                    loss = F.cross_entropy(run(images[index]), labels[index])
+                    loss = F.cross_entropy(run(inputs), targets)
                 loss.backward()
                 optimizer.step()
 
@@ -83,6 +94,7 @@ def measure(path: str, batches: int, repeats: int) -> dict[str, object]:
     other = not task.training.channels_last
     programs = {
         "bare": bare(task, data),
+        "same batches": bare(task, data, same_batches=True),
         "phase": phase(task, data),
         f"channels_last: {other}".lower(): phase(task, data, channels_last=other),
     }
@@ -94,7 +106,8 @@ def measure(path: str, batches: int, repeats: int) -> dict[str, object]:
     turns: list[dict[str, float]] = []
     for _ in range(repeats + 1):
         turns.append({name: seconds(run) for name, run in programs.items()})
-    row: dict[str, object] = {"task": path, "phase / bare": _ratio(turns[1:], "phase", "bare")}
+    row: dict[str, object] = {"task": path}
+    row |= {f"phase / {name}": _ratio(turns[1:], "phase", name) for name in ("bare", "same batches")}
     row |= {f"{name}, / phase": _ratio(turns[1:], name, "phase") for name in programs if ":" in name}
     return row | {f"{name}, / bare": _ratio(turns[1:], name, "bare") for name in loops}
 
