@@ -53,7 +53,7 @@ def test_growth_imports_only_torch_numpy_scipy_and_itself(path):
         assert ours or name.partition(".")[0] in sys.stdlib_module_names, f"{named(path)} imports {name}"
 
 
-@pytest.mark.parametrize("name", ["eigen.py", "lanczos.py", "rayleigh.py", "schemes.py", "selection.py"])
+@pytest.mark.parametrize("name", ["eigen.py", "krylov.py", "lanczos.py", "rayleigh.py", "schemes.py", "selection.py"])
 def test_solvers_and_choices_never_see_a_module(name):
     path = ROOT / "growth" / name
     assert not {"nn", "Module"} & identifiers(path)

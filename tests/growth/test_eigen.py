@@ -5,7 +5,7 @@ import torch
 
 from nni_s3d import ConfigError, ModelError, Spectrum, spectrum
 from nni_s3d.growth.eigen import USUAL_STEPS, exact
-from nni_s3d.growth.lanczos import LANCZOS_STEPS, lanczos
+from nni_s3d.growth.lanczos import LANCZOS_STEPS, LOOK_PARTS, LOOK_STEPS, lanczos
 from nni_s3d.growth.rayleigh import rayleigh
 from nni_s3d.growth.spectra import TOLERANCE
 from tests.cases import BY_NAME, measured
@@ -103,6 +103,47 @@ def test_lanczos_reports_the_true_residual_after_every_number_of_steps():
         seen.append(float(torch.maximum(low, high).max()))
     assert seen[3] > 0.01
     assert seen[-1] < 1e-12
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 7])
+def test_lanczos_vectors_have_nearly_the_smallest_residuals_of_their_space(steps):
+    S = random_matrices(6, 14)
+    found = lanczos(DenseOperator({"group": S}), ["group"], tolerance=1e-12, max_steps=steps)["group"]
+    powers = [torch.randn(6, 14, dtype=torch.float64, generator=torch.Generator().manual_seed(0))]
+    for _ in range(steps - 1):
+        powers.append(torch.einsum("nij,nj->ni", S, powers[-1]))
+    V = torch.linalg.qr(torch.stack(powers, dim=2)).Q
+    ritz = torch.linalg.eigh(V.mT @ S @ V).eigenvectors
+    radius = torch.maximum(found.lambda_min.abs(), found.lambda_max.abs())
+    for end, value, residual in ((0, found.lambda_min, found.residual_min), (-1, found.lambda_max, found.residual_max)):
+        taken_out = (S - value[:, None, None] * torch.eye(14, dtype=torch.float64)) @ V
+        of_ritz = torch.linalg.vector_norm(taken_out @ ritz[:, :, end, None], dim=(1, 2)) / radius
+        smallest = torch.linalg.svdvals(taken_out)[:, -1] / radius
+        assert (residual >= smallest * (1 - 1e-9)).all()
+        assert (residual <= of_ritz * (1 + 1e-9)).all()
+        assert (residual <= 1.02 * smallest).all()
+        assert steps == 1 or (of_ritz > 1.1 * smallest).any()
+
+
+def test_lanczos_looks_at_one_of_many_minibatches_first():
+    S = with_eigenvalues(*torch.linspace(-1, 1, 60).sign() * torch.linspace(-1, 1, 60).square(), n=20)
+    op = DenseOperator({"group": S})
+    alone = lanczos(op, ["group"], tolerance=1e-3)["group"].matvecs
+    some = DenseOperator({"group": S + 0.01 * random_matrices(20, 60)})
+    op.parts, op.products = [some] * LOOK_PARTS, 0
+    found = lanczos(op, ["group"], tolerance=1e-3)["group"]
+    assert some.products == LOOK_STEPS
+    assert found.matvecs == op.products < alone - 2
+    check(S, found, 1e-3)
+    op.parts, op.products = [some] * (LOOK_PARTS - 1), 0
+    assert lanczos(op, ["group"], tolerance=1e-3)["group"].matvecs == alone
+
+
+def test_lanczos_finds_what_the_minibatch_that_it_looks_at_does_not_have():
+    S = random_matrices(4, 20)
+    op = DenseOperator({"group": S})
+    op.parts = [DenseOperator({"group": torch.zeros_like(S)})] * LOOK_PARTS
+    check(S, lanczos(op, ["group"], tolerance=1e-9)["group"], 1e-9)
 
 
 def test_what_has_not_converged_is_reported():
