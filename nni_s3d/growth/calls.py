@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
@@ -92,7 +93,8 @@ class Call:
         if len(self.tensors) != 1:
             return False
         shape = self.tensors[0].shape
-        return self.name == "prelu" or torch.broadcast_shapes(shape, *(c.shape for c in self.constants)) == shape
+        # NumPy's, since PyTorch's own imports its symbolic shapes and sympy.
+        return self.name == "prelu" or np.broadcast_shapes(shape, *(c.shape for c in self.constants)) == shape
 
 
 def _changed(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:

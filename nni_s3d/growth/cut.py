@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import get_gradient_edge, saved_tensors_hooks
+from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
 from nni_s3d.errors import ModelError
 from nni_s3d.growth.channels import ChannelGraph, Layer
+from nni_s3d.growth.pullback import Pullback
 from nni_s3d.growth.tape import Tape
 from nni_s3d.growth.tracing import DROPOUTS, LINEAR, canonical_name
 
@@ -53,7 +54,7 @@ class Producer:
         self._linear.input = tensors[0].detach().requires_grad_()
         with torch.enable_grad():
             applied = self._linear.run(self._parameters)
-        self._applied = get_gradient_edge(applied)
+        self._pullback = Pullback([applied])
         self.dtype, self.device = applied.dtype, applied.device
         return applied.detach()
 
@@ -61,7 +62,7 @@ class Producer:
         """Return the derivatives with respect to the input."""
         if not self._continues:
             return [None]
-        return list(torch.autograd.grad([self._applied], [self._linear.input], cotangents, retain_graph=True))
+        return self._pullback(cotangents, [self._linear.input])
 
     @property
     def input(self) -> Tensor:
@@ -75,7 +76,7 @@ class Producer:
 
     def transpose_times(self, cotangent: Tensor, layer: Layer) -> dict[str, Tensor]:
         """Return X' u by parameter."""
-        found = torch.autograd.grad([self._applied], self._parameters, [cotangent], retain_graph=True)
+        found = self._pullback([cotangent], self._parameters)
         return dict(zip(layer.parameters, found, strict=True))
 
 

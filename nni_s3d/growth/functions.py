@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import get_gradient_edge, saved_tensors_hooks
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils import _pytree as pytree
 
+from nni_s3d.growth.pullback import Pullback
 from nni_s3d.growth.recording import Maybe, is_floating
 
 Function = Callable[..., Any]
@@ -160,13 +161,13 @@ class Linear(Node):
 
         with torch.enable_grad(), saved_tensors_hooks(hollow, lambda x: x):
             found = self.function(*leaves)
-        # Edges of the graph, not the tensors at their ends, whose values are of no use.
-        self._outputs = [get_gradient_edge(x) for x in pytree.tree_leaves(found) if is_floating(x)]
+        outputs = [x for x in pytree.tree_leaves(found) if is_floating(x)]
+        self._pullback = Pullback(outputs)
         found = pytree.tree_map_only(Tensor, Tensor.detach, found)
         for leaf in leaves:
             leaf.data = leaf.new_zeros(()).expand(leaf.shape)
         self._leaves = leaves
-        self._constants: list[Maybe] = [None] * len(self._outputs)
+        self._constants: list[Maybe] = [None] * len(outputs)
         if self._constant:
             self._constants = list(self._moved([torch.zeros_like(x) for x in tensors]))
         return found
@@ -179,11 +180,7 @@ class Linear(Node):
         return [x if c is None else x - c for x, c in zip(self._moved(filled), self._constants, strict=True)]
 
     def pull(self, arrived: list[Maybe]) -> list[Maybe]:
-        pairs = [(y, w) for y, w in zip(self._outputs, arrived, strict=True) if w is not None]
-        if not pairs:
-            return [None] * len(self.inputs)
-        outputs, weights = zip(*pairs, strict=True)
-        return list(torch.autograd.grad(outputs, self._leaves, weights, retain_graph=True, allow_unused=True))
+        return self._pullback(arrived, self._leaves)
 
     def _moved(self, tensors: list[Tensor]) -> list[Tensor]:
         return [x for x in pytree.tree_leaves(self._moving(*tensors)) if is_floating(x)]
@@ -239,7 +236,7 @@ class Other(Node):
             self._leaves = [x.detach().clone().requires_grad_() for x in tensors]
             found = self.function(*self._leaves)
         outputs = [x for x in pytree.tree_leaves(found) if is_floating(x)]
-        self._outputs = [get_gradient_edge(x) for x in outputs]
+        self._pullback = Pullback(outputs)
         self._shapes = [x.shape for x in outputs]
         return found
 
@@ -251,30 +248,21 @@ class Other(Node):
             for shape, g in zip(self._shapes, cotangents, strict=True)
         ]
         with torch.enable_grad():
-            found = torch.autograd.grad(
-                self._outputs, self._leaves, self._cotangents, create_graph=True, allow_unused=True
-            )
+            found = self._pullback(self._cotangents, self._leaves, create_graph=True)
+            self._along = Pullback([slope for slope in found if slope is not None])
         self._slopes = found
         return [None if slope is None else slope.detach() for slope in found]
 
     def push(self, tangents: list[Maybe]) -> list[Maybe]:
-        pairs = [(s, t) for s, t in zip(self._slopes, tangents, strict=True) if s is not None and t is not None]
-        if not pairs:
-            return [None] * len(self.outputs)
-        slopes, moved = zip(*pairs, strict=True)
-        sources = [*self._cotangents, *self._leaves]
-        found = torch.autograd.grad(slopes, sources, moved, retain_graph=True, allow_unused=True)
+        moved = [t for slope, t in zip(self._slopes, tangents, strict=True) if slope is not None]
+        found = self._along(moved, [*self._cotangents, *self._leaves])
         self.kept = found[len(self._cotangents) :]
-        return list(found[: len(self._cotangents)])
+        return found[: len(self._cotangents)]
 
     def pull(self, arrived: list[Maybe]) -> list[Maybe]:
         parts: list[Maybe] = list(self.kept) if self.kept is not None else [None] * len(self.inputs)
-        pairs = [(y, w) for y, w in zip(self._outputs, arrived, strict=True) if w is not None]
-        if pairs:
-            outputs, weights = zip(*pairs, strict=True)
-            back = torch.autograd.grad(outputs, self._leaves, weights, retain_graph=True, allow_unused=True)
-            parts = [total(a, b) if b is not None else a for a, b in zip(parts, back, strict=True)]
-        return parts
+        back = self._pullback(arrived, self._leaves)
+        return [a if b is None else total(a, b) for a, b in zip(parts, back, strict=True)]
 
 
 def _times(x: Tensor, slope: Tensor) -> Tensor:
@@ -288,10 +276,10 @@ def derivatives(run: Function, x: Tensor) -> tuple[Tensor, Maybe]:
     with torch.enable_grad():
         leaf = x.detach().clone().requires_grad_()
         value = run(leaf)
-        (slope,) = torch.autograd.grad(value, leaf, torch.ones_like(value), create_graph=True)
+        (slope,) = torch.autograd.grad(value.sum(), leaf, create_graph=True)
         if not slope.requires_grad:
             return slope, None
-        (curvature,) = torch.autograd.grad(slope, leaf, torch.ones_like(slope), allow_unused=True)
+        (curvature,) = torch.autograd.grad(slope.sum(), leaf, allow_unused=True)
     return slope.detach(), curvature
 
 
@@ -300,7 +288,7 @@ def slope_of(run: Function, x: Tensor) -> Tensor:
     with torch.enable_grad():
         leaf = x[(slice(0, 1), slice(None), *[slice(0, 1)] * (x.dim() - 2))].detach().clone().requires_grad_()
         value = run(leaf)
-        (slope,) = torch.autograd.grad(value, leaf, torch.ones_like(value))
+        (slope,) = torch.autograd.grad(value.sum(), leaf)
     return slope
 
 
