@@ -266,9 +266,13 @@ class Other(Node):
 
 
 def _times(x: Tensor, slope: Tensor) -> Tensor:
-    """Multiply by a slope, or by true or false without making numbers of them."""
-    out: Tensor = torch.where(slope, x, 0.0) if slope.dtype == torch.bool else x * slope
-    return out
+    """Multiply by a slope, or by true or false of the same shape."""
+    if slope.dtype != torch.bool:
+        return x * slope
+    if x.device.type != "cpu":
+        return torch.where(slope, x, 0.0)
+    # On a CPU neither `where` nor a product of mixed types is vectorised: twenty times the time of this.
+    return slope.view(torch.uint8).to(x.dtype).mul_(x)
 
 
 def derivatives(run: Function, x: Tensor) -> tuple[Tensor, Maybe]:
