@@ -1,10 +1,9 @@
 """What a growth step costs, as a share of the parametric phase that it follows.
 
-    python benchmarks/growth_step.py [--json] [--tasks configs/digits/task.yml ...] [--methods signed new]
-                                    [--batches 60]
+    python benchmarks/growth_step.py [--json] [--experiments configs/digits/s3d.yml ...] [--batches 60]
 
-The seed network of a task is trained for some batches, which gives the seconds of a batch; the phase is extrapolated
-from them to the epochs of the task. Then the network grows as it does between two trials: measuring, selection, plan
+The seed network of an experiment is trained for some batches, which gives the seconds of a batch; the first phase is
+extrapolated from them to its epochs. Then the network grows as it does between two trials: measuring, selection, plan
 and weights into the store, and in the next trial out of it again, trace, surgery, and a batch taken through what came
 out.
 """
@@ -26,14 +25,13 @@ from torch.nn import functional as F
 
 import nni_s3d as s3d
 from nni_s3d.check import check_network
-from nni_s3d.growth.loop import METHODS, carry_out, decide
+from nni_s3d.experiment import read_experiment
+from nni_s3d.growth.loop import carry_out, decide
 from nni_s3d.growth.tracing import read
-from nni_s3d.lineage import Lineage
 from nni_s3d.store import Store
-from nni_s3d.task import read_task
 from nni_s3d.training import train
 
-TASKS = ["configs/digits/task.yml", "configs/cifar100/task.yml"]
+EXPERIMENTS = [f"configs/{task}/{strategy}.yml" for task in ("digits", "cifar100") for strategy in ("s3d_paper", "s3d")]
 
 
 @contextmanager
@@ -45,8 +43,10 @@ def timed(into: dict[str, float], name: str) -> Iterator[None]:
     into[name] = time.perf_counter() - start
 
 
-def measure(path: str, method: str, batches: int) -> dict[str, object]:
-    task, lineage = read_task(Path(path)), Lineage(method=method)
+def measure(path: str, batches: int) -> dict[str, object]:
+    experiment = read_experiment(Path(path))
+    task, lineage = experiment.task, experiment.lineages[0]
+    epochs = lineage.recipe(task.training, share=1.0).epochs
     data = task.load_data()
     model = task.build_model(task.space().low, 0, data.shape)
     per_epoch = len(task.training_loader(data, 0))
@@ -59,7 +59,7 @@ def measure(path: str, method: str, batches: int) -> dict[str, object]:
         start = time.perf_counter()
         train(model, loader, recipe)
         times.append((time.perf_counter() - start) / len(loader))
-    phase = statistics.median(times[1:]) * per_epoch * task.training.epochs
+    phase = statistics.median(times[1:]) * per_epoch * epochs
     parts: dict[str, float] = {}
     model.eval()
     graph = s3d.trace(model, task.example(data.shape))
@@ -80,17 +80,17 @@ def measure(path: str, method: str, batches: int) -> dict[str, object]:
         check_network(task, data, grown.model, grown.widths, graph=grown.graph)
     shares = {f"{name}, of the phase": seconds / phase for name, seconds in parts.items()}
     whole = {"growth step, of the phase": sum(parts.values()) / phase, "phase in seconds, extrapolated": phase}
-    return {"task": path, "method": method, "passes": decision.passes, **shares, **whole}
+    told = {"experiment": path, "method": lineage.method, "epochs of the phase": epochs, "passes": decision.passes}
+    return told | shares | whole
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--tasks", nargs="+", default=TASKS)
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--experiments", nargs="+", default=EXPERIMENTS)
     parser.add_argument("--batches", type=int, default=60)
     parsed = parser.parse_args()
-    rows = [measure(path, method, parsed.batches) for path in parsed.tasks for method in parsed.methods]
+    rows = [measure(path, parsed.batches) for path in parsed.experiments]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads"
     if parsed.json:
         print(json.dumps({"device": device, "rows": rows}))
@@ -98,7 +98,7 @@ def main() -> None:
     print(device)
     for key in rows[0]:
         cells = (row[key] if isinstance(row[key], str) else f"{row[key]:.4g}" for row in rows)
-        print(f"{key:40}" + "".join(f"{cell:>30}" for cell in cells))
+        print(f"{key:40}" + "".join(f"{cell:>32}" for cell in cells))
 
 
 if __name__ == "__main__":
