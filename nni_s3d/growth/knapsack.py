@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -79,15 +79,24 @@ class _Steps:
     gain: Tensor  # per added copy
 
 
-def solve(candidates: Candidates, prices: Tensor, budget: float, relaxed: bool = False) -> Tensor:
-    """Return copies (channels,): the best that a budget allows at fixed prices.
+Solver = Callable[[Candidates, Tensor, float], Tensor]
+
+
+def solve(candidates: Candidates, prices: Tensor, budget: float) -> Tensor:
+    """Return copies (channels,): the best that a budget allows at fixed prices."""
+    return solvers(candidates)[-1](candidates, prices, budget)
+
+
+def solvers(candidates: Candidates, relaxed: bool = False) -> list[Solver]:
+    """Return functions like `solve`, the best one last; a rough one before it takes no time.
 
     Few candidates are chosen from exactly; of many, those of most gain per cost are taken, which is the optimum of the
     linear relaxation rounded down: without caps on widths it misses the best by less than one neuron's gain.
     """
-    if candidates.graph.balances or int((candidates.gains < 0).sum()) <= EXACT:
-        return _program(candidates, prices, budget, relaxed)
-    return _greedy(candidates, prices, budget)
+    program = partial(_program, relaxed=relaxed)
+    if candidates.graph.balances:
+        return [program]
+    return [_greedy, program] if int((candidates.gains < 0).sum()) <= EXACT else [_greedy]
 
 
 def _greedy(candidates: Candidates, prices: Tensor, budget: float) -> Tensor:

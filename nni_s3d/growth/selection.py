@@ -13,7 +13,7 @@ from torch import Tensor
 from nni_s3d.errors import ConfigError, ModelError
 from nni_s3d.growth.channels import ChannelGraph
 from nni_s3d.growth.cost import COSTS, CostModel, total
-from nni_s3d.growth.knapsack import Candidates, filled, solve, tightened, trimmed
+from nni_s3d.growth.knapsack import Candidates, filled, solve, solvers, tightened, trimmed
 from nni_s3d.growth.newcomers import Newcomers
 from nni_s3d.growth.plan import GrowthPlan, check_newcomers, plan_from_copies, squared_lengths
 from nni_s3d.growth.schemes import copy_choices, is_number, scheme
@@ -117,25 +117,24 @@ class Knapsack:
         """Return copies (channels,); the grown network never costs more than the budget.
 
         Prices interact where neighbouring groups grow together: they are taken for the middle of the growth that the
-        last solution asks for, which makes them exact for that solution, until a solution comes again.
+        last solution asks for, which makes them exact for that solution, until a solution comes again. Rough solutions
+        come first, since the best one hardly changes their prices.
         """
         cost = CostModel(candidates.graph, self.cost)
         now, budget = cost.total(), self.allowed(candidates.graph)
         best = copies = torch.ones(candidates.graph.channels, dtype=torch.int64)
-        seen: list[Tensor] = []
-        for _ in range(8):
-            prices = cost.marginal(copies)
-            found = solve(candidates, prices, budget - now, self.relaxed)
-            if candidates.graph.balances:
-                found = tightened(candidates, cost, found, prices, budget)
-            else:
-                found = trimmed(candidates, cost, found, budget)
-            if candidates.gain(found) < candidates.gain(best):
-                best = found
-            if any(torch.equal(found, earlier) for earlier in seen):
-                break
-            seen.append(found)
-            copies = found
+        for solver in solvers(candidates, self.relaxed):
+            seen: list[Tensor] = []
+            while len(seen) < 8 and not any(torch.equal(copies, earlier) for earlier in seen):
+                seen.append(copies)
+                prices = cost.marginal(copies)
+                copies = solver(candidates, prices, budget - now)
+                if candidates.graph.balances:
+                    copies = tightened(candidates, cost, copies, prices, budget)
+                else:
+                    copies = trimmed(candidates, cost, copies, budget)
+                if candidates.gain(copies) < candidates.gain(best):
+                    best = copies
         return filled(candidates, cost, best, budget)
 
 
