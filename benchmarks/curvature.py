@@ -22,6 +22,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -49,16 +50,22 @@ def step(model: nn.Module, batch: tuple[Any, Any]) -> None:
     F.cross_entropy(model(batch[0]), batch[1]).backward()
 
 
-def median_seconds(run: Callable[[], object], repeats: int) -> float:
-    """Return the median time of a call, after one that is not counted."""
-    times = []
+def in_turns(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Return the times of calls that take turns, since the machine's pace changes; a first turn is not counted."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats + 1):
-        start = time.perf_counter()
-        run()
-        if DEVICE == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            if DEVICE == "cuda":
+                torch.cuda.synchronize()
+            times[name].append(time.perf_counter() - start)
+    return {name: values[1:] for name, values in times.items()}
+
+
+def ratio(some: list[float], others: list[float]) -> float:
+    """Return the median of the ratios within a turn."""
+    return statistics.median(a / b for a, b in zip(some, others, strict=True))
 
 
 def trained(name: str, data: DataSet, epochs: int, channels_last: bool) -> nn.Module:
@@ -82,15 +89,17 @@ def residuals(found: dict[str, s3d.Spectrum]) -> torch.Tensor:
 
 
 def costs(model: nn.Module, graph: s3d.ChannelGraph, batch: tuple[Any, Any], repeats: int) -> dict[str, float]:
-    model.train()
-    seconds = median_seconds(lambda: step(model, batch), repeats)
-    model.eval()
-    set_up = median_seconds(lambda: s3d.SplittingOperator(model, graph, [batch], F.cross_entropy), repeats)
-    op = s3d.SplittingOperator(model, graph, [batch], F.cross_entropy)
+    op = s3d.SplittingOperator(model.eval(), graph, [batch], F.cross_entropy)
     vectors = {group: torch.randn(shape, device=DEVICE) for group, shape in op.shapes.items()}
-    product = median_seconds(lambda: op.matvec(vectors), repeats)
-    ratios = {"set up / step": set_up / seconds, "product / step": product / seconds}
-    return ratios | {"step, seconds": seconds, "set up, seconds": set_up, "product, seconds": product}
+    runs: dict[str, Callable[[], object]] = {
+        "step": lambda: step(model.train(), batch),
+        "set up": lambda: s3d.SplittingOperator(model.eval(), graph, [batch], F.cross_entropy),
+        "product": lambda: op.matvec(vectors),
+    }
+    times = in_turns(runs, repeats)
+    ratios = {f"{name} / step": ratio(times[name], times["step"]) for name in ("set up", "product")}
+    model.eval()
+    return ratios | {f"{name}, seconds": statistics.median(values) for name, values in times.items()}
 
 
 def spectra(model: nn.Module, graph: s3d.ChannelGraph, some: list[tuple[Any, Any]]) -> dict[str, float]:
@@ -134,11 +143,10 @@ def scaling(repeats: int) -> list[dict[str, Any]]:
         rows[-1] |= costs(model, graph, batch, repeats)
         if over == "width" and width <= 64:
             op = s3d.SplittingOperator(model.eval(), graph, [batch], F.cross_entropy)
-            seconds = {
-                solver: median_seconds(lambda op=op, solver=solver: s3d.spectrum(op, solver), repeats)
-                for solver in ("exact", "lanczos", "auto")
-            }
-            rows[-1]["auto / better solver"] = seconds["auto"] / min(seconds["exact"], seconds["lanczos"])
+            solvers = ("exact", "lanczos", "auto")
+            times = in_turns({solver: partial(s3d.spectrum, op, solver) for solver in solvers}, repeats)
+            better = min(("exact", "lanczos"), key=lambda solver: statistics.median(times[solver]))
+            rows[-1]["auto / better solver"] = ratio(times["auto"], times[better])
     return rows
 
 
