@@ -32,7 +32,9 @@ def lanczos(
     generator = torch.Generator().manual_seed(seed)
     starts = {name: random_vectors(*op.shapes[name], generator).to(op.device, op.dtype) for name in names}
     if len(op.parts) >= LOOK_PARTS:
-        one = _grown(starts, op.parts[:1], torch.ones(1).to(op.device, op.dtype), tolerance, generator, LOOK_STEPS)
+        one = _grown(
+            starts, op.parts[:1], torch.ones(1, dtype=op.dtype, device=op.device), tolerance, generator, LOOK_STEPS
+        )
         # Something random remains: what that minibatch knows nothing of must be found, too.
         starts = {name: unit(space.summary()) + 0.1 * unit(starts[name]) for name, space in one.items()}
     spaces = _grown(starts, op.folds, shares_of(op), tolerance, generator, max_steps)
