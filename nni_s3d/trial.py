@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -161,7 +162,9 @@ def _finish(trial: Trial, model: nn.Module, graph: ChannelGraph | None, data: Da
     loader = task.training_loader(data, trial.seed_of_step)
     recipe = _recipe(trial, cost, data)
     hooks = _hooks(trial, model, validation, recipe.epochs)
+    start = time.perf_counter()
     train(model, loader, recipe, trial.seed, hooks, title=f"step {spec.step}")
+    _logger.info("trained in %.1f s", time.perf_counter() - start)
     train_macs = 3 * cost.macs * len(data.train) * recipe.epochs
     if trial.lineage is not None and spec.step < trial.lineage.steps:
         train_macs += _decide(trial, model, graph, cost, data)
