@@ -18,7 +18,7 @@ from nni_s3d.growth.rayleigh import rayleigh
 from nni_s3d.growth.spectra import TOLERANCE, Operator, Spectrum, finite, judged, shares_of
 
 SOLVERS = ("auto", "exact", "lanczos", "rayleigh")
-USUAL_STEPS = 12  # products after which Lanczos has nearly all neurons of a trained network within 1e-2
+SMALL = 5  # up to this d, Lanczos takes about d products as well, and does not find both ends as exactly
 
 
 def spectrum(
@@ -29,8 +29,8 @@ def spectrum(
     Args:
         op: for instance a `SplittingOperator`.
         solver: "exact" (dense, d products), "lanczos" (both ends from one Krylov space), "rayleigh" (the published
-            method, for comparison; its products run over one part after another) or "auto": exact where d is no
-            larger than the Krylov space that Lanczos needs, which is decided per name.
+            method, for comparison; its products run over one part after another) or "auto": exact where d is so
+            small that Lanczos needs as many products, which is decided per name.
         tolerance: residual, relative to the spectral radius, at which an eigenpair counts as converged.
         seed: of the random start vectors.
         epochs: passes over all parts, for "rayleigh" only.
@@ -47,7 +47,7 @@ def spectrum(
         raise ConfigError(f"epochs: expected a whole number >= 1, got {epochs!r}")
     if solver == "rayleigh":
         return rayleigh(op, tolerance, seed, epochs)
-    small = [name for name, (_, d) in op.shapes.items() if solver == "exact" or (solver == "auto" and d <= USUAL_STEPS)]
+    small = [name for name, (_, d) in op.shapes.items() if solver == "exact" or (solver == "auto" and d <= SMALL)]
     large = {name: shape for name, shape in op.shapes.items() if name not in small}
     found = {name: exact(op, name, tolerance) for name in small}
     if large:

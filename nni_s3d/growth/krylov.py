@@ -62,10 +62,12 @@ class Krylov:
             T[..., : j + 1, j] = T[..., j, : j + 1] = column
         return cross_fitted(T, self._shares)
 
-    def summary(self) -> Tensor:
-        """Return (n, d) one vector each that holds all Ritz vectors, the more the larger their values are."""
+    def scaled_vectors(self) -> Tensor:
+        """Return (n, k, d) the Ritz vectors times their values, relative to the largest value of every matrix."""
         values, vectors = self._ritz()
-        return self._outside(torch.einsum("nkj,nj->nk", vectors, values.square()))
+        largest = values.abs().amax(dim=1, keepdim=True)
+        relative = values / torch.where(largest > 0, largest, 1)
+        return torch.einsum("nkd,nkj->njd", torch.stack(self.basis[:-1], dim=1), vectors * relative[:, None])
 
     def _ritz(self) -> tuple[Tensor, Tensor]:
         """Return the eigenvalues (n, k) and the eigenvectors (n, k, k) of the tridiagonal matrices."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nni_s3d import ConfigError, ModelError, Spectrum, spectrum
-from nni_s3d.growth.eigen import USUAL_STEPS, exact
+from nni_s3d.growth.eigen import SMALL, exact
 from nni_s3d.growth.lanczos import LANCZOS_STEPS, LOOK_PARTS, LOOK_STEPS, lanczos
 from nni_s3d.growth.rayleigh import rayleigh
 from nni_s3d.growth.spectra import TOLERANCE
@@ -182,7 +182,7 @@ def test_dead_neurons_have_a_zero_spectrum_without_nan():
 
 
 def test_auto_takes_the_cheaper_solver_for_each_group():
-    small, large = random_matrices(3, USUAL_STEPS), random_matrices(3, USUAL_STEPS + 10)
+    small, large = random_matrices(3, SMALL), random_matrices(3, SMALL + 10)
     op = DenseOperator({"large": large, "small": small})
     found = spectrum(op, "auto", tolerance=1e-6)
     assert list(found) == ["large", "small"]
