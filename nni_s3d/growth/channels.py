@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -98,9 +99,16 @@ class ChannelGroup:
 
     def rows(self, layer: Layer) -> Tensor:
         """Return the slots of each neuron along a producer's rows, shape (width, rows per neuron)."""
-        axis = next(axis for axis in layer.axes if axis.role is Role.ROW)
-        slots = ((axis.slots >= self.first) & (axis.slots < self.first + self.width)).nonzero()[:, 0]
-        return slots[torch.argsort(axis.slots[slots], stable=True)].reshape(self.width, -1)
+        return self._rows[layer.weight]
+
+    @cached_property
+    def _rows(self) -> dict[str, Tensor]:
+        found = {}
+        for layer in self.producers:
+            axis = next(axis for axis in layer.axes if axis.role is Role.ROW)
+            slots = ((axis.slots >= self.first) & (axis.slots < self.first + self.width)).nonzero()[:, 0]
+            found[layer.weight] = slots[torch.argsort(axis.slots[slots], stable=True)].reshape(self.width, -1)
+        return found
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from nni_s3d.errors import ModelError
 from nni_s3d.growth.channels import ChannelGraph, Layer
+from nni_s3d.growth.functions import Elementwise
 from nni_s3d.growth.pullback import Pullback
 from nni_s3d.growth.tape import Tape
 from nni_s3d.growth.tracing import DROPOUTS, LINEAR, canonical_name
@@ -29,6 +30,11 @@ class LinearCall:
         self._func, self._rest, self._settings = func, args[3:], named
 
     @property
+    def transposed(self) -> bool:
+        """Whether the filters are not along the first dimension of the weight."""
+        return "transpose" in canonical_name(self._func)
+
+    @property
     def call(self) -> tuple[Callable[..., Tensor], str, tuple[Any, ...], dict[str, Any]]:
         """Function, name, arguments and keywords."""
         weight, bias = (*self.parameters, None)[:2]
@@ -43,11 +49,12 @@ class LinearCall:
 class Producer:
     """A producer applied to its input X: u = X theta, and products with X and its transpose."""
 
-    value: int  # the number of u on the tape
+    value: int  # the number of u on the tape, or of u times a scale that the producer takes over
 
     def __init__(self, linear: LinearCall) -> None:
         self._linear, self._continues = linear, linear.input.requires_grad
         self._parameters = [p.detach().requires_grad_() for p in linear.parameters]
+        self._scale: Tensor | None = None  # (filters,) or (1,)
 
     def run(self, *tensors: Tensor) -> Tensor:
         """Return u. The graph of this one application is kept: running it backwards is the product with X'."""
@@ -64,6 +71,17 @@ class Producer:
             return [None]
         return self._pullback(cotangents, [self._linear.input])
 
+    def takes_over(self, scale: Tensor) -> bool:
+        """Make the value scale * u, if the scale is one number per filter: filters are smaller than activations."""
+        weight, shape = self._parameters[0], list(scale.shape)
+        per_filter = [len(weight)] + [1] * (weight.dim() - 2)
+        while len(shape) > len(per_filter) and shape[0] == 1:
+            shape.pop(0)
+        fits = not self._linear.transposed and (scale.numel() == 1 or shape == per_filter)
+        if fits:
+            self._scale = scale.flatten()
+        return fits
+
     @property
     def input(self) -> Tensor:
         """X, as the layer takes it."""
@@ -72,12 +90,15 @@ class Producer:
     @torch.no_grad()
     def times(self, filters: Mapping[str, Tensor], layer: Layer) -> Tensor:
         """Return X v for filters v that are shaped like the parameters."""
-        return self._linear.run([filters[name] for name in layer.parameters])
+        return self._linear.run([self._scaled(filters[name]) for name in layer.parameters])
 
     def transpose_times(self, cotangent: Tensor, layer: Layer) -> dict[str, Tensor]:
         """Return X' u by parameter."""
         found = self._pullback([cotangent], self._parameters)
-        return dict(zip(layer.parameters, found, strict=True))
+        return dict(zip(layer.parameters, map(self._scaled, found), strict=True))
+
+    def _scaled(self, filters: Tensor) -> Tensor:
+        return filters if self._scale is None else filters * self._scale.reshape(-1, *[1] * (filters.dim() - 1))
 
 
 class Cut(TorchFunctionMode):
@@ -130,6 +151,10 @@ class Cut(TorchFunctionMode):
     def linearise(self, loss: Tensor) -> None:
         """Find the derivatives that the products need."""
         self.tape.settle()
+        for producer in self.producers.values():
+            user = self.tape.only_user(producer.value)
+            if isinstance(user, Elementwise) and user.scale is not None and producer.takes_over(user.scale):
+                user.scale = None
         torch.autograd.grad(loss, self.tape.anchor, allow_unused=True)
 
 

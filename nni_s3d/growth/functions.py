@@ -94,7 +94,7 @@ class Elementwise(Node):
         scale: Maybe = None,
     ) -> None:
         super().__init__(inputs, function)
-        self._derivatives, self._scale = derivatives, scale
+        self._derivatives, self.scale = derivatives, scale
 
     @property
     def curved(self) -> bool:
@@ -112,8 +112,8 @@ class Elementwise(Node):
         self.fixed, back = True, _times(g, self.slope)
         if self.curvature is not None:
             self.curvature.mul_(g)
-            if self._scale is not None:
-                self.curvature.mul_(self._scale**2)
+            if self.scale is not None:
+                self.curvature.mul_(self.scale**2)
         if not self.wanted:
             self.slope = None
         return [back]
@@ -133,7 +133,7 @@ class Elementwise(Node):
     def _sloped(self, x: Tensor) -> Tensor:
         assert self.slope is not None
         out = _times(x, self.slope)
-        return out if self._scale is None else out.mul_(self._scale)
+        return out if self.scale is None else out.mul_(self.scale)
 
 
 class Linear(Node):

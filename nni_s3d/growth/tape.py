@@ -164,6 +164,11 @@ class Tape:
                     bent.update(node.inputs)
         self._nodes = needed[::-1]
 
+    def only_user(self, number: int) -> Node | None:
+        """Return the function that takes a value, if there is one and nothing else does, after `settle`."""
+        users = [node for node in self._nodes if number in node.inputs]
+        return users[0] if len(users) == 1 and number not in self._read else None
+
     def parts(self) -> list[Part]:
         """Return what products need, after the backward pass: parts that share no value."""
         used = [node for node in self._nodes if node.fixed]

@@ -150,3 +150,57 @@ def test_detours_change_nothing(kind):
 def test_inputs_from_the_side():
     torch.manual_seed(0)
     check(Side().double(), torch.randn(7, 3, dtype=torch.float64), torch.randint(4, (7,)))
+
+
+class Scaled(nn.Module):
+    """A producer's output is scaled before an activation; `twice` reads the output itself, too."""
+
+    def __init__(self, producer: nn.Module, scale, consumer: nn.Module, twice: bool = False) -> None:
+        super().__init__()
+        self.producer, self.scale, self.consumer, self.twice = producer, scale, consumer, twice
+
+    def forward(self, x):
+        u = self.producer(x)
+        y = torch.tanh(self.scale(u))
+        return self.consumer(y + u if self.twice else y)
+
+
+def spread(*shape: int) -> torch.Tensor:
+    return torch.linspace(0.3, 2, torch.Size(shape).numel(), dtype=torch.float64).reshape(shape)
+
+
+PLANE, FLAT = (4, 2, 6, 6), (9, 3)
+SCALED = {  # producer, scale, shape of the inputs
+    "batch norm": (lambda: nn.Conv2d(2, 6, 3, padding=1), nn.BatchNorm2d(6), PLANE),
+    "batch norm without bias": (lambda: nn.Conv2d(2, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), PLANE),
+    "a number": (lambda: nn.Conv2d(2, 6, 3, padding=1), lambda u: u * 1.7, PLANE),
+    "per position": (lambda: nn.Conv2d(2, 6, 3, padding=1), lambda u: u * spread(6, 6), PLANE),
+    "per row": (lambda: nn.Conv2d(2, 6, 3, padding=1), lambda u: u * spread(6, 1), PLANE),
+    "linear": (lambda: nn.Linear(3, 6), nn.BatchNorm1d(6), FLAT),
+}
+
+
+@pytest.mark.parametrize("twice", [False, True])
+@pytest.mark.parametrize("name", SCALED)
+def test_scales_before_an_activation(name, twice):
+    torch.manual_seed(0)
+    producer, scale, shape = SCALED[name]
+    consumer = nn.Conv2d(6, 4, 6) if shape is PLANE else nn.Linear(6, 4)
+    if isinstance(scale, nn.Module):
+        for tensor in (scale.weight.data, scale.bias.data, scale.running_mean, scale.running_var):
+            tensor.copy_(torch.rand(6) + 0.3)
+    model = nn.Sequential(Scaled(producer(), scale, consumer, twice), nn.Flatten()).double().eval()
+    x = torch.randn(shape, dtype=torch.float64)
+    check(model, x, torch.randint(4, (shape[0],)))
+
+
+def test_a_scale_behind_a_transposed_convolution():
+    torch.manual_seed(0)
+    plain, transposed = nn.Conv2d(6, 6, 1), nn.ConvTranspose2d(6, 6, 1)
+    transposed.weight.data, transposed.bias.data = plain.weight.data.transpose(0, 1), plain.bias.data
+    norm, consumer = nn.BatchNorm2d(6), nn.Conv2d(6, 4, 6)
+    norm.weight.data = torch.rand(6) + 0.3
+    models = [nn.Sequential(Scaled(p, norm, consumer), nn.Flatten()).double().eval() for p in (plain, transposed)]
+    batch = torch.randn(4, 6, 6, 6, dtype=torch.float64), torch.randint(4, (4,))
+    expected, found = (dense(model, batch) for model in models)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-16)
