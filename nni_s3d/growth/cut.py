@@ -90,7 +90,11 @@ class Producer:
     @torch.no_grad()
     def times(self, filters: Mapping[str, Tensor], layer: Layer) -> Tensor:
         """Return X v for filters v that are shaped like the parameters."""
-        return self._linear.run([self._scaled(filters[name]) for name in layer.parameters])
+        # Laid out like the parameters, since tangents would else be laid out unlike what they are multiplied by.
+        laid = [torch.empty_like(p) for p in self._parameters]
+        return self._linear.run(
+            [q.copy_(self._scaled(filters[n])) for q, n in zip(laid, layer.parameters, strict=True)]
+        )
 
     def transpose_times(self, cotangent: Tensor, layer: Layer) -> dict[str, Tensor]:
         """Return X' u by parameter."""
