@@ -29,6 +29,7 @@ from nni_s3d.growth.labels import UnionFind
 from nni_s3d.growth.layout import dimension, pack, scatter
 from nni_s3d.growth.modes import call, check_device, tensors, untouched_state
 from nni_s3d.growth.tape import Part
+from nni_s3d.growth.zeros import Zeros
 
 Batch = tuple[Any, Any]
 
@@ -44,14 +45,20 @@ class BatchOperator:
     """
 
     def __init__(
-        self, model: nn.Module, graph: ChannelGraph, batch: Batch, loss_fn: LossFn, smoothing: float = 3.0
+        self,
+        model: nn.Module,
+        graph: ChannelGraph,
+        batch: Batch,
+        loss_fn: LossFn,
+        smoothing: float = 3.0,
+        zeros: Zeros | None = None,
     ) -> None:
         inputs, targets = batch
         check_device(model, batch, "batch")
         self._graph = graph
         self.shapes = {group.name: (group.width, dimension(group, graph.shapes)) for group in graph.splittable}
         self.samples = samples_of(batch)
-        cut = Cut(model, graph, smoothing)
+        cut = Cut(model, graph, smoothing, zeros or Zeros())
         with untouched_state(model), torch.enable_grad():
             with cut:
                 outputs = call(model, inputs)
@@ -205,9 +212,9 @@ class SplittingOperator(MeanOperator):
         if not graph.splittable:
             raise ModelError("graph: expected at least one splittable group, got none; print(graph) gives the reasons")
         parts: list[BatchOperator | Relinearised] = []
-        room = float("inf") if memory is None else memory
+        room, zeros = float("inf") if memory is None else memory, Zeros()
         for batch in batches:
-            linearise = partial(BatchOperator, model, graph, batch, loss_fn, smoothing)
+            linearise = partial(BatchOperator, model, graph, batch, loss_fn, smoothing, zeros)
             if not parts or room > 0:
                 part = linearise()
                 room -= part.nbytes

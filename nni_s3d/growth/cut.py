@@ -16,6 +16,7 @@ from nni_s3d.growth.functions import Elementwise
 from nni_s3d.growth.pullback import Pullback
 from nni_s3d.growth.tape import Tape
 from nni_s3d.growth.tracing import DROPOUTS, LINEAR, canonical_name
+from nni_s3d.growth.zeros import Zeros
 
 LossFn = Callable[[Any, Any], Tensor]
 
@@ -112,12 +113,12 @@ class Cut(TorchFunctionMode):
     respect to it, which autograd's backward pass finds, is that of h.
     """
 
-    def __init__(self, model: nn.Module, graph: ChannelGraph, smoothing: float) -> None:
+    def __init__(self, model: nn.Module, graph: ChannelGraph, smoothing: float, zeros: Zeros) -> None:
         super().__init__()
         self._names = {id(parameter): name for name, parameter in model.named_parameters()}
         self._consumers = {layer.weight for group in graph.splittable for layer in group.consumers}
         self._weights = {layer.weight for group in graph.splittable for layer in group.producers}
-        self.tape = Tape(smoothing)
+        self.tape = Tape(smoothing, zeros)
         self.producers: dict[str, Producer] = {}
 
     def __torch_function__(

@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 
 from nni_s3d.growth.pullback import Pullback
 from nni_s3d.growth.recording import Maybe, is_floating
+from nni_s3d.growth.zeros import Zeros
 
 Function = Callable[..., Any]
 
@@ -144,11 +145,14 @@ class Linear(Node):
         function: the function as it was called.
         moving: the same without what would only have to be taken off again, such as a bias.
         constant: whether `moving` has a constant part all the same.
+        zeros: what stands for the inputs in the graph that is kept.
     """
 
-    def __init__(self, inputs: Sequence[int], function: Function, moving: Function, constant: bool) -> None:
+    def __init__(
+        self, inputs: Sequence[int], function: Function, moving: Function, constant: bool, zeros: Zeros
+    ) -> None:
         super().__init__(inputs, function)
-        self._moving, self._constant = moving, constant
+        self._moving, self._constant, self._zeros = moving, constant, zeros
 
     def run(self, *tensors: Tensor) -> Any:
         leaves = [x.detach().requires_grad_() for x in tensors]
@@ -157,7 +161,7 @@ class Linear(Node):
 
         def hollow(x: Tensor) -> Tensor:
             # The derivative does not depend on where it is taken, so the inputs need not be kept for it.
-            return x.new_zeros(()).expand(x.shape) if (x.data_ptr(), x.shape) in places else x
+            return self._zeros.like(x) if (x.data_ptr(), x.shape) in places else x
 
         with torch.enable_grad(), saved_tensors_hooks(hollow, lambda x: x):
             found = self.function(*leaves)

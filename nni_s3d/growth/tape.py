@@ -41,6 +41,7 @@ from nni_s3d.growth.recording import Step, is_floating, overwritten, recorded
 from nni_s3d.growth.rules import RULES, elementwise, reductions, shapes
 from nni_s3d.growth.smoothing import SMOOTHED, ramp_derivatives
 from nni_s3d.growth.tracing import DROPOUTS, LINEAR
+from nni_s3d.growth.zeros import Zeros
 
 _IDENTITIES = frozenset(("contiguous", "clone", "identity", *DROPOUTS))
 _SHIFTS = frozenset("add sub iadd isub radd".split())
@@ -57,14 +58,15 @@ class Tape:
 
     Args:
         beta: sharpness of the softplus that lends piecewise-linear activations its curvature.
+        zeros: which all tapes of an operator share.
 
     Attributes:
         anchor: what every value depends on, as far as autograd knows.
     """
 
-    def __init__(self, beta: float) -> None:
+    def __init__(self, beta: float, zeros: Zeros) -> None:
         self.anchor = torch.zeros((), requires_grad=True)
-        self._beta = beta
+        self._beta, self._zeros = beta, zeros
         self._values = 0
         self._alive: dict[int, tuple[weakref.ref[Tensor], int]] = {}  # by id, which may come again for another tensor
         self._nodes: list[Node] = []
@@ -132,9 +134,9 @@ class Tape:
         if pooled := _MAX_POOL.fullmatch(name):
             return Choice(numbers, call.by(getattr(F, f"{name}_with_indices")), int(pooled[1]))
         if name in LINEAR:
-            return Linear(numbers, call, call.moving, constant=False)
+            return Linear(numbers, call, call.moving, constant=False, zeros=self._zeros)
         if name in _LINEAR:
-            return Linear(numbers, call, call, constant=bool(call.constants))
+            return Linear(numbers, call, call, constant=bool(call.constants), zeros=self._zeros)
         return Other(numbers, call)
 
     def _name_new(self, tensor: Tensor) -> int:
