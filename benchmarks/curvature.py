@@ -134,7 +134,7 @@ def scaling(repeats: int) -> list[dict[str, Any]]:
     """Measure over width and depth; the theory is that of the MACs."""
     rows: list[dict[str, Any]] = []
     batch = torch.randn(32, 3, 16, 16, device=DEVICE), torch.randint(10, (32,), device=DEVICE)
-    shapes = [("width", w, 4) for w in (16, 32, 64, 128, 256)] + [("depth", 32, k) for k in (2, 4, 8, 16)]
+    shapes = [("width", w, 4) for w in (4, 8, 16, 32, 64, 128, 256)] + [("depth", 32, k) for k in (2, 4, 8, 16)]
     for over, width, depth in shapes:
         torch.manual_seed(0)
         model = separable(width, depth)
@@ -151,8 +151,8 @@ def scaling(repeats: int) -> list[dict[str, Any]]:
 
 
 def exponents(rows: list[dict[str, Any]], over: str) -> dict[str, float]:
-    """Return the slopes in a log-log plot over the larger half of the sizes."""
-    some = [row for row in rows if row["over"] == over][1:]
+    """Return the slopes in a log-log plot over the four largest sizes."""
+    some = [row for row in rows if row["over"] == over][-4:]
     sizes = torch.tensor([float(row[over]) for row in some]).log()
     found = {}
     for what in ("step", "set up", "product", "macs"):
