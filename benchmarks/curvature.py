@@ -2,6 +2,7 @@
 
     python benchmarks/curvature.py [--json] [--cases mobilenet_v1 resnet vgg] [--batch 128] [--repeats 5] [--epochs 4]
                                    [--channels-last]
+    python benchmarks/curvature.py --starts [--batches 16] [--json] [--cases ...] [--batch 128] [--epochs 4] ...
     python benchmarks/curvature.py --scaling [--json]
 
 The networks are trained on CIFAR-100 first (6,000 images; NNI_S3D_DATA says where the data set is). A step is forward
@@ -9,6 +10,9 @@ and backward on the same batch, in training mode; setting up is done once per ba
 The floor of a product is about two thirds of a step: one convolution like the forward pass, one like the weight
 gradient, where a step pays three. Memory is the largest that PyTorch's tensors take at one time. Work counts products
 with one batch.
+
+--starts counts the products of three trainings with three seeds of the start vectors each, with `--batches` behind the
+spectra: with the look at a minibatch, and without it.
 
 --scaling repeats the first rows, untrained, over the width and the depth of a separable network and fits exponents. It
 also compares the solvers where d, the width, is small.
@@ -24,6 +28,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import nn
@@ -68,13 +73,13 @@ def ratio(some: list[float], others: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(some, others, strict=True))
 
 
-def trained(name: str, data: DataSet, epochs: int, channels_last: bool) -> nn.Module:
-    torch.manual_seed(0)
+def trained(name: str, data: DataSet, epochs: int, channels_last: bool, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
     model = CASES[name]().to(DEVICE)
     if channels_last:
         model = model.to(memory_format=torch.channels_last)
     if epochs:
-        loader = Loader(data.train, data.mean, data.std, 128, seed=0, pad=4, flip=True, device=DEVICE)
+        loader = Loader(data.train, data.mean, data.std, 128, seed=seed, pad=4, flip=True, device=DEVICE)
         train(model, loader, Recipe(epochs=epochs, lr=0.1, amp=False, channels_last=channels_last))
     return model
 
@@ -106,9 +111,7 @@ def spectra(model: nn.Module, graph: s3d.ChannelGraph, some: list[tuple[Any, Any
     """Return the products that the residual takes, and how far the published descent comes with ten times the work."""
     op = s3d.SplittingOperator(model.eval(), graph, some, F.cross_entropy)
     after_usual = residuals(lanczos(op, list(op.shapes), RESIDUAL, max_steps=USUAL))
-    before = op.passes
-    products = max(found.matvecs for found in lanczos(op, list(op.shapes), RESIDUAL).values())
-    work = (op.passes - before) / 2  # a group that is done takes no further part
+    products, work = counted(op, 0)
     few = s3d.SplittingOperator(model, graph, some[:4], F.cross_entropy)  # what follows takes long
     published = residuals(rayleigh(few, RESIDUAL, epochs=PUBLISHED_EPOCHS))
     ten_times = residuals(rayleigh(few, RESIDUAL, epochs=-(-10 * products // 2)))
@@ -120,6 +123,30 @@ def spectra(model: nn.Module, graph: s3d.ChannelGraph, some: list[tuple[Any, Any
         "published: median residual": float(published.median()),
         "descent, 10 x our work: within residual": float((ten_times <= RESIDUAL).double().mean()),
     }
+
+
+def counted(op: s3d.SplittingOperator, seed: int) -> tuple[int, float]:
+    """Return the products in a row, and the work, since a group that is done takes no further part."""
+    before = op.passes
+    found = lanczos(op, list(op.shapes), RESIDUAL, seed)
+    return max(spectrum.matvecs for spectrum in found.values()), (op.passes - before) / 2
+
+
+def starts(name: str, data: DataSet, parsed: argparse.Namespace) -> dict[str, Any]:
+    """Return the fewest and the most products over trainings and start vectors."""
+    found: dict[str, list[tuple[int, float]]] = {"with a look": [], "random": []}
+    for seed in range(3):
+        model = trained(name, data, parsed.epochs, parsed.channels_last, seed).eval()
+        some = batches(data, parsed.batch, parsed.batches)
+        op = s3d.SplittingOperator(model, s3d.trace(model, some[0][0][:1]), some, F.cross_entropy)
+        found["with a look"] += [counted(op, start) for start in range(3)]
+        with mock.patch("nni_s3d.growth.lanczos.LOOK_PARTS", float("inf")):
+            found["random"] += [counted(op, start) for start in range(3)]
+    row: dict[str, Any] = {"case": name, "samples": str(parsed.batch * parsed.batches)}
+    for start, counts in found.items():
+        for what, values in zip(("products", "work"), zip(*counts, strict=True), strict=True):
+            row[f"{start}, {what}"] = f"{min(values):.3g} to {max(values):.3g}"
+    return row
 
 
 def separable(width: int, depth: int) -> nn.Module:
@@ -205,6 +232,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--channels-last", action="store_true", help="lay filters out as in the CIFAR-100 recipe")
+    parser.add_argument("--starts", action="store_true", help="count products over trainings and start vectors")
+    parser.add_argument("--batches", type=int, default=BATCHES, help="behind the spectra, with --starts")
     parser.add_argument("--scaling", action="store_true", help="measure how costs grow with the network")
     parsed = parser.parse_args()
     device = torch.cuda.get_device_name() if DEVICE == "cuda" else f"cpu, {torch.get_num_threads()} threads"
@@ -215,8 +244,11 @@ def main() -> None:
         for row in [] if parsed.json else [*found, *({"exponents over": o, **e} for o, e in fitted.items())]:
             print("   ".join(f"{key}: {v:.3g}" if isinstance(v, float) else f"{key}: {v}" for key, v in row.items()))
         return
-    data, rows = load("cifar100", 0.1, SAMPLES), []
+    data, rows = load("cifar100", 0.1, max(SAMPLES, -(-parsed.batch * parsed.batches * 10 // 9))), []
     for name in parsed.cases:
+        if parsed.starts:
+            rows.append(starts(name, data, parsed))
+            continue
         model = trained(name, data, parsed.epochs, parsed.channels_last)
         some = batches(data, parsed.batch, BATCHES)
         graph = s3d.trace(model, some[0][0][:1])

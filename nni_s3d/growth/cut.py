@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from nni_s3d.errors import ModelError
 from nni_s3d.growth.channels import ChannelGraph, Layer
-from nni_s3d.growth.functions import Elementwise
+from nni_s3d.growth.elementwise import Elementwise
 from nni_s3d.growth.pullback import Pullback
 from nni_s3d.growth.tape import Tape
 from nni_s3d.growth.tracing import DROPOUTS, LINEAR, canonical_name

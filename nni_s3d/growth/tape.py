@@ -5,7 +5,8 @@ every function only what a product needs: one forward and one backward pass thro
 pushes tangents forward, t -> J t, and pulls the tangents of the cotangents back, w -> J' w + g f'' t, where g is the
 cotangent of h at the function's output: the same for all products.
 
-    element-wise    the slope and g times the curvature, a tensor each; a scale before it is taken into both
+    element-wise    the slope and g times the curvature, a tensor each; a scale before it is taken into both, or
+                    into the filters of the producer before that
     max pooling     which element was taken
     linear          the function itself, and its backward graph
     anything else   its own backward graph, differentiated once more
@@ -24,18 +25,8 @@ from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
 from nni_s3d.growth.calls import Call
-from nni_s3d.growth.functions import (
-    Choice,
-    Elementwise,
-    Function,
-    Linear,
-    Node,
-    Other,
-    Scale,
-    derivatives,
-    slope_of,
-    total,
-)
+from nni_s3d.growth.elementwise import Elementwise, Scale, derivatives, slope_of
+from nni_s3d.growth.functions import Choice, Function, Linear, Node, Other, total
 from nni_s3d.growth.labels import UnionFind
 from nni_s3d.growth.recording import Step, is_floating, overwritten, recorded
 from nni_s3d.growth.rules import RULES, elementwise, reductions, shapes

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import nni_s3d as s3d
+from nni_s3d.growth.zeros import Zeros
 from tests import reference
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -204,3 +205,17 @@ def test_a_scale_behind_a_transposed_convolution():
     batch = torch.randn(4, 6, 6, 6, dtype=torch.float64), torch.randint(4, (4,))
     expected, found = (dense(model, batch) for model in models)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-16)
+
+
+def test_zeros_are_laid_out_like_what_they_stand_for_and_share_their_memory():
+    zeros = Zeros()
+    plain = torch.randn(2, 3, 4, 5)
+    last = plain.to(memory_format=torch.channels_last)
+    found = [zeros.like(x) for x in (plain, last, last[:1], plain[:, ::2], plain.double())]
+    assert [x.shape for x in found] == [(2, 3, 4, 5), (2, 3, 4, 5), (1, 3, 4, 5), (2, 2, 4, 5), (2, 3, 4, 5)]
+    assert found[0].is_contiguous()
+    assert found[1].is_contiguous(memory_format=torch.channels_last)
+    assert all(x.eq(0).all() for x in found)
+    assert len({x.untyped_storage().data_ptr() for x in found[:4]}) == 1
+    assert found[4].dtype == torch.float64
+    assert zeros.like(torch.randn(7, 100)).numel() == 700
