@@ -33,7 +33,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 import nni_s3d as s3d
-from nni_s3d.growth.channels import Role
+from nni_s3d.growth.graph.channels import Role
 
 FAMILIES = (
     "alexnet vgg resnet wide_resnet resnext densenet googlenet inception mobilenet_v2 mobilenet_v3 mnasnet shufflenet "
@@ -119,10 +119,10 @@ def share(graph: s3d.ChannelGraph) -> tuple[float, str]:
 
 def random_copies(graph: s3d.ChannelGraph) -> dict[str, Tensor]:
     number = {}
-    for group in graph.splittable:
+    for group in graph.splittable_groups:
         chosen = torch.rand(group.width) < TENTH
         number[group.name] = torch.where(chosen, torch.randint(2, 5, (group.width,)), 1)
-    return s3d.balanced(graph, number)
+    return s3d.with_equal_parts(graph, number)
 
 
 def still_error(model: nn.Module, graph: s3d.ChannelGraph, inputs: Tensor) -> float:
@@ -144,7 +144,7 @@ def moving_plan(op: s3d.SplittingOperator, graph: s3d.ChannelGraph) -> s3d.Growt
         one = torch.ones_like(quotient)
         spectra[name] = s3d.Spectrum(quotient, v, 0 * one, v, one, one, one > 0, 1)
         wanted[name] = torch.where(quotient < 0, wanted[name], 1)
-    return s3d.plan_from_copies(graph, s3d.balanced(graph, wanted), spectra, C)
+    return s3d.plan_from_copies(graph, s3d.with_equal_parts(graph, wanted), spectra, C)
 
 
 def moving_error(name: str) -> float:
@@ -175,7 +175,12 @@ def measure(name: str) -> dict[str, object]:
     graph = s3d.trace(model, inputs)
     seconds = time.perf_counter() - begin
     splittable, reasons = share(graph)
-    row = {"model": name, "image": image_size(name), "groups": len(graph), "splittable groups": len(graph.splittable)}
+    row = {
+        "model": name,
+        "image": image_size(name),
+        "groups": len(graph),
+        "splittable groups": len(graph.splittable_groups),
+    }
     row |= {"hidden channels": f"{100 * splittable:.1f}%", "still": still_error(model, graph, inputs)}
     del model
     gc.collect()

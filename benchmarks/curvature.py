@@ -35,11 +35,11 @@ from torch import nn
 from torch.nn import functional as F
 
 import nni_s3d as s3d
-from nni_s3d.data import DataSet, Loader, load
-from nni_s3d.growth.lanczos import lanczos
-from nni_s3d.growth.rayleigh import rayleigh
+from nni_s3d.growth.eigen.lanczos import lanczos
+from nni_s3d.growth.eigen.rayleigh import rayleigh
 from nni_s3d.models import mobilenet_v1, resnet, vgg
-from nni_s3d.training import Recipe, train
+from nni_s3d.tasks.data import DataSet, Loader, load
+from nni_s3d.tasks.training import Recipe, train
 
 CASES: dict[str, Callable[[], nn.Module]] = {
     "mobilenet_v1": lambda: mobilenet_v1((32,) * 14),
@@ -140,7 +140,7 @@ def starts(name: str, data: DataSet, parsed: argparse.Namespace) -> dict[str, An
         some = batches(data, parsed.batch, parsed.batches)
         op = s3d.SplittingOperator(model, s3d.trace(model, some[0][0][:1]), some, F.cross_entropy)
         found["with a look"] += [counted(op, start) for start in range(3)]
-        with mock.patch("nni_s3d.growth.lanczos.LOOK_PARTS", float("inf")):
+        with mock.patch("nni_s3d.growth.eigen.lanczos.LOOK_PARTS", float("inf")):
             found["random"] += [counted(op, start) for start in range(3)]
     row: dict[str, Any] = {"case": name, "samples": str(parsed.batch * parsed.batches)}
     for start, counts in found.items():

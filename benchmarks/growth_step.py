@@ -24,12 +24,12 @@ import torch
 from torch.nn import functional as F
 
 import nni_s3d as s3d
-from nni_s3d.check import check_network
-from nni_s3d.experiment import read_experiment
+from nni_s3d.growth.graph.read import read_graph
 from nni_s3d.growth.loop import carry_out, decide
-from nni_s3d.growth.tracing import read
-from nni_s3d.store import Store
-from nni_s3d.training import train
+from nni_s3d.search.experiment import read_experiment
+from nni_s3d.search.preflight import check_network
+from nni_s3d.search.store import Store
+from nni_s3d.tasks.training import train
 
 EXPERIMENTS = [f"configs/{task}/{strategy}.yml" for task in ("digits", "cifar100") for strategy in ("s3d_paper", "s3d")]
 
@@ -74,7 +74,7 @@ def measure(path: str, batches: int) -> dict[str, object]:
             model.load_state_dict(store.read_tensors("weights.safetensors") or {})
             store.read_tensors("plan.safetensors")
     with timed(parts, "surgery"):
-        seen = read(model, task.example(data.shape)).only(decision.plan.copies, "refused before")
+        seen = read_graph(model, task.example(data.shape)).only(decision.plan.copies, "refused before")
         grown = carry_out(model, seen, decision.plan, lineage.growth())
     with timed(parts, "look at the grown network"):
         check_network(task, data, grown.model, grown.widths, graph=grown.graph)

@@ -18,17 +18,17 @@ from torch.optim import Optimizer
 import nni_s3d as s3d
 from nni_s3d import models
 from nni_s3d.config import build
-from nni_s3d.data import DataSet, Loader, load
-from nni_s3d.growth.channels import Role
-from nni_s3d.growth.cost import marginal
-from nni_s3d.growth.lanczos import lanczos
-from nni_s3d.growth.layout import dimension, lengths
-from nni_s3d.task import digest
-from nni_s3d.training import Hooks, Recipe, evaluate, train
+from nni_s3d.growth.eigen.lanczos import lanczos
+from nni_s3d.growth.graph.channels import Role
+from nni_s3d.growth.graph.cost import marginal_cost
+from nni_s3d.growth.graph.theta import dimension, theta_norms
+from nni_s3d.tasks.data import DataSet, Loader, load
+from nni_s3d.tasks.task import digest
+from nni_s3d.tasks.training import Hooks, Recipe, evaluate, train
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """A data set with a backbone, and how long it is trained at every size."""
 
     data: str
@@ -129,7 +129,7 @@ class Bench:
     optimizer: Optimizer | None = None  # of the last phase
 
     def __post_init__(self) -> None:
-        self.work = build(Work, self.study.works[self.run.work], self.run.work)
+        self.work = build(Workload, self.study.works[self.run.work], self.run.work)
         self.method = build(Method, self.study.methods[self.run.method], self.run.method)
 
     @cached_property
@@ -246,8 +246,8 @@ def grow(
     method = bench.method
     model.eval()
     found = measured(bench, model, graph, images, number)
-    units = lengths(graph.splittable, dict(model.named_parameters())) if method.relative else None
-    choice = partial(s3d.select, found, graph, copies=_set(method.copies), c=method.c, lengths=units)
+    units = theta_norms(graph.splittable_groups, dict(model.named_parameters())) if method.relative else None
+    choice = partial(s3d.select, found, graph, copies=_set(method.copies), c=method.c, theta_norms=units)
     plan = best_draw(bench, model, graph, images, largest(choice, method.cost, limit))
     optimizer = bench.optimizer if method.carry else None
     result = s3d.split(model, graph, plan, method.epsilon, optimizer, method.relative)
@@ -299,23 +299,23 @@ def recalibrate(model: nn.Module, inputs: Tensor) -> None:
 
 def measured(
     bench: Bench, model: nn.Module, graph: s3d.ChannelGraph, images: Any, number: int
-) -> dict[str, s3d.Spectrum] | s3d.Newcomers:
+) -> dict[str, s3d.Spectrum] | s3d.NewNeurons:
     """Return what growth rests on: a spectrum, new neurons, or what stands for it where something is drawn."""
     method, generator = bench.method, torch.Generator().manual_seed(97 * bench.run.seed + number)
-    chance = {g.name: torch.rand(g.width, generator=generator) + 1e-3 for g in graph.splittable}
+    chance = {g.name: torch.rand(g.width, generator=generator) + 1e-3 for g in graph.splittable_groups}
     if method.neurons == "any":  # gains in proportion to prices leave the order to chance
-        prices = marginal(graph, method.cost).float()
-        chance = {g.name: chance[g.name] * prices[g.channels] for g in graph.splittable}
+        prices = marginal_cost(graph, method.cost).float()
+        chance = {g.name: chance[g.name] * prices[g.channels] for g in graph.splittable_groups}
     if method.method == "new":
-        drawn = s3d.newcomers(model, graph, 1000 * bench.run.seed + number)
+        drawn = s3d.new_neurons(model, graph, 1000 * bench.run.seed + number)
         if method.neurons == "slope":
-            beside_each = {g.name: torch.full((g.width,), 2) for g in graph.splittable}
+            beside_each = {g.name: torch.full((g.width,), 2) for g in graph.splittable_groups}
             found = slopes(bench, model, graph, s3d.plan_from_copies(graph, beside_each, drawn), images)
-            units = lengths(graph.splittable, dict(model.named_parameters()))
+            units = theta_norms(graph.splittable_groups, dict(model.named_parameters()))
             return replace(drawn, priorities={name: slope * units[name] ** 2 for name, slope in found.items()})
         return replace(drawn, priorities=chance) if method.neurons == "any" else drawn
     if method.method == "random":
-        shapes = {group.name: (group.width, dimension(group, graph.shapes)) for group in graph.splittable}
+        shapes = {group.name: (group.width, dimension(group, graph.shapes)) for group in graph.splittable_groups}
         directions = {n: F.normalize(torch.randn(shape, generator=generator), dim=1) for n, shape in shapes.items()}
         return {name: _drawn(chance[name], directions[name]) for name in shapes}
     batches = list(Loader(images, bench.data.mean, bench.data.std, min(256, len(images) // 2)))
@@ -333,7 +333,7 @@ def slopes(
     inputs, targets = next(iter(Loader(images, bench.data.mean, bench.data.std, len(images))))
     F.cross_entropy(grown.model.train()(inputs), targets).backward()
     bench.spent += 3 * s3d.count(grown.graph).macs * len(images)
-    squares = torch.zeros(grown.graph.channels + 1)  # the last for slots of no channel
+    squares = torch.zeros(grown.graph.num_channels + 1)  # the last for slots of no channel
     parameters = dict(grown.model.named_parameters())
     for axis in grown.graph.axes():
         if axis.role is Role.COLUMN:

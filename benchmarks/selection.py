@@ -15,9 +15,9 @@ import time
 import torch
 
 import nni_s3d as s3d
-from nni_s3d.growth.channels import Axis, ChannelGraph, ChannelGroup, Layer, Role, Work
-from nni_s3d.growth.cost import marginal, total
-from nni_s3d.growth.schemes import COPIES
+from nni_s3d.growth.graph.channels import Axis, ChannelGraph, ChannelGroup, Layer, Operation, Role
+from nni_s3d.growth.graph.cost import marginal_cost, total_cost
+from nni_s3d.growth.selection.schemes import COPIES
 
 POSITIONS = 64
 
@@ -34,7 +34,7 @@ def chain(layers: int, width: int) -> ChannelGraph:
     for i in range(layers):
         groups.append(ChannelGroup(str(i), width, i * width, (found[i],), (), (found[i + 1],)))
     shapes = {layer.weight: torch.Size(axis.slots.numel() for axis in layer.axes) for layer in found}
-    works = tuple(Work("conv2d", POSITIONS, layer.weight) for layer in found)
+    works = tuple(Operation("conv2d", POSITIONS, layer.weight) for layer in found)
     return ChannelGraph(tuple(groups), tuple(found), works, (), shapes, (), None)
 
 
@@ -55,14 +55,14 @@ def spectra(graph: ChannelGraph) -> dict[str, s3d.Spectrum]:
 def relaxed_bound(graph: ChannelGraph, plan: s3d.GrowthPlan, spectrum: dict[str, s3d.Spectrum], budget: float) -> float:
     """Return the gain of the linear relaxation at the prices of a plan, which its integer solutions cannot exceed."""
     copies = torch.cat(list(plan.copies.values()))
-    price = marginal(graph, "macs", copies).double()
+    price = marginal_cost(graph, "macs", copies).double()
     low, high = (
         torch.cat([getattr(s, end) for s in spectrum.values()]).double() for end in ("lambda_min", "lambda_max")
     )
     gains = torch.stack([torch.zeros_like(low), *(s3d.gain(low, high, m) for m in COPIES)])
     # The dual of a multiple-choice knapsack is concave and piecewise linear in the price of the budget.
     left, right = 0.0, float((-gains / price).max()) + 1
-    spend = budget - total(graph, "macs")
+    spend = budget - total_cost(graph, "macs")
     number = torch.arange(4, dtype=torch.float64)[:, None]
 
     def dual(rate: float) -> float:

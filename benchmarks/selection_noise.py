@@ -24,11 +24,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import nni_s3d as s3d
-from nni_s3d.data import DataSet, Images, Loader, load
-from nni_s3d.growth.crossfit import FOLDS
-from nni_s3d.growth.eigen import exact
+from nni_s3d.growth.eigen.held_out import FOLDS
+from nni_s3d.growth.eigen.solve import exact
 from nni_s3d.models import mobilenet_v1
-from nni_s3d.training import Recipe, train
+from nni_s3d.tasks.data import DataSet, Images, Loader, load
+from nni_s3d.tasks.training import Recipe, train
 
 BATCH, POLICY = 128, s3d.TopFraction(0.35)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

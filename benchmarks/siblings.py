@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 import nni_s3d as s3d
 from nni_s3d.config import build, read_yaml
-from nni_s3d.growth.layout import pack
+from nni_s3d.growth.graph.theta import pack
 
 METHODS = ("s3d", "s2d", "random, epsilon 0.05", "random, per MAC", "random, epsilon 1", "new")
 

@@ -20,7 +20,7 @@ import time
 FLOOR = """
 import torch
 from pathlib import Path
-from nni_s3d.task import read_task
+from nni_s3d.tasks.task import read_task
 
 read_task(Path({task!r})).load_data()
 """
@@ -28,9 +28,9 @@ read_task(Path({task!r})).load_data()
 TRIAL = """
 import sys, nni
 from pathlib import Path
-from nni_s3d import training
+from nni_s3d.tasks import training
 from nni_s3d.plugin import trial
-from nni_s3d.task import read_task
+from nni_s3d.tasks.task import read_task
 
 def first_step(*_): sys.exit(0)
 

@@ -24,9 +24,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from nni_s3d.data import DataSet
-from nni_s3d.task import Task, read_task
-from nni_s3d.training import train
+from nni_s3d.tasks.data import DataSet
+from nni_s3d.tasks.task import Task, read_task
+from nni_s3d.tasks.training import train
 
 EPOCHS = 3
 TASKS = [f"configs/{name}/task.yml" for name in ("digits", "fashion_mnist", "cifar100")]

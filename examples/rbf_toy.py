@@ -155,7 +155,7 @@ def _choice(axis, steps: list[s3d.GrowthStep], seed: int) -> None:
     step = _first_difference(steps) or steps[-2]
     inputs, targets, _ = problem(seed)
     order = inputs[:, 0].argsort()
-    theta, spectrum = step.model[0], step.decision.found["neurons"]
+    theta, spectrum = step.model[0], step.decision.evidence["neurons"]
     centers = (-theta.bias / theta.weight[:, 0]).detach().numpy()
     axis.bar(centers, spectrum.lambda_max.numpy(), width=0.18, color=BLUE, label="lambda_max")
     axis.bar(centers, spectrum.lambda_min.numpy(), width=0.18, color=ORANGE, label="lambda_min")
@@ -164,7 +164,7 @@ def _choice(axis, steps: list[s3d.GrowthStep], seed: int) -> None:
     curves.plot(inputs[order, 0], targets[order, 0], color="0.75", linewidth=4, label="target")
     graph = s3d.trace(step.model, inputs)
     for name, c, color in (("S3D", 3.0, BLUE), ("S2D", 1.0, ORANGE)):
-        plan = s3d.select(step.decision.found, graph, s3d.TopK(1), 2, c)
+        plan = s3d.select(step.decision.evidence, graph, s3d.TopK(1), 2, c)
         if not plan.neurons:
             continue
         chosen = int(plan.copies["neurons"].argmax())

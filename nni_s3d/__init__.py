@@ -1,19 +1,20 @@
 """Grow PyTorch networks by signed neuron splitting (S3D), alone or as a search strategy of NNI."""
 
 from nni_s3d.errors import ConfigError, DataError, ModelError, S3DError, StoreError
-from nni_s3d.grown import load_grown, save_grown
-from nni_s3d.growth.balance import balanced
-from nni_s3d.growth.channels import ChannelGraph, ChannelGroup, trace
-from nni_s3d.growth.cost import Cost, count
-from nni_s3d.growth.curvature import SplittingOperator
-from nni_s3d.growth.eigen import spectrum
-from nni_s3d.growth.loop import Growth, GrowthStep, grow
-from nni_s3d.growth.newcomers import Newcomers, newcomers
-from nni_s3d.growth.plan import GrowthPlan, plan_from_copies
-from nni_s3d.growth.schemes import Scheme, gain, scheme
-from nni_s3d.growth.selection import Knapsack, TopFraction, TopK, select
-from nni_s3d.growth.spectra import Spectrum
-from nni_s3d.growth.surgery import SplitResult, split, split_average
+from nni_s3d.growth.curvature.splitting_operator import SplittingOperator
+from nni_s3d.growth.eigen.solve import spectrum
+from nni_s3d.growth.eigen.spectrum import Spectrum
+from nni_s3d.growth.graph.channels import ChannelGraph, ChannelGroup
+from nni_s3d.growth.graph.cost import Cost, count
+from nni_s3d.growth.graph.equal_parts import with_equal_parts
+from nni_s3d.growth.loop import GrowthSettings, GrowthStep, grow
+from nni_s3d.growth.selection.new_neurons import NewNeurons, new_neurons
+from nni_s3d.growth.selection.plan import GrowthPlan, plan_from_copies
+from nni_s3d.growth.selection.policies import Knapsack, TopFraction, TopK, select
+from nni_s3d.growth.selection.schemes import Scheme, gain, scheme
+from nni_s3d.growth.surgery.split import SplitResult, split, split_average
+from nni_s3d.growth.trace import trace
+from nni_s3d.tasks.grown import load_grown, save_grown
 
 __version__ = "0.1.0"
 
@@ -23,12 +24,12 @@ __all__ = [
     "ConfigError",
     "Cost",
     "DataError",
-    "Growth",
     "GrowthPlan",
+    "GrowthSettings",
     "GrowthStep",
     "Knapsack",
     "ModelError",
-    "Newcomers",
+    "NewNeurons",
     "S3DError",
     "Scheme",
     "Spectrum",
@@ -37,12 +38,11 @@ __all__ = [
     "StoreError",
     "TopFraction",
     "TopK",
-    "balanced",
     "count",
     "gain",
     "grow",
     "load_grown",
-    "newcomers",
+    "new_neurons",
     "plan_from_copies",
     "save_grown",
     "scheme",
@@ -51,4 +51,5 @@ __all__ = [
     "split",
     "split_average",
     "trace",
+    "with_equal_parts",
 ]

@@ -71,8 +71,8 @@ _sizes.__name__ = "shape such as 1,3,224,224"  # what argparse calls it
 
 
 def _grow(parsed: argparse.Namespace) -> int:
-    from nni_s3d.experiment import read_experiment, run
-    from nni_s3d.store import Store
+    from nni_s3d.search.experiment import read_experiment, run
+    from nni_s3d.search.store import Store
 
     experiment = read_experiment(parsed.config)
     url = parsed.store or str(Path("runs", f"{parsed.config.resolve().parent.name}-{parsed.config.stem}"))
@@ -92,7 +92,7 @@ def _grow(parsed: argparse.Namespace) -> int:
 
 
 def _check(parsed: argparse.Namespace) -> int:
-    from nni_s3d.experiment import check, read_experiment
+    from nni_s3d.search.experiment import check, read_experiment
 
     experiment = read_experiment(parsed.config)
     cost = check(experiment)
@@ -119,9 +119,9 @@ def _inspect(parsed: argparse.Namespace) -> int:
 
     import torch
 
-    from nni_s3d.factories import build_network
-    from nni_s3d.growth.channels import trace
-    from nni_s3d.inspection import search_space, table
+    from nni_s3d.growth.trace import trace
+    from nni_s3d.tasks.factories import build_network
+    from nni_s3d.tasks.inspection import search_space, table
 
     if parsed.search_space is not None and parsed.search_space.exists():
         raise ConfigError(f"{parsed.search_space}: expected a file that is not there yet")
@@ -140,7 +140,7 @@ def _inspect(parsed: argparse.Namespace) -> int:
 
 
 def _report(parsed: argparse.Namespace) -> int:
-    from nni_s3d.report import command
+    from nni_s3d.report.command import command
 
     return command(parsed.experiment, not parsed.no_wait, parsed.out)
 

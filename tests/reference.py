@@ -267,7 +267,7 @@ def plan_of_random_copies(graph: ChannelGraph, choices: Sequence[int], seed: int
     generator = torch.Generator().manual_seed(seed)
     options = torch.tensor(choices)
     copies = {}
-    for group in graph.splittable:
+    for group in graph.splittable_groups:
         number = options[torch.randint(len(choices), (group.width,), generator=generator)]
         number[torch.randint(group.width, (1,), generator=generator)] = max(choices)
         copies[group.name] = number

@@ -9,21 +9,22 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from nni_s3d import training, trial
 from nni_s3d.cli import main
-from nni_s3d.experiment import TRIAL
-from tests import tasks
+from nni_s3d.search import trial
+from nni_s3d.search.experiment import TRIAL
+from nni_s3d.tasks import training
+from tests import small_task
 
 
 def test_grow_prints_a_line_per_step(tmp_path, capsys):
-    assert main(["grow", str(tasks.write(tmp_path, steps=1)), "--store", str(tmp_path / "s")]) == 0
+    assert main(["grow", str(small_task.write(tmp_path, steps=1)), "--store", str(tmp_path / "s")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == ["c1.3-m2-s0 step 0", "c1.3-m2-s0 step 1", "artefacts"]
     assert "accuracy 0." in lines[0]
 
 
 def test_check_prints_what_would_run(tmp_path, capsys):
-    path = tasks.write(tmp_path, lineages=[{"c": 1.0}, {"steps": 3}])
+    path = small_task.write(tmp_path, lineages=[{"c": 1.0}, {"steps": 3}])
     before = sorted(tmp_path.rglob("*"))
     assert main(["check", str(path)]) == 0
     names = "c1-m2-s0 (up to 2 steps), c1.3-m2-s0 (up to 3 steps)"
@@ -36,7 +37,7 @@ def model(name, **arguments):
 
 
 def small(**arguments):
-    return {"model": {**tasks.TASK["model"], **arguments}}
+    return {"model": {**small_task.TASK["model"], **arguments}}
 
 
 def knapsack(**settings):
@@ -137,13 +138,16 @@ EXPERIMENTS = [
     *[({"trialCodeDirectory": w}, "s3d.yml: trialCodeDirectory: expected a text, got") for w in (5, None, [])],
     *[({"searchSpaceFile": w}, "s3d.yml: searchSpaceFile: expected a text or nothing, got") for w in (5, [])],
     ({"searchSpaceFile": None}, "s3d.yml: expected searchSpaceFile or searchSpace, got neither"),
-    ({"searchSpace": tasks.SPACE, "searchSpaceFile": None, "trialCommand": None}, "trialCommand: expected a text, got"),
+    (
+        {"searchSpace": small_task.SPACE, "searchSpaceFile": None, "trialCommand": None},
+        "trialCommand: expected a text, got",
+    ),
     *[
         ({"trialCommand": f"python -m {TRIAL}{rest}"}, COMMAND)
         for rest in ("", " -h", " 'task.yml", " task.yml other.yml")
     ],
     (
-        {"searchSpace": {**tasks.SPACE, "pw5": {"_type": "quniform", "_value": [2, 9, 1]}}},
+        {"searchSpace": {**small_task.SPACE, "pw5": {"_type": "quniform", "_value": [2, 9, 1]}}},
         "searchSpaceFile: expected the search space of the task, space.json, got another",
     ),
 ]
@@ -163,7 +167,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
 ):
     monkeypatch.setenv("NNI_S3D_DATA", str(tmp_path / "nothing"))
     monkeypatch.setattr(trial, "train", lambda *args, **kwargs: pytest.fail("trained"))
-    path = tasks.write(tmp_path, task=task, **class_args)
+    path = small_task.write(tmp_path, task=task, **class_args)
     if experiment:
         path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **experiment}))
     before = sorted(tmp_path.rglob("*"))
@@ -190,7 +194,7 @@ def one_line(error, message):
     ],
 )
 def test_a_place_that_is_no_store_is_one_line_and_exit_code_2(tmp_path, capsys, place, message):
-    path = tasks.write(tmp_path)
+    path = small_task.write(tmp_path)
     assert main(["grow", str(path), "--store", place.replace("FILE", str(path))]) == 2
     one_line(capsys.readouterr().err, message)
 
@@ -204,7 +208,7 @@ def test_a_missing_file_is_named(capsys):
 def finished(tmp_path_factory):
     """The folder of an experiment of one growth step, and the keys of the seed and of that step."""
     folder = tmp_path_factory.mktemp("finished")
-    assert main(["grow", str(tasks.write(folder, steps=1)), "--store", str(folder / "s")]) == 0
+    assert main(["grow", str(small_task.write(folder, steps=1)), "--store", str(folder / "s")]) == 0
     outcomes = [json.loads((folder / f"s/lineages/c1.3-m2-s0/{step}.json").read_text()) for step in (0, 1)]
     return folder, *(outcome["key"] for outcome in outcomes)
 

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -11,15 +12,42 @@ import nni_s3d
 
 ROOT = Path(nni_s3d.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-GROWTH = [path for path in FILES if path.parent.name == "growth"]
+# From the top down: a file imports from its own layer and from those below it. Two rooms on one line do not know each
+# other.
+LAYERS = (
+    ("cli",),
+    ("report", "plugin"),
+    ("search",),
+    ("tasks",),
+    ("models", "growth"),
+    ("config",),
+    ("errors",),
+)
+GROWTH_LAYERS = (
+    ("loop",),
+    ("trace",),
+    ("trial_growth",),
+    ("surgery",),
+    ("selection", "curvature"),
+    ("eigen", "graph"),
+    ("modules",),
+)
 
 
 def named(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
+def dotted(path: Path) -> str:
+    """Return the dotted name of a file's module, without nni_s3d."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix("__init__").rstrip(".")
+
+
+MODULES = {dotted(path): path for path in FILES}
+
+
 def imported(path: Path) -> set[str]:
-    """Return the dotted names of all modules a file imports, wherever in it."""
+    """Return the dotted names of all that a file imports, wherever in it: inside functions and for types too."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -28,6 +56,24 @@ def imported(path: Path) -> set[str]:
             assert not node.level, f"{named(path)}: expected absolute imports"
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
     return names
+
+
+def ours(path: Path) -> set[str]:
+    """Return the modules of this package that a file imports."""
+    found = set()
+    for name in imported(path):
+        if name == "nni_s3d" or name.startswith("nni_s3d."):
+            module = name.removeprefix("nni_s3d").lstrip(".")
+            while module not in MODULES:  # the last word may be a class or function
+                module = module.rpartition(".")[0]
+            found.add(module)
+    return found - {dotted(path)}
+
+
+def layer_of(module: str, layers: tuple[tuple[str, ...], ...]) -> tuple[int, str] | None:
+    """Return the number of a module's layer, from the top, and its room there."""
+    room = module.partition(".")[0]
+    return next(((n, room) for n, rooms in enumerate(layers) if room in rooms), None)
 
 
 def identifiers(path: Path) -> set[str]:
@@ -39,13 +85,42 @@ def identifiers(path: Path) -> set[str]:
     return names | {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
 
 
+def below(folder: str) -> list[Path]:
+    return [path for path in FILES if path.is_relative_to(ROOT / folder)]
+
+
 def test_there_is_something_to_check():
-    assert {path.name for path in GROWTH} >= {"schemes.py", "eigen.py", "selection.py", "surgery.py", "loop.py"}
-    assert "torch.Tensor" in imported(ROOT / "growth" / "schemes.py")
-    assert "Module" in identifiers(ROOT / "growth" / "surgery.py")
+    assert {dotted(path) for path in below("growth")} >= {"growth.selection.schemes", "growth.graph.rules.layers"}
+    assert "torch.Tensor" in imported(ROOT / "growth" / "selection" / "schemes.py")
+    assert "Module" in identifiers(ROOT / "growth" / "surgery" / "split.py")
+    assert "growth.graph.read" in ours(ROOT / "growth" / "trace.py")
 
 
-@pytest.mark.parametrize("path", GROWTH, ids=named)
+def test_no_two_files_import_each_other_in_a_circle():
+    try:
+        TopologicalSorter({module: ours(path) for module, path in MODULES.items()}).prepare()
+    except CycleError as error:
+        raise AssertionError(f"a circle: {' -> '.join(error.args[1])}") from None
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_imports_run_down_the_layers(path):
+    module = dotted(path)
+    growth = module.startswith("growth.")
+    layers = GROWTH_LAYERS if growth else LAYERS
+    mine = layer_of(module.removeprefix("growth."), layers)
+    if mine is None:
+        assert module in ("", "growth"), f"{named(path)}: expected it in a layer"
+        return
+    for name in ours(path):
+        if growth and not name.startswith("growth."):
+            continue  # `test_growth_imports_only_...` looks at these
+        other = layer_of(name.removeprefix("growth.") if growth else name, layers)
+        assert other is not None, f"{named(path)} imports {name}, which is in no layer"
+        assert other[0] > mine[0] or other == mine, f"{named(path)} imports {name}, which is not below it"
+
+
+@pytest.mark.parametrize("path", below("growth"), ids=named)
 def test_growth_imports_only_torch_numpy_scipy_and_itself(path):
     allowed = ("torch", "numpy", "scipy", "nni_s3d.growth", "nni_s3d.errors")
     for name in imported(path):
@@ -53,15 +128,16 @@ def test_growth_imports_only_torch_numpy_scipy_and_itself(path):
         assert ours or name.partition(".")[0] in sys.stdlib_module_names, f"{named(path)} imports {name}"
 
 
-@pytest.mark.parametrize("name", ["eigen.py", "krylov.py", "lanczos.py", "rayleigh.py", "schemes.py", "selection.py"])
-def test_solvers_and_choices_never_see_a_module(name):
-    path = ROOT / "growth" / name
-    assert not {"nn", "Module"} & identifiers(path)
-    assert not any(module.startswith("torch.nn") for module in imported(path))
+@pytest.mark.parametrize("path", [*below("growth/eigen"), *below("growth/selection")], ids=named)
+def test_solvers_and_choices_never_see_a_module(path):
+    if path.name != "new_neurons.py":  # it reads |theta| off the model
+        assert not {"nn", "Module"} & identifiers(path)
+        assert not any(module.startswith("torch.nn") for module in imported(path))
 
 
-def test_surgery_never_sees_a_loss():
-    found = identifiers(ROOT / "growth" / "surgery.py")
+@pytest.mark.parametrize("path", below("growth/surgery"), ids=named)
+def test_surgery_never_sees_a_loss(path):
+    found = identifiers(path)
     assert not {name for name in found if "loss" in name.lower()}
     assert not {"backward", "grad", "autograd"} & found
 
@@ -70,13 +146,6 @@ def test_surgery_never_sees_a_loss():
 def test_only_the_plugin_imports_nni(path):
     if path.parent.name != "plugin":
         assert not {name for name in imported(path) if name == "nni" or name.startswith("nni.")}
-
-
-@pytest.mark.parametrize("path", FILES, ids=named)
-def test_nothing_imports_the_command_line(path):
-    if named(path) != "__main__.py":
-        names = imported(path)
-        assert not {name for name in names if name == "nni_s3d.cli" or name.startswith("nni_s3d.cli.")}
 
 
 def test_importing_the_package_loads_no_framework():

@@ -6,10 +6,10 @@ import torch
 import yaml
 
 from nni_s3d.config import build
-from nni_s3d.experiment import read_experiment
-from nni_s3d.lineage import Lineage
-from nni_s3d.spec import Space
-from nni_s3d.task import read_task
+from nni_s3d.search.experiment import read_experiment
+from nni_s3d.search.lineage import Lineage
+from nni_s3d.tasks.search_space import Space
+from nni_s3d.tasks.task import read_task
 
 ROOT = Path(__file__).parents[1]
 TASKS = ["digits", "fashion_mnist", "cifar100"]

@@ -9,19 +9,20 @@ from typing import Any
 from torch import nn
 
 from nni_s3d.errors import ConfigError, ModelError
-from nni_s3d.growth.channels import ChannelGraph, trace
-from nni_s3d.growth.cost import Cost, count
-from nni_s3d.growth.curvature import Batch, SplittingOperator
-from nni_s3d.growth.cut import LossFn
-from nni_s3d.growth.eigen import SOLVERS, spectrum
-from nni_s3d.growth.layout import lengths
-from nni_s3d.growth.modes import evaluation_mode
-from nni_s3d.growth.newcomers import Newcomers, newcomers
-from nni_s3d.growth.plan import GrowthPlan
-from nni_s3d.growth.schemes import check_c, check_triplet, copy_choices, is_number
-from nni_s3d.growth.selection import Knapsack, Policy, TopK, check_policy, select
-from nni_s3d.growth.spectra import Spectrum
-from nni_s3d.growth.surgery import SplitResult, split
+from nni_s3d.growth.curvature.cut import LossFn
+from nni_s3d.growth.curvature.splitting_operator import Batch, SplittingOperator
+from nni_s3d.growth.eigen.solve import SOLVERS, spectrum
+from nni_s3d.growth.eigen.spectrum import Spectrum
+from nni_s3d.growth.graph.channels import ChannelGraph
+from nni_s3d.growth.graph.cost import Cost, count
+from nni_s3d.growth.graph.theta import theta_norms
+from nni_s3d.growth.modules import evaluation_mode
+from nni_s3d.growth.selection.new_neurons import NewNeurons, new_neurons
+from nni_s3d.growth.selection.plan import GrowthPlan
+from nni_s3d.growth.selection.policies import Knapsack, Policy, TopK, check_policy, select
+from nni_s3d.growth.selection.schemes import check_c, check_triplet, copy_choices, is_number
+from nni_s3d.growth.surgery.split import SplitResult, split
+from nni_s3d.growth.trace import trace
 
 METHODS = ("signed", "new")
 _SIGNED = ("c", "triplet", "epsilon", "relative", "solver", "smoothing")  # settings of this method alone
@@ -29,7 +30,7 @@ LARGEST = 1e6  # of a length of a split or a smoothness that float32 can still w
 
 
 @dataclass(frozen=True)
-class Growth:
+class GrowthSettings:
     """The hyper-parameters of a growth step.
 
     The defaults are the recipe of docs/growing_pays.md. The paper's experiments have method "signed" and
@@ -80,14 +81,14 @@ class Growth:
                 raise ConfigError(f"{name}: expected it with method signed only, got {found!r} with method new")
 
 
-def check(growth: Growth, graph: ChannelGraph) -> None:
+def check(growth: GrowthSettings, graph: ChannelGraph) -> None:
     """Refuse what would only fail, or end growth, once the network is trained.
 
     Raises:
         ModelError: nothing in the network can be split.
         ConfigError: the budget or a limit is below what the network costs.
     """
-    if not graph.splittable:
+    if not graph.splittable_groups:
         reasons = "; ".join(f"{group.name}: {group.reason}" for group in graph) or "it has no layers with a weight"
         raise ModelError(f"model: expected a layer that can be split, got none ({reasons})")
     if isinstance(growth.policy, Knapsack):
@@ -107,7 +108,7 @@ class Decision:
 
     plan: GrowthPlan | None
     stop: str  # empty as long as there is a plan
-    found: dict[str, Spectrum] | Newcomers  # what it rests on
+    evidence: dict[str, Spectrum] | NewNeurons  # what it rests on
     passes: float  # what that has cost, in passes of all its samples through the network
 
 
@@ -116,24 +117,24 @@ def decide(
     graph: ChannelGraph,
     batches: Iterable[Batch],
     loss_fn: LossFn | None,
-    growth: Growth,
+    growth: GrowthSettings,
     max_widths: Mapping[str, int] | None = None,
     memory: float | None = None,
     seed: int = 0,
 ) -> Decision:
     """Decide how a trained network, in evaluation mode, grows.
 
-    `memory` is that of `SplittingOperator`, `seed` that of `newcomers`; the other arguments are those of `grow` and
+    `memory` is that of `SplittingOperator`, `seed` that of `new_neurons`; the other arguments are those of `grow` and
     `select`. New neurons need neither batches nor a loss.
     """
-    found: dict[str, Spectrum] | Newcomers
+    found: dict[str, Spectrum] | NewNeurons
     if growth.method == "new":
-        found, passes, units = newcomers(model, graph, seed), 0.0, None
+        found, passes, units = new_neurons(model, graph, seed), 0.0, None
     else:
         assert loss_fn is not None
         op = SplittingOperator(model, graph, batches, loss_fn, growth.smoothing, memory)
         found, passes = spectrum(op, growth.solver), op.passes
-        units = lengths(graph.splittable, dict(model.named_parameters())) if growth.relative else None
+        units = theta_norms(graph.splittable_groups, dict(model.named_parameters())) if growth.relative else None
     plan = select(found, graph, growth.policy, growth.copies, growth.c, growth.triplet, max_widths, units)
     if not plan.neurons:
         return Decision(None, _why_nothing(found, graph, growth), found, passes)
@@ -147,7 +148,7 @@ def decide(
     return Decision(plan, "", found, passes)
 
 
-def _why_nothing(found: dict[str, Spectrum] | Newcomers, graph: ChannelGraph, growth: Growth) -> str:
+def _why_nothing(found: dict[str, Spectrum] | NewNeurons, graph: ChannelGraph, growth: GrowthSettings) -> str:
     """Return why the policy has chosen nothing."""
     if select(found, graph, growth.policy, growth.copies, growth.c, growth.triplet).neurons:
         return "all widths that could gain are at their caps"
@@ -158,7 +159,7 @@ def _why_nothing(found: dict[str, Spectrum] | Newcomers, graph: ChannelGraph, gr
 
 
 def carry_out(
-    model: nn.Module, graph: ChannelGraph, plan: GrowthPlan, growth: Growth, optimizer: Any = None
+    model: nn.Module, graph: ChannelGraph, plan: GrowthPlan, growth: GrowthSettings, optimizer: Any = None
 ) -> SplitResult:
     """Split the model as planned."""
     return split(model, graph, plan, growth.epsilon, optimizer, growth.relative)
@@ -209,7 +210,7 @@ def grow(
         loss_fn: for method "signed", loss_fn(outputs, targets) -> scalar, the mean over a batch.
         memory: bytes that linearised batches may take up, about; None for any number.
         seed: of new neurons.
-        **settings: the fields of `Growth`: policy, method, copies, c, epsilon, max_params, ...
+        **settings: the fields of `GrowthSettings`: policy, method, copies, c, epsilon, max_params, ...
 
     Raises:
         ConfigError: a setting is out of range, or `batches` is empty or can be read only once.
@@ -221,7 +222,7 @@ def grow(
         raise ConfigError(f"seed: expected a whole number >= 0 and < 2**62, got {seed!r}")
     if memory is not None and not (is_number(memory) and memory >= 0):
         raise ConfigError(f"memory: expected a number of bytes or None, got {memory!r}")
-    growth = Growth(**settings)
+    growth = GrowthSettings(**settings)
     if growth.method == "signed":
         _check_batches(batches, loss_fn)
     graph = trace(model, example_inputs)

@@ -12,8 +12,8 @@ from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor
 
 from nni_s3d.errors import ConfigError
-from nni_s3d.spec import GROWTH, from_sample, parse_spec
-from nni_s3d.task import read_task
+from nni_s3d.search.spec import GROWTH, from_sample, parse_spec
+from nni_s3d.tasks.task import read_task
 
 
 class TaskSpace(ModelSpace):

@@ -22,11 +22,12 @@ from nni.nas.space import ExecutableModelSpace, ModelStatus
 from nni.nas.strategy import Strategy
 
 from nni_s3d.errors import ConfigError
-from nni_s3d.lineage import lineages
-from nni_s3d.plugin.controller import Controller
 from nni_s3d.plugin.trial import evaluate_model
-from nni_s3d.spec import GROWTH, Space, from_sample, to_sample
-from nni_s3d.store import Store, store_url
+from nni_s3d.search.controller import Controller
+from nni_s3d.search.lineage import lineages
+from nni_s3d.search.spec import GROWTH, from_sample, to_sample
+from nni_s3d.search.store import Store, store_url
+from nni_s3d.tasks.search_space import Space
 
 _logger = logging.getLogger(__name__)
 _PAUSE = 1.0  # seconds between looks at the budget, as often as NNI's own strategies look
@@ -36,7 +37,8 @@ class S3D(Strategy):
     """Grows one or several lineages; every model that it submits is one growth step.
 
     Args:
-        **settings: the fields of `nni_s3d.lineage.Lineage`, and `lineages`, a list of what differs between several.
+        **settings: the fields of `nni_s3d.search.lineage.Lineage`, and `lineages`, a list of what differs between
+            several.
 
     Raises:
         ConfigError: a setting is unknown, of the wrong type or out of range.

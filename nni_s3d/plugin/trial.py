@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from nni_s3d.errors import S3DError
-from nni_s3d.store import Store, store_url
-from nni_s3d.task import read_task
-from nni_s3d.trial import run
+from nni_s3d.search.store import Store, store_url
+from nni_s3d.search.trial import run
+from nni_s3d.tasks.task import read_task
 
 
 def _experiment_folder() -> Path | None:

@@ -1,7 +1,7 @@
 """S3D as a tuner, for `nnictl create`.
 
 In an experiment file it is `className: nni_s3d.plugin.tuner.S3DTuner` or, after `nni-s3d register`, `name: S3D`; its
-`classArgs` are the fields of `nni_s3d.lineage.Lineage`.
+`classArgs` are the fields of `nni_s3d.search.lineage.Lineage`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from nni.tuner import Tuner
 from nni.utils import ClassArgsValidator
 
 from nni_s3d.errors import S3DError
-from nni_s3d.lineage import lineages
-from nni_s3d.plugin.controller import Controller
 from nni_s3d.plugin.manager import end_experiment, has_failed, trial_of
-from nni_s3d.spec import Space
-from nni_s3d.store import Store, store_url
+from nni_s3d.search.controller import Controller
+from nni_s3d.search.lineage import lineages
+from nni_s3d.search.store import Store, store_url
+from nni_s3d.tasks.search_space import Space
 
 # How long to hold back an answer "no more trials" while the end of a running trial may be about to arrive: NNI tells
 # of it on another thread than the one that asks, and ends an experiment in which nothing runs and nothing is promised.
@@ -31,7 +31,8 @@ class S3DTuner(Tuner):
     """Grows one or several lineages; every trial is one growth step.
 
     Args:
-        **settings: the fields of `nni_s3d.lineage.Lineage`, and `lineages`, a list of what differs between several.
+        **settings: the fields of `nni_s3d.search.lineage.Lineage`, and `lineages`, a list of what differs between
+            several.
 
     Raises:
         ConfigError: a setting is unknown, of the wrong type or out of range.

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import nni_s3d as s3d
-from nni_s3d.growth.loop import Growth, carry_out, decide
+from nni_s3d.growth.loop import GrowthSettings, carry_out, decide
 from tests import reference
 from tests.cases import BY_NAME
 
@@ -63,7 +63,7 @@ def test_a_network_grows_and_its_loss_falls():
         assert step.decision.stop == ""
         assert step.decision.plan.widths == after.widths
         assert step.decision.plan.params == after.cost.params == reference.params(after.model)
-        assert step.decision.found.keys() == step.widths.keys()
+        assert step.decision.evidence.keys() == step.widths.keys()
         assert after.cost.macs == reference.macs(after.model, X)
     assert steps[-1].decision is None
     assert len({id(step.model) for step in steps}) == 4
@@ -179,7 +179,7 @@ def test_curvature_is_measured_in_evaluation_mode_and_modes_are_restored():
 def test_decide_and_carry_out_are_one_step():
     model = seed_network()
     train(model)
-    growth = Growth(s3d.TopK(2), **(PAPER | {"epsilon": 0.02}))
+    growth = GrowthSettings(s3d.TopK(2), **(PAPER | {"epsilon": 0.02}))
     graph = s3d.trace(model, X[:1])
     decision = decide(model, graph, BATCHES, F.mse_loss, growth)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -192,7 +192,7 @@ def test_decide_and_carry_out_are_one_step():
 def test_limits_of_the_widths_reach_the_selection():
     model = seed_network(3)
     graph = s3d.trace(model, X[:1])
-    growth = Growth(s3d.TopFraction(1.0), **PAPER)
+    growth = GrowthSettings(s3d.TopFraction(1.0), **PAPER)
     free, tight = (decide(model, graph, BATCHES, F.mse_loss, growth, limit).plan for limit in (None, {"0": 4}))
     assert free.widths == {"0": 6, "2": 6}
     assert tight.widths == {"0": 4, "2": 6}
@@ -204,7 +204,9 @@ def test_the_smoothing_reaches_the_operator(smoothing):
     model = nn.Sequential(nn.Linear(1, 4), nn.ReLU(), nn.Linear(4, 1)).double()
     graph = s3d.trace(model, X[:1])
     op = s3d.SplittingOperator(model, graph, BATCHES, F.mse_loss, smoothing)
-    found = decide(model, graph, BATCHES, F.mse_loss, Growth(method="signed", smoothing=smoothing)).found["0"]
+    found = decide(model, graph, BATCHES, F.mse_loss, GrowthSettings(method="signed", smoothing=smoothing)).evidence[
+        "0"
+    ]
     assert torch.equal(found.lambda_max, s3d.spectrum(op)["0"].lambda_max)
     assert found.lambda_max.max() > 0
 
@@ -212,7 +214,7 @@ def test_the_smoothing_reaches_the_operator(smoothing):
 def test_relative_epsilon_reaches_the_surgery():
     model = seed_network()
     graph = s3d.trace(model, X[:1])
-    growth = Growth(s3d.TopK(2), method="signed", epsilon=0.02, relative=True)
+    growth = GrowthSettings(s3d.TopK(2), method="signed", epsilon=0.02, relative=True)
     plan = decide(model, graph, BATCHES, F.mse_loss, growth).plan
     expected = s3d.split(model, graph, plan, 0.02, relative=True).model
     found = carry_out(model, graph, plan, growth).model
@@ -253,7 +255,7 @@ def test_batches_that_can_be_read_once_are_refused():
 )
 def test_wrong_settings_are_refused(settings, match):
     with pytest.raises(s3d.ConfigError, match=match):
-        Growth(**settings)
+        GrowthSettings(**settings)
     steps = s3d.grow(seed_network(), X[:1], no_training, 1, BATCHES, F.mse_loss, **({"policy": s3d.TopK(1)} | settings))
     with pytest.raises(s3d.ConfigError, match=match):
         next(steps)
@@ -290,7 +292,7 @@ def test_a_budget_that_pays_for_no_neuron_ends_growth():
         s3d.trace(model, torch.ones(1, 2, dtype=torch.float64)),
         [],
         F.mse_loss,
-        Growth(s3d.Knapsack(growth=0.01)),
+        GrowthSettings(s3d.Knapsack(growth=0.01)),
     )
     assert (decision.plan, decision.stop) == (None, "the policy chooses none of the neurons that could gain")
 
@@ -327,7 +329,7 @@ def test_nothing_is_trained_that_cannot_grow(changes, error, match):
 
 
 def test_the_defaults_are_those_of_the_docs():
-    growth = Growth()
+    growth = GrowthSettings()
     assert growth.policy == s3d.Knapsack(growth=0.6, cost="macs")
     assert (growth.method, growth.copies, growth.c, growth.smoothing) == ("new", 2, 1.3, 3.0)
     assert (growth.epsilon, growth.relative) == (0.01, False)

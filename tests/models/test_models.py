@@ -70,7 +70,7 @@ def test_epsilon_zero_changes_nothing(name, copies):
             module.running_var.uniform_(0.5, 2)
     inputs = torch.randn(shape, dtype=torch.float64)
     graph = s3d.trace(model, inputs)
-    some = {g.name: torch.where(torch.arange(g.width) % 2 == 0, copies, 1) for g in graph.splittable}
+    some = {g.name: torch.where(torch.arange(g.width) % 2 == 0, copies, 1) for g in graph.splittable_groups}
     plan = s3d.plan_from_copies(graph, some, c=1.3)
     grown = s3d.split(model, graph, plan, epsilon=0.0).model
     assert plan.neurons > 0

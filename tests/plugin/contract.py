@@ -3,8 +3,8 @@
 A subclass says how its adapter is driven; trials are faked by writing the outcome that a real one would leave.
 """
 
-from nni_s3d.lineage import outcome_path
-from nni_s3d.store import Store
+from nni_s3d.search.lineage import outcome_path
+from nni_s3d.search.store import Store
 
 SPACE = {name: {"_type": "quniform", "_value": [4, 64, 1]} for name in ("a", "b")}
 STEPS = 3

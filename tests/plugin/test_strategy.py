@@ -19,9 +19,9 @@ from nni_s3d.plugin import strategy as strategy_module
 from nni_s3d.plugin.space import TaskSpace
 from nni_s3d.plugin.strategy import S3D
 from nni_s3d.plugin.trial import evaluate_model
-from nni_s3d.spec import GROWTH, from_sample
-from nni_s3d.store import Store
-from tests import tasks
+from nni_s3d.search.spec import GROWTH, from_sample
+from nni_s3d.search.store import Store
+from tests import small_task
 from tests.plugin.contract import SPACE, STEPS, Contract, leave_outcome
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:nni")
@@ -68,7 +68,7 @@ class Foreign(ModelSpace):
 def model_space(folder, space, evaluator=None, **task):
     """Return the space of a task that is never trained, as an experiment makes it."""
     (folder / "space.json").write_text(json.dumps(space))
-    content = {**tasks.TASK, "model": {"factory": f"{__name__}:network"}, **task}
+    content = {**small_task.TASK, "model": {"factory": f"{__name__}:network"}, **task}
     (folder / "task.yml").write_text(yaml.safe_dump(content))
     evaluator = evaluator or FunctionalEvaluator(evaluate_model, store=str(folder / "store"))
     return SimplifiedModelSpace.from_model(TaskSpace(str(folder / "task.yml")), evaluator)
@@ -128,10 +128,10 @@ def test_the_strategy_ends_with_the_budget(tmp_path, caplog):
 
 def test_a_whole_experiment_grows_as_without_nni(tmp_path):
     """NNI's engine without training service runs the models in this process."""
-    from nni_s3d.experiment import read_experiment, run
+    from nni_s3d.search.experiment import read_experiment, run
 
-    expected = list(run(read_experiment(tasks.write(tmp_path)), Store(str(tmp_path / "other"))))
-    engine, settings = SequentialExecutionEngine(), tasks.EXPERIMENT["tuner"]["classArgs"]
+    expected = list(run(read_experiment(small_task.write(tmp_path)), Store(str(tmp_path / "other"))))
+    engine, settings = SequentialExecutionEngine(), small_task.EXPERIMENT["tuner"]["classArgs"]
     evaluator = FunctionalEvaluator(evaluate_model, store=str(tmp_path / "store"))
     strategy = S3D(**settings)
     space = SimplifiedModelSpace.from_model(TaskSpace(str(tmp_path / "task.yml")), evaluator)
@@ -144,9 +144,9 @@ def test_a_whole_experiment_grows_as_without_nni(tmp_path):
 
 
 def test_a_failed_model_is_tried_again_in_this_process_too(tmp_path, monkeypatch):
-    from nni_s3d import trial
+    from nni_s3d.search import trial
 
-    tasks.write(tmp_path)
+    small_task.write(tmp_path)
     original, failures = trial.decide, [RuntimeError("once")]
 
     def fails_once(*args):
@@ -163,13 +163,13 @@ def test_a_failed_model_is_tried_again_in_this_process_too(tmp_path, monkeypatch
 
 
 def test_the_strategies_of_nni_draw_plain_widths_for_the_same_trial(tmp_path):
-    tasks.write(tmp_path)
+    small_task.write(tmp_path)
     evaluator = FunctionalEvaluator(evaluate_model, store=str(tmp_path / "store"))
     space = SimplifiedModelSpace.from_model(TaskSpace(str(tmp_path / "task.yml")), evaluator)
     engine = SequentialExecutionEngine(max_model_count=2)
     Random(seed=0)(space, engine)
     for model in engine.list_models():
-        assert set(from_sample(model.sample)) == set(tasks.NAMES)
+        assert set(from_sample(model.sample)) == set(small_task.NAMES)
         assert 0 <= model.metric <= 1
 
 

@@ -4,10 +4,10 @@ import threading
 import pytest
 
 from nni_s3d.errors import ConfigError, S3DError, StoreError
-from nni_s3d.lineage import outcome_path, state_path, trial_path
 from nni_s3d.plugin import tuner as tuner_module
 from nni_s3d.plugin.tuner import S3DArgsValidator, S3DTuner
-from nni_s3d.store import Store
+from nni_s3d.search.lineage import outcome_path, state_path, trial_path
+from nni_s3d.search.store import Store
 from tests.plugin.contract import SPACE, STEPS, Contract, leave_outcome
 
 

@@ -1,0 +1,122 @@
+"""Functions of every element by itself, linearised where they ran: scales and activations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nni_s3d.growth.curvature.autograd_step import Maybe
+from nni_s3d.growth.curvature.nodes import Function, Node
+
+
+class Scale(Node):
+    """x -> s x + b, the same s for all samples."""
+
+    def __init__(self, inputs: Sequence[int], function: Function, scale: Tensor) -> None:
+        super().__init__(inputs, function)
+        self.scale = scale
+
+    def push(self, tangents: list[Maybe]) -> list[Maybe]:
+        (tangent,) = tangents
+        return [tangent * self.scale if self.wanted and tangent is not None else None]
+
+    def pull(self, arrived: list[Maybe]) -> list[Maybe]:
+        (w,) = arrived
+        return [None if w is None else w * self.scale]
+
+
+class Elementwise(Node):
+    """f of every element.
+
+    Args:
+        inputs: number of the value that it takes, or of the one before a product that is taken in.
+        function: f.
+        derivatives: tensor -> slope and curvature of f, or None where it has no curvature.
+        scale: a product that came before and is taken in, until a producer takes it over.
+    """
+
+    slope: Maybe  # without the scale, since that of a ramp takes one byte
+    curvature: Maybe  # times the derivative of the loss, once that is known
+
+    def __init__(
+        self,
+        inputs: Sequence[int],
+        function: Function,
+        derivatives: Callable[[Tensor], tuple[Tensor, Maybe]],
+        scale: Maybe = None,
+    ) -> None:
+        super().__init__(inputs, function)
+        self._derivatives, self.scale = derivatives, scale
+
+    @property
+    def curved(self) -> bool:
+        return self.curvature is not None
+
+    def run(self, *tensors: Tensor) -> Any:
+        # At once, since the network may change its tensor in place a little later.
+        self.slope, self.curvature = self._derivatives(*tensors)
+        return self.function(*tensors)
+
+    def fix(self, cotangents: list[Maybe]) -> list[Maybe]:
+        (g,) = cotangents
+        assert g is not None
+        assert self.slope is not None
+        self.fixed, back = True, _times(g, self.slope)
+        if self.curvature is not None:
+            self.curvature.mul_(g)
+            if self.scale is not None:
+                self.curvature.mul_(self.scale**2)
+        if not self.wanted:
+            self.slope = None
+        return [back]
+
+    def push(self, tangents: list[Maybe]) -> list[Maybe]:
+        (tangent,) = tangents
+        self.kept = tangent if self.curvature is not None else None
+        return [self._sloped(tangent) if self.slope is not None and tangent is not None else None]
+
+    def pull(self, arrived: list[Maybe]) -> list[Maybe]:
+        (w,), tangent = arrived, self.kept
+        bent = None if tangent is None or self.curvature is None else (self.curvature, tangent)
+        if w is None:
+            return [None if bent is None else bent[0] * bent[1]]
+        return [self._sloped(w) if bent is None else self._sloped(w).addcmul_(*bent)]
+
+    def _sloped(self, x: Tensor) -> Tensor:
+        assert self.slope is not None
+        out = _times(x, self.slope)
+        return out if self.scale is None else out.mul_(self.scale)
+
+
+def _times(x: Tensor, slope: Tensor) -> Tensor:
+    """Multiply by a slope, or by true or false of the same shape."""
+    if slope.dtype != torch.bool:
+        return x * slope
+    if x.device.type != "cpu":
+        return torch.where(slope, x, 0.0)
+    # On a CPU neither `where` nor a product of mixed types is vectorised: twenty times the time of this.
+    return slope.view(torch.uint8).to(x.dtype).mul_(x)
+
+
+def derivatives(run: Function, x: Tensor) -> tuple[Tensor, Maybe]:
+    """Return slope and curvature of an element-wise function."""
+    with torch.enable_grad():
+        leaf = x.detach().clone().requires_grad_()
+        value = run(leaf)
+        (slope,) = torch.autograd.grad(value.sum(), leaf, create_graph=True)
+        if not slope.requires_grad:
+            return slope, None
+        (curvature,) = torch.autograd.grad(slope.sum(), leaf, allow_unused=True)
+    return slope.detach(), curvature
+
+
+def slope_of(run: Function, x: Tensor) -> Tensor:
+    """Return the slope of an element-wise affine function that is the same for all samples and positions."""
+    with torch.enable_grad():
+        leaf = x[(slice(0, 1), slice(None), *[slice(0, 1)] * (x.dim() - 2))].detach().clone().requires_grad_()
+        value = run(leaf)
+        (slope,) = torch.autograd.grad(value.sum(), leaf)
+    return slope

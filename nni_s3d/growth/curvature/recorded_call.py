@@ -1,0 +1,123 @@
+"""One call of a function, to be made again with other tensors in the places of those that matter."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from nni_s3d.growth.curvature.smoothing import SMOOTHED, smoothed
+from nni_s3d.growth.graph.functions import batch_norm_arguments
+
+
+class RecordedCall:
+    """A function and its arguments, of which `tensors` are kept out: calling the object takes them or others.
+
+    It changes nothing in place; `target` is the tensor that the function would have changed. Batch norms are affine
+    functions, and piecewise-linear activations have a second derivative.
+    """
+
+    def __init__(
+        self,
+        func: Callable[..., Any],
+        name: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        beta: float,
+        matters: Callable[[object], bool],
+    ) -> None:
+        self.name, self.arguments = name, len(args) + len(kwargs)
+        self.target = _changed(func, args, kwargs)
+        self._func, self._beta = func, beta
+        flat, self._spec = pytree.tree_flatten((args, kwargs))
+        self._places = [i for i, x in enumerate(flat) if matters(x)]
+        self.tensors: list[Tensor] = [flat[i] for i in self._places]
+        self.leads = self._places[:1] == [0]  # whether the first argument is among them
+        self.constants = [
+            x for i, x in enumerate(flat) if i not in self._places and isinstance(x, Tensor) and x.is_floating_point()
+        ]
+        self._copied = self.target is not None and name not in SMOOTHED
+        self._flat = [None if i in self._places else x for i, x in enumerate(flat)]
+
+    def __call__(self, *tensors: Tensor) -> Any:
+        """RecordedCall the function with these tensors."""
+        filled = list(self._flat)
+        for i, x in zip(self._places, tensors, strict=True):
+            filled[i] = x
+        args, kwargs = pytree.tree_unflatten(filled, self._spec)
+        if self.name == "batch_norm":
+            norm = batch_norm_arguments(self._func, args[1:], kwargs)
+            return _affine(args[0] if args else norm["input"], norm)
+        if self.name in SMOOTHED:
+            return smoothed(self.name, self._beta, args, kwargs)
+        if self._copied and args:
+            args = (args[0].clone(), *args[1:])
+        elif self._copied:
+            kwargs["input"] = kwargs["input"].clone()
+        return self._func(*args, **kwargs)
+
+    @property
+    def second(self) -> Any:
+        """The second positional argument."""
+        args, _ = pytree.tree_unflatten(list(self._flat), self._spec)
+        return args[1]
+
+    def forget(self) -> None:
+        """Keep no tensor alive of those that matter."""
+        self.tensors, self.target = [], None
+
+    def by(self, func: Callable[..., Any]) -> RecordedCall:
+        """Return the same call of another function, which keeps no tensor alive of those that matter."""
+        other = copy.copy(self)
+        other._func = func
+        other.forget()
+        return other
+
+    def moving(self, x: Tensor) -> Tensor:
+        """RecordedCall a convolution or linear function without its bias, which does not move."""
+        filled = [x if i in self._places else y for i, y in enumerate(self._flat)]
+        args, kwargs = pytree.tree_unflatten(filled, self._spec)
+        named = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
+        settings = {key: value for key, value in named.items() if key not in ("input", "weight", "bias")}
+        out: Tensor = self._func(named["input"], named["weight"], None, *args[3:], **settings)
+        return out
+
+    def keeps_shape(self) -> bool:
+        """Whether the result of an element-wise function has the shape of the only tensor that is kept out."""
+        if len(self.tensors) != 1:
+            return False
+        shape = self.tensors[0].shape
+        # NumPy's, since PyTorch's own imports its symbolic shapes and sympy.
+        return self.name == "prelu" or np.broadcast_shapes(shape, *(c.shape for c in self.constants)) == shape
+
+
+def _changed(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """Return the tensor that a call changes in place: by the name of the function, or since it is told to."""
+    name = getattr(func, "__name__", "")
+    if name.startswith("__i") or (name.endswith("_") and not name.endswith("__")) or _told(func, args, kwargs):
+        first = args[0] if args else kwargs.get("input")
+        return first if isinstance(first, Tensor) else None
+    return None
+
+
+def _told(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    if "inplace" in kwargs or not any(x is True for x in args):
+        return bool(kwargs.get("inplace"))
+    try:
+        return bool(inspect.signature(func).bind(*args, **kwargs).arguments.get("inplace"))
+    except (TypeError, ValueError):  # functions without a signature do not know the word either
+        return False
+
+
+def _affine(x: Tensor, norm: dict[str, Any]) -> Tensor:
+    """Batch norm in evaluation mode, as one product and one sum."""
+    scale = (norm["running_var"] + norm["eps"]).rsqrt() * (1 if norm["weight"] is None else norm["weight"])
+    shift = -norm["running_mean"] * scale + (0 if norm["bias"] is None else norm["bias"])
+    shape = (-1,) + (1,) * (x.dim() - 2)
+    return torch.addcmul(shift.reshape(shape), x, scale.reshape(shape))

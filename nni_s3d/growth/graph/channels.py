@@ -1,0 +1,201 @@
+"""The channel graph: which parameters of a network belong to which neuron, and who reads it.
+
+Every dimension of a parameter or buffer that is indexed by channels is one `Axis`, which says for each of its slots
+the channel that sits there. Surgery and cost are generic loops over axes; residual streams (several producers of a
+channel) and concatenation (channels of several groups along one axis) need nothing more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from nni_s3d.errors import ModelError
+
+
+class Role(Enum):
+    """What an axis is to the channels along it."""
+
+    ROW = "row"  # of a producer: the slot holds parameters of the neuron, part of theta
+    COLUMN = "column"  # of a consumer: the slot is multiplied by the copy's output weight
+    FOLLOW = "follow"  # of a follower: the slot is copied with the neuron
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One dimension of one parameter or buffer that is indexed by channels."""
+
+    tensor: str  # dotted name of the parameter or buffer
+    dim: int
+    role: Role
+    slots: Tensor  # (n,) int64: the channel at every slot, numbered over the whole graph; -1 where there is none
+    # The columns of a grouped convolution: its rows form this many blocks, each with slots of its own, one block after
+    # the other in `slots`; the dimension of the tensor has the slots of one block.
+    blocks: int = 1
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One use of a module's parameters in the example run."""
+
+    name: str  # dotted name of the module that owns the parameters
+    kind: str  # the function that was called: "conv2d", "linear", "batch_norm", "prelu"
+    parameters: tuple[str, ...]  # their dotted names, the weight first
+    axes: tuple[Axis, ...]
+
+    @property
+    def weight(self) -> str:
+        """Dotted name of the weight, which identifies the layer."""
+        return self.parameters[0]
+
+    def __str__(self) -> str:
+        return self.name or self.axes[0].tensor  # the root module may own several weights
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What a network computes once per sample: a row of the cost tables in `cost`."""
+
+    kind: str  # the function that was called
+    repeats: int  # how often the weight is applied, how many elements every slot has, or MACs where there are neither
+    weight: str | None = None  # for layers with a weight
+    slots: Tensor | None = None  # (n,) for element-wise work: the channels it runs over, -1 where there is none
+
+
+@dataclass(frozen=True)
+class EqualParts:
+    """Sets of channels that must stay equally large, since a layer or a reshape cuts its input into equal parts."""
+
+    where: str  # the layer or function that cuts
+    parts: Tensor  # (parts, n) int64: the channel at every slot of every part, -1 where there is none
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Channels that must change together: one width of the architecture."""
+
+    name: str  # the dotted name of its first producer
+    width: int
+    first: int  # number of its first channel in the whole graph
+    producers: tuple[Layer, ...]
+    followers: tuple[Layer, ...]
+    consumers: tuple[Layer, ...]
+    reason: str = ""  # why it cannot be split; empty if it can
+
+    @property
+    def splittable(self) -> bool:
+        """Whether every copy of a neuron of this group can be told exactly what to do."""
+        return not self.reason
+
+    @property
+    def channels(self) -> slice:
+        """Where the group's channels sit in a vector over all channels of the graph."""
+        return slice(self.first, self.first + self.width)
+
+    def rows(self, layer: Layer) -> Tensor:
+        """Return the slots of each neuron along a producer's rows, shape (width, rows per neuron)."""
+        return self._rows[layer.weight]
+
+    @cached_property
+    def _rows(self) -> dict[str, Tensor]:
+        found = {}
+        for layer in self.producers:
+            axis = next(axis for axis in layer.axes if axis.role is Role.ROW)
+            slots = ((axis.slots >= self.first) & (axis.slots < self.first + self.width)).nonzero()[:, 0]
+            found[layer.weight] = slots[torch.argsort(axis.slots[slots], stable=True)].reshape(self.width, -1)
+        return found
+
+
+@dataclass(frozen=True)
+class ChannelGraph:
+    """All channel groups of a model, in the order of its forward pass.
+
+    Iterates over its groups; ``graph["features.0"]`` looks one up; printing shows a table.
+    """
+
+    groups: tuple[ChannelGroup, ...]
+    layers: tuple[Layer, ...]
+    operations: tuple[Operation, ...]
+    equal_parts: tuple[EqualParts, ...]
+    shapes: dict[str, torch.Size]  # of every parameter
+    unreached: tuple[str, ...]  # modules with parameters that the example run did not come to
+    example_inputs: object = field(repr=False, compare=False)
+    _by_name: dict[str, ChannelGroup] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_by_name", {group.name: group for group in self.groups})
+
+    def __iter__(self) -> Iterator[ChannelGroup]:
+        return iter(self.groups)
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __getitem__(self, name: str) -> ChannelGroup:
+        if name not in self._by_name:
+            raise ModelError(f"channel group {name!r}: expected one of {', '.join(self._by_name) or 'none'}")
+        return self._by_name[name]
+
+    @property
+    def splittable_groups(self) -> tuple[ChannelGroup, ...]:
+        """The groups that can be split."""
+        return tuple(group for group in self.groups if group.splittable)
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """The width of every splittable group."""
+        return {group.name: group.width for group in self.splittable_groups}
+
+    @property
+    def num_channels(self) -> int:
+        """Number of channels of all groups together."""
+        return sum(group.width for group in self.groups)
+
+    def per_channel(self, copies: Mapping[str, Tensor]) -> Tensor:
+        """Return the copies {group: (width,)} of all groups in one vector (channels,), with 1 where one is left out."""
+        found = torch.ones(self.num_channels, dtype=torch.int64)
+        for name, number in copies.items():
+            found[self[name].channels] = number
+        return found
+
+    def check(self, model: nn.Module) -> None:
+        """Raise ModelError if the parameters of a model are not those of the model that was traced."""
+        shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+        for name in (*self.shapes, *shapes):
+            found, expected = shapes.get(name), self.shapes.get(name)
+            if found != expected:
+                shown = ["none" if shape is None else str(tuple(shape)) for shape in (expected, found)]
+                raise ModelError(f"{name}: expected the parameter that was traced, of shape {shown[0]}, got {shown[1]}")
+
+    def refuse_others(self, names: Collection[str], reason: str) -> ChannelGraph:
+        """Return the graph with all other groups refused for a reason."""
+        groups = (group if group.name in names else replace(group, reason=group.reason or reason) for group in self)
+        return replace(self, groups=tuple(groups))
+
+    def axes(self) -> Iterator[Axis]:
+        """Iterate over all axes of all layers."""
+        for layer in self.layers:
+            yield from layer.axes
+
+    def __str__(self) -> str:
+        head = ("group", "width", "followers", "consumers", "splittable")
+        rows = [
+            (
+                group.name + "".join(f" + {producer}" for producer in group.producers[1:]),
+                str(group.width),
+                ", ".join(map(str, group.followers)) or "-",
+                ", ".join(map(str, group.consumers)) or "-",
+                "yes" if group.splittable else f"no: {group.reason}",
+            )
+            for group in self.groups
+        ]
+        sizes = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+        lines = ["  ".join(cell.ljust(size) for cell, size in zip(row, sizes, strict=True)) for row in (head, *rows)]
+        if self.unreached:
+            lines.append(f"not reached by the example run: {', '.join(self.unreached)}")
+        return "\n".join(line.rstrip() for line in lines)

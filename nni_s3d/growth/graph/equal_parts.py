@@ -1,0 +1,96 @@
+"""Keep the parts equally large into which a network cuts its channels, such as the blocks of a grouped convolution.
+
+Every part must grow by the same number of channels; which of its neurons grow is each part's own choice. That is a set
+of linear equations, equations @ (copies - 1) = 0, since the parts are equal before anything grows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nni_s3d.errors import ModelError
+from nni_s3d.growth.graph.channels import ChannelGraph
+
+MOST = 4  # copies of one neuron; more never gain more (Theorem 2.3)
+
+
+def equations(graph: ChannelGraph) -> Any:
+    """Return the sparse matrix (equations, channels) whose product with copies - 1 must be 0."""
+    from scipy.sparse import csr_array, vstack
+
+    rows = [csr_array((0, graph.num_channels))]
+    for balance in graph.equal_parts:
+        parts, size = balance.parts.shape
+        slots, part = balance.parts.flatten(), torch.arange(parts).repeat_interleave(size)
+        inside = slots >= 0
+        place = (part[inside].numpy(), slots[inside].numpy())
+        counts = csr_array((np.ones(len(place[0])), place), shape=(parts, graph.num_channels))
+        rows.append(counts[1:] - counts[[0] * (parts - 1)])
+    return vstack(rows, format="csr")
+
+
+def bound(graph: ChannelGraph) -> Tensor:
+    """Return which channels some part of a balance holds, bool (channels,)."""
+    found = torch.zeros(graph.num_channels, dtype=torch.bool)
+    for balance in graph.equal_parts:
+        found[balance.parts[balance.parts >= 0]] = True
+    return found
+
+
+def parts(graph: ChannelGraph, name: str) -> int:
+    """Return how many neurons of a group must be added at once at least, if all its parts grow evenly."""
+    channels, step = graph[name].channels, 1
+    for balance in graph.equal_parts:
+        inside = ((balance.parts >= channels.start) & (balance.parts < channels.stop)).any(dim=1)
+        step = math.lcm(step, max(1, int(inside.sum())))
+    return step
+
+
+def check(graph: ChannelGraph, copies: Tensor) -> None:
+    """Raise ModelError unless copies (channels,) leave all parts of every balance equally large."""
+    for balance in graph.equal_parts:
+        sizes = torch.where(balance.parts >= 0, copies[balance.parts.clamp(min=0)], 1).sum(dim=1).tolist()
+        if len(set(sizes)) > 1:
+            raise ModelError(
+                f"plan: expected {len(sizes)} equal parts where {balance.where} cuts its channels, "
+                f"got {min(sizes)} to {max(sizes)} channels; `with_equal_parts` finds the nearest copies that fit"
+            )
+
+
+def with_equal_parts(graph: ChannelGraph, copies: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the copies of every splittable group, raised as little as possible until all parts are equally large.
+
+    Args:
+        graph: the channel graph.
+        copies: {group: (width,) of 1, 2, 3 and 4}; groups that are left out are not split if that is possible.
+
+    Raises:
+        ModelError: no number of copies up to 4 of every neuron makes them equal.
+    """
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
+    wanted, most = torch.ones(graph.num_channels, dtype=torch.int64), torch.ones(graph.num_channels, dtype=torch.int64)
+    for group in graph.splittable_groups:
+        wanted[group.channels] = torch.as_tensor(copies.get(group.name, 1)).to(torch.int64)
+        most[group.channels] = MOST
+    rule = equations(graph)
+    off = rule @ (wanted - 1).numpy()
+    if off.any():
+        solved = milp(
+            np.ones(graph.num_channels),
+            constraints=LinearConstraint(rule, -off, -off),
+            bounds=Bounds(0, (most - wanted).numpy()),
+            integrality=np.ones(graph.num_channels),
+            options={"mip_rel_gap": 0.01},
+        )
+        if solved.x is None:
+            where = ", ".join(dict.fromkeys(balance.where for balance in graph.equal_parts))
+            raise ModelError(f"no copies leave equal parts everywhere where channels are cut ({where})")
+        wanted += torch.from_numpy(solved.x).round().to(torch.int64)
+    return {group.name: wanted[group.channels] for group in graph.splittable_groups}

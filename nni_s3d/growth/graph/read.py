@@ -1,0 +1,38 @@
+"""Read the channel graph of a model off one example run."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import torch
+from torch import nn
+
+from nni_s3d.errors import ModelError
+from nni_s3d.growth.graph.channels import ChannelGraph
+from nni_s3d.growth.graph.grouping import build
+from nni_s3d.growth.graph.rules import RULES
+from nni_s3d.growth.graph.tracer import Tracer
+from nni_s3d.growth.modules import copied
+
+
+def read_graph(model: nn.Module, example_inputs: object) -> ChannelGraph:
+    """Return the channel graph that the rules find in one example run, as `trace` does but without its last look."""
+    tracer = Tracer(model, RULES)
+    tracer.run(example_inputs)
+    if tracer.unreached():  # auxiliary heads, perhaps, which run in training mode only
+        again = Tracer(_as_if_training(model), RULES)
+        # Where this fails too, the graph names what was not reached.
+        with torch.random.fork_rng(), suppress(ModelError):
+            again.run(example_inputs, training=True)
+            if set(again.unreached()) < set(tracer.unreached()):
+                tracer = again
+    return build(tracer, example_inputs)
+
+
+def _as_if_training(model: nn.Module) -> nn.Module:
+    """Return a copy whose modules believe that they are trained, but for those that would then do something else."""
+    model = copied(model)
+    for module in model.modules():
+        changes = isinstance(module, (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd))
+        module.training = not changes
+    return model

@@ -1,0 +1,28 @@
+"""From a model to its channel graph, tried out before it is believed."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from nni_s3d.growth.graph.channels import ChannelGraph
+from nni_s3d.growth.graph.read import read_graph
+from nni_s3d.growth.trial_growth import refuse_groups_that_change_outputs
+
+
+def trace(model: nn.Module, example_inputs: object) -> ChannelGraph:
+    """Run the model on example inputs and return its channel graph.
+
+    The model is run in evaluation mode without gradients and left as it was. What the trace does not know is never
+    guessed: the channels that meet it are refused, with the reason, and the rest of the network stays splittable. In
+    the end some neurons of every group are split in a copy of the model, and groups that change what it computes (a
+    width that is written as a number in its code, say) are refused too.
+
+    Args:
+        model: any module. Nothing in it needs to be prepared.
+        example_inputs: a tensor, a tuple of positional or a dict of keyword arguments; the first dimension of the
+            first tensor counts the samples. Random numbers, not zeros: they show whether the function stays the same.
+
+    Raises:
+        ModelError: the model is not on one device together with the inputs, or fails on them.
+    """
+    return refuse_groups_that_change_outputs(model, read_graph(model, example_inputs))

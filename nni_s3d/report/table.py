@@ -1,0 +1,133 @@
+"""One row per trial of an NNI experiment, as a data frame and as text."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from nni_s3d.errors import ReportError
+from nni_s3d.report.nni_database import NNIExperiment, NNITrial, find, read_trials
+from nni_s3d.search.spec import from_sample
+
+_METRICS = ("test_accuracy", "loss", "params", "macs", "flops", "train_macs")
+
+
+def read(experiment_id: str | None = None, experiments_dir: Path | None = None) -> pd.DataFrame:
+    """Return one row per trial: those that have ended in the order of their ends, then the others.
+
+    Columns: experiment, trial, sequence, lineage (empty for plain widths), step, accuracy (validation),
+    test_accuracy, loss, params, macs, flops, train_macs, search_macs (the sum of train_macs so far), status,
+    seconds, widths (JSON). What a trial has not reported is NaN; only a trial that has succeeded has metrics.
+
+    Args:
+        experiment_id: default: the latest.
+        experiments_dir: where NNI keeps its list (default: ~/nni-experiments).
+
+    Raises:
+        ReportError: there is no such experiment, or none of its trials has finished.
+    """
+    experiment = find(experiment_id, experiments_dir)
+    trials = read_trials(experiment)
+    if not any(trial.status == "SUCCEEDED" for trial in trials):
+        raise ReportError(_nothing_finished(experiment, trials))
+    frame = pd.DataFrame([_row(experiment, trial) for trial in trials])
+    frame.insert(frame.columns.get_loc("train_macs") + 1, "search_macs", frame["train_macs"].cumsum())
+    return frame
+
+
+def _row(experiment: NNIExperiment, trial: NNITrial) -> dict[str, Any]:
+    metrics = trial.metrics
+    # The parameters of a trial of a NAS experiment are a whole model space, frozen by a sample.
+    sample = trial.parameters.get("sample")
+    spec = from_sample(sample) if isinstance(sample, dict) else trial.parameters
+    # A growth spec has its widths under that key; plain widths are the whole.
+    if not isinstance(spec.get("widths"), dict):
+        spec = {"widths": spec}
+    step = spec.get("step")
+    took = math.nan if trial.started is None or trial.ended is None else (trial.ended - trial.started) / 1000
+    return {
+        "experiment": experiment.id,
+        "trial": trial.id,
+        "sequence": trial.sequence,
+        "lineage": spec.get("lineage") or "",
+        "step": metrics.get("step", math.nan) if step is None else float(step),
+        "accuracy": metrics.get("default", math.nan),
+        **{name: metrics.get(name, math.nan) for name in _METRICS},
+        "status": trial.status,
+        "seconds": took,
+        "widths": json.dumps({name: _whole(width) for name, width in spec["widths"].items()}),
+    }
+
+
+def _whole(width: Any) -> Any:
+    """Return 8 for the 8.0 that NNI's quniform gives."""
+    return int(width) if isinstance(width, float) and width.is_integer() else width
+
+
+def _nothing_finished(experiment: NNIExperiment, trials: list[NNITrial]) -> str:
+    counts = pd.Series([trial.status for trial in trials], dtype=str).value_counts()
+    found = ", ".join(f"{count} {name}" for name, count in counts.items()) or "no trial"
+    failed = next((f"; see {trial.folder}/trial.stderr" for trial in trials if trial.status == "FAILED"), "")
+    where = f"experiment {experiment.id} ({experiment.status}): {experiment.database}"
+    return f"{where}: expected a finished trial, found {found}{failed}"
+
+
+def best(frame: pd.DataFrame) -> int | None:
+    """Return the index of the row of the best validation accuracy, the first of equals; None if there is none."""
+    known = frame["accuracy"].dropna()
+    return None if known.empty else int(known.idxmax())
+
+
+def table(frame: pd.DataFrame) -> str:
+    """Return a table for the terminal, the best validation accuracy marked by a star.
+
+    Test accuracy stands beside it and is never used to choose. Columns without any value are left out.
+    """
+    chosen = best(frame)
+    columns = {
+        "": ["*" if index == chosen else " " for index in frame.index],
+        "trial": list(frame["trial"]),
+        "lineage": list(frame["lineage"]),
+        "step": [number(value, ".0f") for value in frame["step"]],
+        "accuracy": [number(value, ".4f") for value in frame["accuracy"]],
+        "test": [number(value, ".4f") for value in frame["test_accuracy"]],
+        "loss": [number(value, ".4g") for value in frame["loss"]],
+        "params": [si(value) for value in frame["params"]],
+        "MACs": [si(value) for value in frame["macs"]],
+        "search MACs": [si(value) for value in frame["search_macs"]],
+        "time": [_duration(value) for value in frame["seconds"]],
+        "status": list(frame["status"]),
+    }
+    shown = {title: cells for title, cells in columns.items() if not title or any(c not in ("", "-") for c in cells)}
+    widths = [max(map(len, [title, *cells])) for title, cells in shown.items()]
+    aligned = ["<" if title in ("", "trial", "lineage", "status") else ">" for title in shown]
+    lines = [
+        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(cells, aligned, widths, strict=True)).rstrip()
+        for cells in [list(shown), ["-" * width for width in widths], *zip(*shown.values(), strict=True)]
+    ]
+    return "\n".join([*lines, "* best validation accuracy; test accuracy is shown only, never used to choose"])
+
+
+def si(value: float) -> str:
+    """Return a count with three or four digits and its unit: 950, 30.2k, 1.20M, 3.45G."""
+    if not math.isfinite(value):
+        return "-"
+    for unit, factor in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= factor:
+            scaled = value / factor
+            return f"{scaled:.{2 if abs(scaled) < 10 else 1 if abs(scaled) < 100 else 0}f}{unit}"
+    return f"{value:.0f}"
+
+
+def number(value: float, form: str) -> str:
+    """Return a number in a format, or a dash where there is none."""
+    return f"{value:{form}}" if math.isfinite(value) else "-"
+
+
+def _duration(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds))) if math.isfinite(seconds) else "-"

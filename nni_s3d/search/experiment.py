@@ -1,0 +1,135 @@
+"""Read an NNI experiment file as far as growth needs it, and run the experiment in this process."""
+
+# ruff: noqa: N815  (NNI's keys are in mixed case)
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from nni_s3d.config import build, read_yaml
+from nni_s3d.errors import ConfigError, S3DError
+from nni_s3d.growth.graph.cost import Cost, count
+from nni_s3d.search import trial
+from nni_s3d.search.controller import Controller
+from nni_s3d.search.lineage import Lineage, lineages
+from nni_s3d.search.preflight import check_network
+from nni_s3d.search.store import Store
+from nni_s3d.tasks.search_space import Space
+from nni_s3d.tasks.task import Task, read_task
+
+T = TypeVar("T")
+TUNER = "nni_s3d.plugin.tuner.S3DTuner"
+TRIAL = "nni_s3d.plugin.trial"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What `nnictl create` and `nni-s3d grow` both run."""
+
+    task: Task
+    space: Space
+    lineages: list[Lineage]
+
+
+@dataclass(frozen=True)
+class _File:
+    """The keys of an experiment file that growth needs, as NNI spells them."""
+
+    tuner: dict[str, Any] = field(default_factory=dict)
+    trialCommand: str = ""
+    trialCodeDirectory: str = "."
+    searchSpace: dict[str, Any] | None = None
+    searchSpaceFile: str | None = None
+
+
+@dataclass(frozen=True)
+class _Tuner:
+    className: str | None = None
+    name: str | None = None
+    classArgs: dict[str, Any] | None = None
+
+
+def read_experiment(path: Path) -> Experiment:
+    """Read an experiment file for nnictl whose tuner is S3D.
+
+    Raises:
+        ConfigError: a key that growth needs is missing or wrong, or the tuner is another one.
+    """
+    file = _known(_File, read_yaml(path), path)
+    tuner = _known(_Tuner, file.tuner, f"{path}: tuner")
+    if tuner.className != TUNER and tuner.name != "S3D":
+        raise ConfigError(f"{path}: tuner: expected className: {TUNER} or name: S3D, got {file.tuner!r}")
+    task = read_task(path.parent / file.trialCodeDirectory / _task_file(path, file.trialCommand))
+    if file.searchSpace is not None:
+        space = Space.parse(file.searchSpace, f"{path}: searchSpace")
+    elif file.searchSpaceFile is not None:
+        space = Space.read(path.parent / file.searchSpaceFile)
+    else:
+        raise ConfigError(f"{path}: expected searchSpaceFile or searchSpace, got neither")
+    return Experiment(task, space, lineages(tuner.classArgs or {}, f"{path}: tuner.classArgs"))
+
+
+def check(experiment: Experiment) -> Cost:
+    """Raise the errors of a first trial before anything is trained or written, and return the seed network's cost.
+
+    Raises:
+        S3DError: the data, the network, the search space or a lineage is not what it should be.
+    """
+    task, space = experiment.task, experiment.space
+    if space != task.space():
+        raise ConfigError(f"searchSpaceFile: expected the search space of the task, {task.search_space}, got another")
+    data = task.load_data()
+    model = task.build_model(space.low, task.seed, data.shape)
+    for lineage in experiment.lineages:
+        try:
+            graph = check_network(task, data, model, space.low, lineage)
+        except ConfigError as error:
+            raise ConfigError(f"lineage {lineage.label}: {error}") from error
+    return count(graph)
+
+
+def run(
+    experiment: Experiment, store: Store, report: Callable[[float], None] = lambda accuracy: None
+) -> Iterator[tuple[dict[str, Any], dict[str, float] | None]]:
+    """Run all growth steps one after another, with NNI's controller and trials but without NNI.
+
+    Yields (parameters, metrics) of every trial, metrics None if it has failed.
+
+    Raises:
+        S3DError: a mistake that a second try would only repeat, most of them before anything is trained.
+    """
+    check(experiment)
+    store.claim(experiment.task.fingerprint)
+    controller = Controller(experiment.lineages, experiment.space, store)
+    while (parameters := controller.next()) is not None:
+        try:
+            metrics = trial.run(parameters, experiment.task, store, report)
+        except S3DError:
+            raise
+        except Exception as error:  # of the machine, such as too little memory
+            controller.failed(parameters, f"{type(error).__name__}: {error}")
+            yield parameters, None
+        else:
+            controller.finished(parameters)
+            yield parameters, metrics
+
+
+def _known(kind: type[T], content: dict[str, Any], where: str | Path) -> T:
+    """Build a dataclass from those keys of a mapping that it has; the others are NNI's business."""
+    names = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    return build(kind, {name: value for name, value in content.items() if name in names}, where)
+
+
+def _task_file(path: Path, command: str) -> str:
+    """Return the task.yml that the trial command names."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # a quotation without an end
+        words = []
+    if words[-2:-1] != [TRIAL] or words[-1].startswith("-"):
+        raise ConfigError(f"{path}: trialCommand: expected python -m {TRIAL} task.yml, got {command!r}")
+    return words[-1]

@@ -1,0 +1,122 @@
+"""The data sets by name: where each is looked for, and how it is split.
+
+The test set is never part of a choice: the validation set is taken from the training set.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nni_s3d.errors import ConfigError, DataError
+from nni_s3d.tasks.data.images import Images
+
+_SPLIT_SEED = 0  # which samples are held out is part of the data set, not of a run
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Three disjoint sets of images and what is known of them."""
+
+    train: Images
+    validation: Images
+    test: Images
+    num_classes: int
+    mean: tuple[float, ...]  # per channel, of the training pixels scaled to 0..1
+    std: tuple[float, ...]
+
+    @property
+    def shape(self) -> torch.Size:
+        """(channels, height, width) of an image."""
+        return self.train.pixels.shape[1:]
+
+
+def load(name: str, validation: float = 0.1, samples: int | None = None, root: str | Path | None = None) -> DataSet:
+    """Load a data set by name.
+
+    Args:
+        name: "digits" (scikit-learn's, no file needed), "fashion_mnist" or "cifar100".
+        validation: fraction of the training set that is held out.
+        samples: use only this many samples of the training set, before the split.
+        root: directory of the files; by default the environment variable NNI_S3D_DATA or ~/.cache/nni_s3d.
+
+    Raises:
+        ConfigError: no such data set, or a number out of range.
+        DataError: the files are not there; the message says what to put where.
+    """
+    if name not in _READERS:
+        raise ConfigError(f"data: expected one of {', '.join(NAMES)}, got {name!r}")
+    if not 0 < validation < 1:
+        raise ConfigError(f"validation: expected a fraction in (0, 1), got {validation!r}")
+    train, test = _READERS[name](data_directory(root))
+    if samples is not None and not 2 <= samples <= len(train):
+        raise ConfigError(f"samples: expected between 2 and {len(train)} for {name}, got {samples!r}")
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(_SPLIT_SEED))[:samples]
+    held_out = max(1, round(validation * len(order)))
+    if held_out == len(order):
+        raise ConfigError(f"validation: expected a fraction that leaves some of {held_out} samples, got {validation!r}")
+    kept, validated = train[order[held_out:]], train[order[:held_out]]
+    scaled = kept.pixels.float() / 255
+    mean, std = scaled.mean(dim=(0, 2, 3)), scaled.std(dim=(0, 2, 3))
+    return DataSet(kept, validated, test, int(train.labels.max()) + 1, tuple(mean.tolist()), tuple(std.tolist()))
+
+
+def data_directory(root: str | Path | None = None) -> Path:
+    """Return where data sets are looked for."""
+    return Path(root or os.environ.get("NNI_S3D_DATA") or "~/.cache/nni_s3d").expanduser()
+
+
+def _digits(root: Path) -> tuple[Images, Images]:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    pixels = torch.from_numpy((digits.images * 15).astype(np.uint8))[:, None]  # they come as 0..16
+    every = Images(pixels, torch.from_numpy(digits.target).long())
+    order = torch.randperm(len(every), generator=torch.Generator().manual_seed(_SPLIT_SEED))
+    test = len(every) // 5
+    return every[order[test:]], every[order[:test]]
+
+
+def _fashion_mnist(root: Path) -> tuple[Images, Images]:
+    from torchvision.datasets import FashionMNIST
+
+    files = "the four idx files (train-images-idx3-ubyte, ...)"
+    train, test = _torchvision(FashionMNIST, root, files, "FashionMNIST/raw")
+    return Images(train.data[:, None], train.targets.long()), Images(test.data[:, None], test.targets.long())
+
+
+def _cifar100(root: Path) -> tuple[Images, Images]:
+    from torchvision.datasets import CIFAR100
+
+    files = "the files train, test and meta of the Python version"
+    train, test = _torchvision(CIFAR100, root, files, "cifar-100-python")
+    return _channels_last(train), _channels_last(test)
+
+
+def _channels_last(part: Any) -> Images:
+    return Images(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets))
+
+
+def _torchvision(kind: Callable[..., Any], root: Path, files: str, folder: str) -> tuple[Any, Any]:
+    """Open both halves of a torchvision data set, which checks that the files are there and whole."""
+    try:
+        return kind(root, train=True), kind(root, train=False)
+    except Exception as error:  # torchvision has many words for files that are missing, cut short or something else
+        raise DataError(
+            f"{root / folder}: expected {files} of {kind.__name__}, got none that can be read; "
+            f"put them there, or set NNI_S3D_DATA to the directory that holds {folder}"
+        ) from error
+
+
+_READERS: dict[str, Callable[[Path], tuple[Images, Images]]] = {
+    "digits": _digits,
+    "fashion_mnist": _fashion_mnist,
+    "cifar100": _cifar100,
+}
+NAMES = tuple(_READERS)

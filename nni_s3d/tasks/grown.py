@@ -1,0 +1,95 @@
+"""Keep a grown network in a file that can run no code, and rebuild it from the constructor of the network it grew from.
+
+The file is a safetensors file; beside the tensors it has the sizes that the layers say of themselves.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from nni_s3d.errors import ModelError, StoreError, first_line
+from nni_s3d.growth.surgery.split import replace_tensor
+
+# What layers say of their sizes; nothing else is ever set from a file.
+_SIZES = "in_features out_features in_channels out_channels groups num_features num_parameters".split()
+_KEY = "nni_s3d.sizes"
+
+
+def save_grown(model: nn.Module, path: str | Path) -> None:
+    """Write the parameters and buffers of a network, and the sizes of its layers.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _own_tensors(model).items()}
+    sizes = {name: found for name, module in model.named_modules() if (found := _sizes(module))}
+    try:
+        save_file(tensors, Path(path), metadata={_KEY: json.dumps(sizes)})
+    except (OSError, SafetensorError) as error:
+        raise StoreError(f"{path}: expected a file that can be written, got: {first_line(error)}") from error
+
+
+def load_grown(build: Callable[[], nn.Module], path: str | Path) -> nn.Module:
+    """Return the network that `save_grown` wrote.
+
+    Args:
+        build: returns the network that it grew from, with any weights.
+        path: the file.
+
+    Raises:
+        StoreError: the file is missing or no such file.
+        ModelError: the network that was built has other layers than the one in the file.
+    """
+    tensors, sizes = _read(Path(path))
+    model = build()
+    own = _own_tensors(model)
+    for name in (*own, *tensors):
+        if name not in own or name not in tensors:
+            where = "the file" if name in own else "the network that was built"
+            raise ModelError(f"{name}: expected it in {where} too, got none")
+        if own[name].dim() != tensors[name].dim():
+            raise ModelError(f"{name}: expected {own[name].dim()} dimensions, got {tensors[name].dim()} in {path}")
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            if tensor.shape == own[name].shape:
+                own[name].copy_(tensor)  # in place, so that what is tied to it stays so
+            else:
+                replace_tensor(model, name, tensor.to(own[name]), own[name].requires_grad)
+    for name, module in model.named_modules():
+        for attribute in _sizes(module).keys() & sizes.get(name, {}).keys():
+            setattr(module, attribute, int(sizes[name][attribute]))
+    return model
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, dict[str, int]]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            sizes = json.loads((file.metadata() or {})[_KEY])
+            return {name: file.get_tensor(name) for name in file.keys()}, sizes  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        reason = "none" if isinstance(error, FileNotFoundError) else str(error).splitlines()[0]
+        raise StoreError(f"{path}: expected a file that save_grown wrote, got {reason}") from error
+
+
+def _own_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return what a state dict holds, each tied tensor once."""
+    found: dict[int, str] = {}
+    state: Mapping[str, Any] = model.state_dict(keep_vars=True)
+    return {
+        name: tensor
+        for name, tensor in state.items()
+        if isinstance(tensor, Tensor) and found.setdefault(id(tensor), name) == name
+    }
+
+
+def _sizes(module: nn.Module) -> dict[str, int]:
+    known = ((name, getattr(module, name, None)) for name in _SIZES)
+    return {name: value for name, value in known if isinstance(value, int)}

@@ -1,0 +1,47 @@
+"""Show the channel graph of a model as a table, and make a search space of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nni_s3d.growth.graph.channels import ChannelGraph
+from nni_s3d.growth.graph.cost import count, marginal_cost
+from nni_s3d.growth.graph.equal_parts import parts
+
+CAP = 8  # times its width that a group may grow to, in a search space to start from
+
+
+def table(graph: ChannelGraph) -> str:
+    """Return one line per group: width, parameters and MACs that one more neuron costs, splittable or why not.
+
+    A group is called after its first producer; a residual stream has more.
+    """
+    params, macs = (marginal_cost(graph, kind) for kind in ("params", "macs"))
+    rows: list[tuple[str, ...]] = [("group", "width", "params/neuron", "MACs/neuron", "splittable")]
+    for group in graph:
+        costs = (f"{float(price[group.channels].mean()):,.0f}" for price in (params, macs))
+        others = len(group.producers) - 1
+        name = group.name + (f" and {others} more" if others else "")
+        rows.append((name, f"{group.width:,}", *costs, "yes" if group.splittable else f"no: {group.reason}"))
+    sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(size) if i in (0, 4) else cell.rjust(size) for i, (cell, size) in enumerate(line)).rstrip()
+        for line in (list(zip(row, sizes, strict=True)) for row in rows)
+    ]
+    cost, channels = count(graph), sum(group.width for group in graph)
+    share = sum(graph.widths.values())
+    lines.append(f"{cost.params:,} parameters, {cost.macs:,} MACs; {share:,} of {channels:,} channels can be split")
+    if graph.unreached:
+        lines.append(f"not reached by the example run: {', '.join(graph.unreached)}")
+    return "\n".join(lines)
+
+
+def search_space(graph: ChannelGraph, cap: int = CAP) -> dict[str, Any]:
+    """Return an NNI search space: every splittable group from its width to `cap` times that.
+
+    Widths go in steps of one, or of as many as there are parts that must stay equal.
+    """
+    return {
+        name: {"_type": "quniform", "_value": [width, cap * width, parts(graph, name)]}
+        for name, width in graph.widths.items()
+    }

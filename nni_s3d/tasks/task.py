@@ -1,0 +1,180 @@
+"""A task: model, data and training recipe, the same for every strategy that is compared on it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nni_s3d.config import build, read_yaml
+from nni_s3d.errors import ConfigError
+from nni_s3d.tasks.data import NAMES, DataSet, Loader, load
+from nni_s3d.tasks.factories import build_network
+from nni_s3d.tasks.search_space import Space
+from nni_s3d.tasks.training import Recipe
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """The data set and how its training images are augmented."""
+
+    name: str
+    validation: float = 0.1  # fraction of the training set that is held out
+    samples: int | None = None  # use only this many training samples
+    pad: int = 0  # random crops of images padded with this many pixels
+    flip: bool = False  # mirror every other image
+
+    def __post_init__(self) -> None:
+        if self.name not in NAMES:
+            raise ConfigError(f"name: expected one of {', '.join(NAMES)}, got {self.name!r}")
+        if self.pad < 0:
+            raise ConfigError(f"pad: expected a whole number >= 0, got {self.pad!r}")
+        if not 0 < self.validation < 1:
+            raise ConfigError(f"validation: expected a fraction in (0, 1), got {self.validation!r}")
+
+
+@dataclass(frozen=True)
+class CurvatureSettings:
+    """The samples that splitting matrices are averaged over."""
+
+    samples: int = 8192  # at most; docs/selection_noise.md tells what fewer cost
+    batch_size: int = 128
+    memory: float = 4.0  # GiB for batches that have been linearised; with less, the same takes longer
+
+    def __post_init__(self) -> None:
+        if not self.memory >= 0:
+            raise ConfigError(f"memory: expected a number >= 0 (GiB), got {self.memory!r}")
+        for name in ("samples", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: expected a whole number >= 1, got {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True)
+class Task:
+    """The content of a task.yml."""
+
+    data: DataSettings
+    model: dict[str, Any]  # factory: "package.module:function", and its keyword arguments beside the widths
+    search_space: str  # path of the search-space file, relative to task.yml
+    training: Recipe = field(default_factory=Recipe)
+    curvature: CurvatureSettings = field(default_factory=CurvatureSettings)
+    seed: int = 0
+    device: str = "auto"  # "auto" takes a GPU where there is one
+    directory: str = field(default=".", metadata={"setting": False})  # of task.yml; set by `read_task`
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed: expected a whole number >= 0 and < 2**63, got {self.seed!r}")
+        if not isinstance(self.model.get("factory"), str):
+            raise ConfigError(f'model: expected factory: "package.module:function", got {self.model!r}')
+        try:
+            json.dumps(self.model)
+        except (TypeError, ValueError) as error:  # YAML has dates, sets and loops besides
+            raise ConfigError(f"model: expected arguments that JSON can say, got {error}") from error
+        try:
+            torch.zeros(1, device=self.torch_device).item()
+        except (RuntimeError, AssertionError, ImportError) as error:
+            raise ConfigError(f"device: expected auto or one that PyTorch finds here, got {self.device!r}") from error
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What determines the results on this task: everything but where it runs."""
+        settings = dataclasses.asdict(self)
+        del settings["curvature"]["memory"]
+        return {name: value for name, value in settings.items() if name not in ("device", "directory", "search_space")}
+
+    def space(self) -> Space:
+        """Read the search space."""
+        return Space.read(Path(self.directory, self.search_space))
+
+    def load_data(self) -> DataSet:
+        """Load the data set.
+
+        Raises:
+            ConfigError: the settings do not fit the data.
+            DataError: its files are not there.
+        """
+        try:
+            data = load(self.data.name, self.data.validation, self.data.samples)
+        except ConfigError as error:
+            raise ConfigError(f"data.{error}") from error
+        side = min(data.shape[1:])
+        if self.data.pad > side:
+            raise ConfigError(f"data.pad: expected at most {side}, the size of the images, got {self.data.pad}")
+        return data
+
+    def build_model(self, widths: dict[str, int], seed: int, shape: torch.Size | None = None) -> nn.Module:
+        """Build the network with these widths and fresh weights, on the task's device.
+
+        Args:
+            widths: of all layers of the search space.
+            seed: of the weights.
+            shape: (channels, height, width) of the images, if they are known; else the data set is loaded where a
+                network must be traced.
+
+        Raises:
+            ConfigError: the factory cannot be imported, does not take its arguments, or makes something else.
+            ModelError: the network cannot have these widths.
+        """
+        settings = {key: value for key, value in self.model.items() if key != "factory"}
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = build_network(
+                self.model["factory"],
+                settings,
+                widths,
+                lambda: self.example(self.load_data().shape if shape is None else shape).cpu(),
+            )
+        return model.to(self.torch_device)
+
+    def example(self, shape: torch.Size) -> Tensor:
+        """Return an image (1, channels, height, width) to trace networks on, on the task's device."""
+        noise = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
+        return noise.to(self.torch_device)
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device that trials of this task run on."""
+        if self.device != "auto":
+            return torch.device(self.device)
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def training_loader(self, data: DataSet, seed: int) -> Loader:
+        """Return shuffled, augmented batches of the training set."""
+        return Loader(
+            data.train,
+            data.mean,
+            data.std,
+            self.training.batch_size,
+            seed,
+            self.data.pad,
+            self.data.flip,
+            self.torch_device,
+        )
+
+    def curvature_loader(self, data: DataSet, seed: int) -> Loader:
+        """Return fixed batches of some training images as they are."""
+        order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(seed))
+        chosen = data.train[order[: self.curvature.samples]]
+        return Loader(chosen, data.mean, data.std, self.curvature.batch_size, device=self.torch_device)
+
+
+def read_task(path: Path) -> Task:
+    """Read a task.yml.
+
+    Raises:
+        ConfigError: the file is missing, or a key is unknown, missing, of the wrong type or out of range.
+    """
+    return dataclasses.replace(build(Task, read_yaml(path), path), directory=str(path.parent))
+
+
+def digest(content: object) -> str:
+    """Return a short hash of JSON content."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

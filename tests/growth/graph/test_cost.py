@@ -1,0 +1,131 @@
+import pytest
+import torch
+from torch import nn
+
+import nni_s3d as s3d
+from nni_s3d.growth.graph.cost import COSTS, latency, marginal_cost, total_cost
+from tests import reference
+from tests.cases import BY_NAME, all_cases, measured
+
+KINDS = pytest.mark.parametrize("kind", COSTS)
+
+
+def random_copies(graph: s3d.ChannelGraph, seed: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Return random copies of every splittable neuron by group, and over all channels."""
+    by_group = reference.plan_of_random_copies(graph, (1, 2, 3, 4), seed)
+    channels = torch.ones(graph.num_channels, dtype=torch.int64)
+    for name, number in by_group.items():
+        channels[graph[name].channels] = number
+    return by_group, channels
+
+
+@all_cases
+def test_params_are_those_of_the_model(case):
+    assert s3d.count(measured(case).graph).params == reference.params(case.model())
+
+
+@all_cases
+def test_macs_are_those_that_hooks_see(case):
+    assert s3d.count(measured(case).graph).macs == reference.macs(case.model(), case.inputs())
+
+
+@all_cases
+def test_the_cost_of_a_grown_network_is_counted_without_building_it(case):
+    run = measured(case)
+    for seed in range(3):
+        by_group, channels = random_copies(run.graph, seed)
+        plan = s3d.plan_from_copies(run.graph, by_group)
+        grown = s3d.split(run.model, run.graph, plan, epsilon=0)
+        expected = s3d.count(run.graph, channels)
+        assert (plan.params, plan.macs, plan.flops) == (expected.params, expected.macs, expected.flops)
+        assert expected == s3d.count(s3d.trace(grown.model, case.inputs())) == s3d.count(grown.graph)
+        assert expected.params == reference.params(grown.model)
+        assert expected.macs == reference.macs(grown.model, case.inputs())
+        assert expected.macs > s3d.count(run.graph).macs
+
+
+@KINDS
+@all_cases
+def test_marginal_costs_at_the_middle_add_up_to_the_exact_increase(case, kind):
+    graph = measured(case).graph
+    for seed in range(3):
+        _, channels = random_copies(graph, seed)
+        prices = marginal_cost(graph, kind, channels)
+        increase = total_cost(graph, kind, channels) - total_cost(graph, kind)
+        assert float((prices * (channels - 1)).sum()) == pytest.approx(increase, rel=1e-12)
+
+
+@KINDS
+@all_cases
+def test_a_marginal_cost_is_what_one_more_copy_costs(case, kind):
+    graph = measured(case).graph
+    for group in graph.splittable_groups:
+        for i in range(group.width):
+            copies = torch.ones(graph.num_channels, dtype=torch.int64)
+            copies[group.first + i] = 2
+            increase = total_cost(graph, kind, copies) - total_cost(graph, kind)
+            # Where a group reads itself, the middle between both networks is the exact price.
+            assert float(marginal_cost(graph, kind, copies)[group.first + i]) == pytest.approx(increase, rel=1e-12)
+
+
+def test_neurons_are_those_that_can_be_split():
+    graph = measured(BY_NAME["residual-silu"]).graph
+    assert total_cost(graph, "neurons") == 4 + 3
+    assert marginal_cost(graph, "neurons").tolist() == [1] * 7 + [0] * 3
+
+
+def test_flops_as_the_tables_of_the_paper_count_them():
+    graph = measured(BY_NAME["conv-bn-relu"]).graph
+    macs = 4 * 2 * 9 * 36 + 3 * 4 * 9 * 4 + 3 * 3
+    batch_norm = 2 * (4 * 36 + 3 * 4)
+    activations = 4 * 36 + 3 * 4
+    assert s3d.count(graph) == s3d.Cost(reference.params(BY_NAME["conv-bn-relu"].model()), macs, 2 * macs + 156 * 3)
+    assert batch_norm + activations == 156 * 3
+
+
+def test_the_slope_of_prelu_costs_as_much_shared_as_not():
+    costs = [
+        s3d.count(s3d.trace(nn.Sequential(nn.Linear(4, 5), nn.PReLU(n), nn.Linear(5, 3)), torch.zeros(2, 4))).flops
+        for n in (1, 5)
+    ]
+    assert costs[0] == costs[1] == 2 * (4 * 5 + 5 * 3) + 5
+
+
+def test_costs_do_not_depend_on_the_number_of_samples():
+    case = BY_NAME["gated-tanh"]
+    costs = {s3d.count(s3d.trace(case.model(), case.inputs(n))) for n in (1, 2, 7)}
+    assert len(costs) == 1
+
+
+def test_layers_that_cannot_grow_cost_too():
+    model = nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 3), nn.Tanh(), nn.Linear(3, 2)).double()
+    x = torch.zeros(5, 4, dtype=torch.float64)
+    cost = s3d.count(s3d.trace(model, x))
+    assert cost.params == reference.params(model)
+    assert cost.macs == reference.macs(model, x) == 4 * 6 + 6 * 3 + 3 * 2
+
+
+def test_grouped_convolutions_cost_what_hooks_see():
+    model = nn.Sequential(nn.Conv2d(4, 8, 3, groups=2), nn.ReLU(), nn.Conv2d(8, 2, 3, padding=1, dilation=2))
+    x = torch.zeros(3, 4, 6, 6)
+    assert s3d.count(s3d.trace(model, x)).macs == reference.macs(model, x)
+
+
+def test_transposed_convolutions_are_not_free():
+    model = nn.Sequential(nn.Conv1d(2, 3, 2), nn.ConvTranspose1d(3, 2, 2))
+    cost = s3d.count(s3d.trace(model, torch.zeros(2, 2, 5)))
+    assert cost.macs == 2 * 3 * 2 * 4 + 3 * 2 * 2 * 4
+
+
+def test_an_unknown_cost_is_refused():
+    graph = measured(BY_NAME["mlp-relu"]).graph
+    for function in (total_cost, marginal_cost):
+        with pytest.raises(s3d.ConfigError, match="cost: expected one of params, macs, flops, neurons, got 'joules'"):
+            function(graph, "joules")
+
+
+def test_latency_is_measured_in_evaluation_mode():
+    case = BY_NAME["conv-bn-relu"]
+    model = case.model().train()
+    with reference.untouched(model):
+        assert latency(model, case.inputs(2), seconds=0.01) > 0
