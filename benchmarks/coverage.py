@@ -144,7 +144,7 @@ def moving_plan(op: s3d.SplittingOperator, graph: s3d.ChannelGraph) -> s3d.Growt
         one = torch.ones_like(quotient)
         spectra[name] = s3d.Spectrum(quotient, v, 0 * one, v, one, one, one > 0, 1)
         wanted[name] = torch.where(quotient < 0, wanted[name], 1)
-    return s3d.plan_from_copies(graph, s3d.with_equal_parts(graph, wanted), spectra, C)
+    return s3d.plan_from_copies(graph, s3d.with_equal_parts(graph, wanted), spectra, c=C)
 
 
 def moving_error(name: str) -> float:

@@ -17,7 +17,7 @@ import torch
 import nni_s3d as s3d
 from nni_s3d.growth.graph.channels import Axis, ChannelGraph, ChannelGroup, Layer, Operation, Role
 from nni_s3d.growth.graph.cost import marginal_cost, total_cost
-from nni_s3d.growth.selection.schemes import COPIES
+from nni_s3d.growth.selection.settings import COPIES
 
 POSITIONS = 64
 

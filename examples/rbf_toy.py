@@ -164,7 +164,7 @@ def _choice(axis, steps: list[s3d.GrowthStep], seed: int) -> None:
     curves.plot(inputs[order, 0], targets[order, 0], color="0.75", linewidth=4, label="target")
     graph = s3d.trace(step.model, inputs)
     for name, c, color in (("S3D", 3.0, BLUE), ("S2D", 1.0, ORANGE)):
-        plan = s3d.select(step.decision.evidence, graph, s3d.TopK(1), 2, c)
+        plan = s3d.select(step.decision.evidence, graph, s3d.TopK(1), 2, c=c)
         if not plan.neurons:
             continue
         chosen = int(plan.copies["neurons"].argmax())

@@ -10,8 +10,9 @@ from nni_s3d.growth.graph.equal_parts import with_equal_parts
 from nni_s3d.growth.loop import GrowthSettings, GrowthStep, grow
 from nni_s3d.growth.selection.new_neurons import NewNeurons, new_neurons
 from nni_s3d.growth.selection.plan import GrowthPlan, plan_from_copies
-from nni_s3d.growth.selection.policies import Knapsack, TopFraction, TopK, select
 from nni_s3d.growth.selection.schemes import Scheme, gain, scheme
+from nni_s3d.growth.selection.select import select
+from nni_s3d.growth.selection.settings import Knapsack, TopFraction, TopK
 from nni_s3d.growth.surgery.split import SplitResult, split, split_average
 from nni_s3d.growth.trace import trace
 from nni_s3d.tasks.grown import load_grown, save_grown

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sized
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -19,8 +19,16 @@ from nni_s3d.growth.graph.theta import theta_norms
 from nni_s3d.growth.modules import evaluation_mode
 from nni_s3d.growth.selection.new_neurons import NewNeurons, new_neurons
 from nni_s3d.growth.selection.plan import GrowthPlan
-from nni_s3d.growth.selection.policies import Knapsack, Policy, TopK, check_policy, select
-from nni_s3d.growth.selection.schemes import check_c, check_triplet, copy_choices, is_number
+from nni_s3d.growth.selection.policies import budget_of
+from nni_s3d.growth.selection.select import select_plan
+from nni_s3d.growth.selection.settings import (
+    Knapsack,
+    Policy,
+    SchemeSettings,
+    TopK,
+    check_policy,
+    is_number,
+)
 from nni_s3d.growth.surgery.split import SplitResult, split
 from nni_s3d.growth.trace import trace
 
@@ -51,9 +59,7 @@ class GrowthSettings:
 
     def __post_init__(self) -> None:
         check_policy(self.policy)
-        check_triplet(self.triplet)
-        check_c(self.c)
-        if len(copy_choices(self.copies)) > 1 and not isinstance(self.policy, Knapsack):
+        if len(self.scheme.choices) > 1 and not isinstance(self.policy, Knapsack):
             raise ConfigError(f"copies: a mixed choice needs a knapsack, got {self.copies!r} and {self.policy}")
         limits = (self.max_params, self.max_macs)
         params, macs = (limit is None or (is_number(limit) and limit > 0) for limit in limits)
@@ -72,9 +78,14 @@ class GrowthSettings:
         if self.method == "new":
             self._check_new()
 
+    @property
+    def scheme(self) -> SchemeSettings:
+        """Copies, c and triplet as one value."""
+        return SchemeSettings(self.copies, self.c, self.triplet)
+
     def _check_new(self) -> None:
         """Refuse settings that would change nothing."""
-        if copy_choices(self.copies) != (2,):
+        if self.scheme.choices != (2,):
             raise ConfigError(f"copies: expected 2, the second a new neuron, or method signed, got {self.copies!r}")
         for name in _SIGNED:
             if (found := getattr(self, name)) != getattr(type(self), name):
@@ -92,7 +103,7 @@ def check(growth: GrowthSettings, graph: ChannelGraph) -> None:
         reasons = "; ".join(f"{group.name}: {group.reason}" for group in graph) or "it has no layers with a weight"
         raise ModelError(f"model: expected a layer that can be split, got none ({reasons})")
     if isinstance(growth.policy, Knapsack):
-        growth.policy.allowed(graph)
+        budget_of(growth.policy, graph)
     cost = count(graph)
     for name, size, limit in (
         ("max_params", cost.params, growth.max_params),
@@ -135,7 +146,7 @@ def decide(
         op = SplittingOperator(model, graph, batches, loss_fn, growth.smoothing, memory)
         found, passes = spectrum(op, growth.solver), op.passes
         units = theta_norms(graph.splittable_groups, dict(model.named_parameters())) if growth.relative else None
-    plan = select(found, graph, growth.policy, growth.copies, growth.c, growth.triplet, max_widths, units)
+    plan = select_plan(found, graph, growth.policy, growth.scheme, max_widths=max_widths, theta_norms=units)
     if not plan.neurons:
         return Decision(None, _why_nothing(found, graph, growth), found, passes)
     for name, size, limit in (
@@ -150,10 +161,10 @@ def decide(
 
 def _why_nothing(found: dict[str, Spectrum] | NewNeurons, graph: ChannelGraph, growth: GrowthSettings) -> str:
     """Return why the policy has chosen nothing."""
-    if select(found, graph, growth.policy, growth.copies, growth.c, growth.triplet).neurons:
+    if select_plan(found, graph, growth.policy, growth.scheme).neurons:
         return "all widths that could gain are at their caps"
-    largest = max(copy_choices(growth.copies))
-    if select(found, graph, TopK(1), largest, growth.c, growth.triplet).neurons:
+    most = replace(growth.scheme, copies=max(growth.scheme.choices))
+    if select_plan(found, graph, TopK(1), most).neurons:
         return "the policy chooses none of the neurons that could gain"
     return "no gain left"
 

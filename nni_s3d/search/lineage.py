@@ -10,13 +10,11 @@ from typing import Any
 from nni_s3d.config import build
 from nni_s3d.errors import ConfigError
 from nni_s3d.growth.loop import GrowthSettings
-from nni_s3d.growth.selection.policies import Knapsack, Policy, TopFraction, TopK
-from nni_s3d.growth.selection.schemes import copy_choices
+from nni_s3d.growth.selection.settings import POLICIES, Policy, copy_choices
 from nni_s3d.search.spec import check_name
 from nni_s3d.tasks.training import Recipe
 
 PHASES = ("macs", "epochs")
-POLICIES: dict[str, type[Any]] = {"top_k": TopK, "top_fraction": TopFraction, "knapsack": Knapsack}
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def test_splits_that_do_not_move_change_nothing(case, copies):
 @pytest.mark.parametrize("c", [1.0, 3.0])
 def test_the_loss_changes_as_predicted(case, c):
     run, epsilon = measured(case), 1e-3
-    plan = s3d.plan_from_copies(run.graph, random_copies(run.graph, seed=5), run.spectrum, c)
+    plan = s3d.plan_from_copies(run.graph, random_copies(run.graph, seed=5), run.spectrum, c=c)
     grown = s3d.split(run.model, run.graph, plan, epsilon).model
     change = loss(case, grown) - loss(case, run.model)
     assert plan.gain < 0
@@ -83,7 +83,7 @@ def test_the_loss_changes_as_predicted(case, c):
 )
 def test_selection_keeps_parts_equal(case, policy):
     run = measured(case)
-    plan = s3d.select(run.spectrum, run.graph, policy, 2, 3.0)
+    plan = s3d.select(run.spectrum, run.graph, policy, 2, c=3.0)
     result = s3d.split(run.model, run.graph, plan, epsilon=0)
     torch.testing.assert_close(result.model(case.inputs()), run.model(case.inputs()), rtol=0, atol=1e-10)
     if isinstance(policy, s3d.Knapsack):
@@ -98,7 +98,7 @@ def test_a_network_grows_ten_times(case):
     graph = s3d.trace(model, inputs)
     for _ in range(10):
         op = s3d.SplittingOperator(model, graph, [(inputs, targets)], case.loss_fn)
-        plan = s3d.select(s3d.spectrum(op), graph, s3d.TopFraction(0.3), 2, 1.5)
+        plan = s3d.select(s3d.spectrum(op), graph, s3d.TopFraction(0.3), 2, c=1.5)
         assert plan.neurons
         still = s3d.split(model, graph, plan, epsilon=0).model
         torch.testing.assert_close(still(inputs), model(inputs), rtol=0, atol=1e-9)

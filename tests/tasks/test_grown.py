@@ -20,7 +20,7 @@ every_case = pytest.mark.parametrize("case", [*WIDE, BY_NAME["separable-silu"], 
 def grown(case, epsilon=0.01, seed=2):
     run = measured(case)
     copies = with_equal_parts(run.graph, reference.plan_of_random_copies(run.graph, (1, 2, 3), seed))
-    return s3d.split(run.model, run.graph, s3d.plan_from_copies(run.graph, copies, run.spectrum, 2.0), epsilon)
+    return s3d.split(run.model, run.graph, s3d.plan_from_copies(run.graph, copies, run.spectrum, c=2.0), epsilon)
 
 
 @every_case

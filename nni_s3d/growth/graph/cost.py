@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from nni_s3d.errors import ConfigError
 from nni_s3d.growth.graph.channels import ChannelGraph
+from nni_s3d.growth.graph.cost_names import COSTS
 from nni_s3d.growth.graph.functions import LINEAR
 from nni_s3d.growth.modules import call, evaluation_mode
 
@@ -25,8 +26,6 @@ FLOPS = {
     "batch_norm": 2,
 }
 FLOPS_OF_AN_ACTIVATION = 1
-
-COSTS = ("params", "macs", "flops", "neurons")
 
 
 @dataclass(frozen=True)

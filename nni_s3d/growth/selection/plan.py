@@ -16,7 +16,8 @@ from nni_s3d.growth.graph.channels import ChannelGraph, ChannelGroup
 from nni_s3d.growth.graph.cost import count
 from nni_s3d.growth.graph.theta import dimension
 from nni_s3d.growth.selection.new_neurons import NewNeurons
-from nni_s3d.growth.selection.schemes import COPIES, check_c, check_triplet, scheme
+from nni_s3d.growth.selection.schemes import scheme
+from nni_s3d.growth.selection.settings import COPIES, check_c, check_triplet
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ def plan_from_copies(
     graph: ChannelGraph,
     copies: Mapping[str, Tensor],
     spectrum: Mapping[str, Spectrum] | NewNeurons | None = None,
+    *,
     c: float = 1.3,
     triplet: str = "optimal",
     theta_norms: Mapping[str, Tensor] | None = None,
@@ -248,7 +250,7 @@ def _schemes(number: Tensor, low: Tensor, high: Tensor, c: float, triplet: str) 
     for m in COPIES:
         neurons = (number == m).nonzero()[:, 0]
         places = start[neurons, None] + torch.arange(m)
-        best = scheme(low[neurons], high[neurons], m, c, triplet)
+        best = scheme(low[neurons], high[neurons], m, c, triplet=triplet)
         weights[places], along_min[places], along_max[places] = best.weights, best.along_min, best.along_max
     return weights, along_min, along_max
 

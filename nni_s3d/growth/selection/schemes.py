@@ -9,18 +9,13 @@ extreme eigenvalues: G = sum_j w_j (a_j^2 lambda_min + b_j^2 lambda_max).
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from nni_s3d.errors import ConfigError
-
-COPIES = (2, 3, 4)
-TRIPLETS = ("optimal", "paper")
-LARGEST_C = 1e6
+from nni_s3d.growth.selection.settings import check_c, check_copies, check_triplet
 
 
 @dataclass(frozen=True)
@@ -48,7 +43,9 @@ class _Candidate:
         return on_min * lambda_min + on_max * lambda_max
 
 
-def scheme(lambda_min: Tensor, lambda_max: Tensor, copies: int = 2, c: float = 1.3, triplet: str = "optimal") -> Scheme:
+def scheme(
+    lambda_min: Tensor, lambda_max: Tensor, copies: int = 2, c: float = 1.3, *, triplet: str = "optimal"
+) -> Scheme:
     """Return the scheme of least gain for every neuron.
 
     Args:
@@ -81,52 +78,11 @@ def scheme(lambda_min: Tensor, lambda_max: Tensor, copies: int = 2, c: float = 1
     return Scheme(rows("weights"), rows("along_min"), rows("along_max"), best_gain.clamp(max=0))
 
 
-def gain(lambda_min: Tensor, lambda_max: Tensor, copies: int = 2, c: float = 1.3, triplet: str = "optimal") -> Tensor:
+def gain(
+    lambda_min: Tensor, lambda_max: Tensor, copies: int = 2, c: float = 1.3, *, triplet: str = "optimal"
+) -> Tensor:
     """Return the optimum G of eq. (6), shape (n,), at most 0; arguments as for `scheme`."""
-    return scheme(lambda_min, lambda_max, copies, c, triplet).gain
-
-
-def is_number(value: object) -> bool:
-    """Whether this is a finite number; True and False are none."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        return False
-    return bool(-math.inf < value < math.inf)
-
-
-def check_copies(copies: int) -> None:
-    """Raise ConfigError unless `copies` is 2, 3 or 4."""
-    if isinstance(copies, bool) or not isinstance(copies, int) or copies not in COPIES:
-        raise ConfigError(f"copies: expected 2, 3 or 4 (more never gain more, Theorem 2.3), got {copies!r}")
-
-
-def check_c(c: float) -> None:
-    """Raise ConfigError unless c is a number of at least 1, and not so large that output weights overflow."""
-    if not is_number(c) or not 1 <= c <= LARGEST_C:
-        raise ConfigError(f"c: expected a number >= 1 (1 is S2D) and <= {LARGEST_C:g}, got {c!r}")
-
-
-def check_triplet(triplet: str) -> None:
-    """Raise ConfigError unless there is such a triplet."""
-    if triplet not in TRIPLETS:
-        raise ConfigError(f"triplet: expected one of {', '.join(TRIPLETS)}, got {triplet!r}")
-
-
-def copy_choices(copies: int | Collection[int]) -> tuple[int, ...]:
-    """Return the allowed numbers of copies in ascending order, without 1 (not splitting is always allowed).
-
-    Raises:
-        ConfigError: anything else than 2, 3, 4 or a collection of 1, 2, 3 and 4 with at least one of the last three.
-    """
-    if not isinstance(copies, Collection) or isinstance(copies, (str, Mapping)):
-        check_copies(copies)  # type: ignore[arg-type]
-        return (copies,)  # type: ignore[return-value]
-    for choice in copies:
-        if isinstance(choice, bool) or choice != 1:
-            check_copies(choice)
-    choices = tuple(sorted(set(copies) - {1}))
-    if not choices:
-        raise ConfigError(f"copies: expected at least one of 2, 3 and 4, got {copies!r}")
-    return choices
+    return scheme(lambda_min, lambda_max, copies, c, triplet=triplet).gain
 
 
 def _candidates(copies: int, c: float, triplet: str) -> list[_Candidate]:

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from nni_s3d import ConfigError, Scheme, gain, scheme
-from nni_s3d.growth.selection.schemes import copy_choices
 from tests import reference
 
 CS = (1, 1.3, 2.0, 3.0)
@@ -37,7 +36,7 @@ def displacements(best: Scheme, S: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize(("copies", "c", "triplet"), ALL)
 def test_schemes_keep_the_constraints_of_eqs_6_and_7(copies, c, triplet):
     S = matrices(60, 3)
-    best = scheme(*ends(S), copies, c, triplet)
+    best = scheme(*ends(S), copies, c, triplet=triplet)
     delta = displacements(best, S)
     assert best.weights.shape == (60, copies)
     torch.testing.assert_close(best.weights.sum(1), torch.ones(60, dtype=torch.float64), rtol=0, atol=1e-12)
@@ -50,11 +49,11 @@ def test_schemes_keep_the_constraints_of_eqs_6_and_7(copies, c, triplet):
 @pytest.mark.parametrize("d", [2, 3, 7])
 def test_gain_is_what_the_scheme_gains_on_the_real_matrix(copies, c, triplet, d):
     S = matrices(40, d, seed=d)
-    best = scheme(*ends(S), copies, c, triplet)
+    best = scheme(*ends(S), copies, c, triplet=triplet)
     delta = displacements(best, S)
     forms = torch.einsum("nmi,nij,nmj->nm", delta, S, delta)
     torch.testing.assert_close((best.weights * forms).sum(1), best.gain, rtol=1e-10, atol=1e-12)
-    assert torch.equal(gain(*ends(S), copies, c, triplet), best.gain)
+    assert torch.equal(gain(*ends(S), copies, c, triplet=triplet), best.gain)
     assert (best.gain <= 0).all()
 
 
@@ -79,7 +78,7 @@ def test_theorem_2_2():
     low, high = ends(matrices(40, 3))
     for c in CS:
         expected = torch.stack([(c + 1) / 2 * low, -(c - 1) / 2 * high, torch.zeros_like(low)]).amin(0)
-        torch.testing.assert_close(gain(low, high, 3, c, "paper"), expected)
+        torch.testing.assert_close(gain(low, high, 3, c, triplet="paper"), expected)
 
 
 def test_theorem_2_3():
@@ -93,7 +92,7 @@ def test_one_example_of_every_scheme():
     low, high = torch.tensor([-1.0]), torch.tensor([2.0])
     assert gain(low, high, 2, 1.3).item() == pytest.approx(-1)
     assert gain(low, high, 2, 5.0).item() == pytest.approx(-4 / 6 * 2)
-    assert gain(low, high, 3, 1.3, "paper").item() == pytest.approx(-1.15)
+    assert gain(low, high, 3, 1.3, triplet="paper").item() == pytest.approx(-1.15)
     assert gain(low, high, 3, 1.3).item() == pytest.approx(-1.15 - 0.3 + 0.09 / 4.6 * 3)
     assert gain(low, high, 4, 1.3).item() == pytest.approx(-1.15 - 0.3)
 
@@ -101,10 +100,10 @@ def test_one_example_of_every_scheme():
 def test_the_triplet_of_the_paper_is_never_better_and_sometimes_worse():
     low, high = ends(matrices(200, 3))
     for c in (1.3, 2.0, 3.0):
-        optimal, paper = gain(low, high, 3, c), gain(low, high, 3, c, "paper")
+        optimal, paper = gain(low, high, 3, c), gain(low, high, 3, c, triplet="paper")
         assert (optimal <= paper).all()
         assert (optimal < 0.99 * paper).any()
-    assert torch.equal(gain(low, high, 3, 1, "optimal"), gain(low, high, 3, 1, "paper"))
+    assert torch.equal(gain(low, high, 3, 1, triplet="optimal"), gain(low, high, 3, 1, triplet="paper"))
 
 
 @pytest.mark.parametrize("c", CS)
@@ -135,7 +134,7 @@ def test_c_of_one_is_splitting_steepest_descent():
 @pytest.mark.parametrize("copies", [2, 3, 4])
 def test_dead_neurons_gain_nothing_and_stay(copies, triplet):
     zero = torch.zeros(3)
-    best = scheme(zero, zero, copies, 1.3, triplet)
+    best = scheme(zero, zero, copies, 1.3, triplet=triplet)
     assert torch.equal(best.gain, zero)
     assert not best.along_min.any()
     assert not best.along_max.any()
@@ -197,21 +196,3 @@ def test_what_is_no_pair_of_spectral_ends_is_refused(low, high, match):
 def test_an_unknown_triplet_is_refused():
     with pytest.raises(ConfigError, match="triplet: expected one of optimal, paper, got 'best'"):
         scheme(torch.zeros(1), torch.zeros(1), 3, triplet="best")
-
-
-def test_copy_choices():
-    assert copy_choices(3) == (3,)
-    assert copy_choices({4, 1, 2}) == (2, 4)
-    assert copy_choices([3, 3, 2]) == (2, 3)
-
-
-@pytest.mark.parametrize("copies", [{1}, [], ()])
-def test_copy_choices_without_a_choice_are_refused(copies):
-    with pytest.raises(ConfigError, match="copies: expected at least one of 2, 3 and 4"):
-        copy_choices(copies)
-
-
-@pytest.mark.parametrize("copies", [{1, 5}, [0], "23", 1, [2, "3"], [[2]], [True, 2], {2: 1}])
-def test_wrong_copy_choices_are_refused(copies):
-    with pytest.raises(ConfigError, match="copies: expected 2, 3 or 4"):
-        copy_choices(copies)

@@ -19,7 +19,7 @@ def random_plan(case: Case, seed: int, moving: bool = True, c: float = 2.0, choi
     """Return a plan with random copies of the neurons of all groups at once."""
     run = measured(case)
     copies = reference.plan_of_random_copies(run.graph, choices, seed)
-    return s3d.plan_from_copies(run.graph, copies, run.spectrum if moving else None, c)
+    return s3d.plan_from_copies(run.graph, copies, run.spectrum if moving else None, c=c)
 
 
 def check_same_graph(found: ChannelGraph, expected: ChannelGraph) -> None:
@@ -79,7 +79,7 @@ def test_epsilon_zero_changes_no_output_in_training_mode(name):
 @smooth_cases
 def test_the_change_of_the_loss_is_the_predicted_one(case, copies, c):
     run, epsilon = measured(case), 1e-3
-    plan = s3d.select(run.spectrum, run.graph, s3d.TopFraction(1.0), copies, c)
+    plan = s3d.select(run.spectrum, run.graph, s3d.TopFraction(1.0), copies, c=c)
     negative = min(float(weights.min()) for weights in plan.weights.values()) < 0
     assert negative == (c > 1)
     grown = s3d.split(run.model, run.graph, plan, epsilon).model
@@ -97,7 +97,7 @@ def test_the_gain_of_every_single_neuron_is_the_predicted_one(name, copies, c, t
         for i in range(group.width):
             number = torch.ones(group.width, dtype=torch.int64)
             number[i] = copies
-            plan = s3d.plan_from_copies(run.graph, {group.name: number}, run.spectrum, c, triplet)
+            plan = s3d.plan_from_copies(run.graph, {group.name: number}, run.spectrum, c=c, triplet=triplet)
             change = loss(case, s3d.split(run.model, run.graph, plan, epsilon).model) - loss(case, run.model)
             assert change == pytest.approx(epsilon**2 / 2 * plan.gain, rel=2e-2, abs=1e-13)
 
@@ -107,7 +107,7 @@ def test_the_order_of_the_error(c, order):
     """Positive splittings are symmetric, so that their error has no odd order."""
     case = BY_NAME["conv-bn-silu"]
     run = measured(case)
-    plan = s3d.select(run.spectrum, run.graph, s3d.TopFraction(1.0), 2, c)
+    plan = s3d.select(run.spectrum, run.graph, s3d.TopFraction(1.0), 2, c=c)
     errors = []
     for epsilon in (0.02, 0.01):
         change = loss(case, s3d.split(run.model, run.graph, plan, epsilon).model) - loss(case, run.model)
@@ -349,7 +349,7 @@ def test_a_grown_network_can_be_measured_and_grown_again(case):
     run, epsilon = measured(case), 1e-3
     result = s3d.split(run.model, run.graph, random_plan(case, seed=1), epsilon=0.1)
     op = s3d.SplittingOperator(result.model, result.graph, [case.batch()], case.loss_fn)
-    plan = s3d.select(s3d.spectrum(op, "exact"), result.graph, s3d.TopFraction(1.0), 2, 1.3)
+    plan = s3d.select(s3d.spectrum(op, "exact"), result.graph, s3d.TopFraction(1.0), 2, c=1.3)
     again = s3d.split(result.model, result.graph, plan, epsilon).model
     change = loss(case, again) - loss(case, result.model)
     assert change == pytest.approx(epsilon**2 / 2 * plan.gain, rel=1e-2)
