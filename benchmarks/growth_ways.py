@@ -250,7 +250,7 @@ def grow(
     choice = partial(s3d.select, found, graph, copies=_set(method.copies), c=method.c, theta_norms=units)
     plan = best_draw(bench, model, graph, images, largest(choice, method.cost, limit))
     optimizer = bench.optimizer if method.carry else None
-    result = s3d.split(model, graph, plan, method.epsilon, optimizer, method.relative)
+    result = s3d.split(model, graph, plan, method.epsilon, optimizer)
     if method.recalibrate:
         recalibrate(result.model, next(iter(Loader(images, bench.data.mean, bench.data.std, len(images))))[0])
         bench.spent += s3d.count(result.graph).macs * len(images)

@@ -173,7 +173,7 @@ def carry_out(
     model: nn.Module, graph: ChannelGraph, plan: GrowthPlan, growth: GrowthSettings, optimizer: Any = None
 ) -> SplitResult:
     """Split the model as planned."""
-    return split(model, graph, plan, growth.epsilon, optimizer, growth.relative)
+    return split(model, graph, plan, growth.epsilon, optimizer)
 
 
 def _check_batches(batches: object, loss_fn: object) -> None:

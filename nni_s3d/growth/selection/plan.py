@@ -20,7 +20,7 @@ from nni_s3d.growth.selection.schemes import scheme
 from nni_s3d.growth.selection.settings import COPIES, check_c, check_triplet
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GrowthPlan:
     """What `split` carries out. Dictionaries by group hold every splittable group, in the order of the graph."""
 
@@ -34,6 +34,7 @@ class GrowthPlan:
     held_out_gain: float | None = None  # the gain on samples that the directions do not come from; None without folds
     held_out_error: float | None = None  # its standard error
     seed: int | None = None  # of what new neurons read, if the second copies are new neurons
+    relative: bool = False  # displacements, gain and epsilon are in units of each neuron's |theta_i|
 
     @property
     def widths(self) -> dict[str, int]:
@@ -57,6 +58,7 @@ class GrowthPlan:
             "macs": self.macs,
             "flops": self.flops,
             "seed": self.seed,
+            "relative": self.relative,
         }
 
     def to_tensors(self) -> dict[str, Tensor]:
@@ -70,6 +72,9 @@ class GrowthPlan:
         Raises:
             ModelError: they are something else.
         """
+        if "relative" not in content:
+            expected = "expected one that says in which unit epsilon is measured"
+            raise ModelError(f"plan: {expected}, got one of an older version; start again with a new store")
         parts: dict[str, Any] = {field: {} for field in _TENSORS}
         try:
             for key, tensor in tensors.items():
@@ -91,7 +96,7 @@ class GrowthPlan:
 
 
 _TENSORS = ("copies", "weights", "displacements")
-_NUMBERS = ("gain", "params", "macs", "flops", "held_out_gain", "held_out_error", "seed")
+_NUMBERS = ("gain", "params", "macs", "flops", "held_out_gain", "held_out_error", "seed", "relative")
 
 
 def plan_from_copies(
@@ -112,7 +117,7 @@ def plan_from_copies(
             those of the schemes (5), (9) and (11).
         c: bound on sum_j |w_j|, at least 1.
         triplet: "optimal" or "paper", see `scheme`.
-        theta_norms: {group: (width,)} |theta|, if `split` is to measure epsilon in units of it; for the gain alone.
+        theta_norms: {group: (width,)} |theta|, for a relative plan: displacements and gain in units of |theta|.
 
     Raises:
         ConfigError: a number of copies, c or triplet is out of range.
@@ -132,7 +137,9 @@ def plan_from_copies(
         parts = _joined(graph, chosen, spectrum)
     else:
         parts = _moved(graph, chosen, every, spectrum or {}, c, triplet, theta_norms)
-    return GrowthPlan(chosen, **parts, params=cost.params, macs=cost.macs, flops=cost.flops)
+    return GrowthPlan(
+        chosen, **parts, params=cost.params, macs=cost.macs, flops=cost.flops, relative=theta_norms is not None
+    )
 
 
 def _moved(

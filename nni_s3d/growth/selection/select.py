@@ -41,7 +41,8 @@ def select(
         c: bound on sum_j |w_j|, at least 1; 1 is S2D.
         triplet: "optimal" or "paper", see `scheme`.
         max_widths: {group: width} that no group may exceed; groups that are left out have no limit.
-        theta_norms: {group: (width,)} |theta|, if epsilon is measured in units of it, as gains then are too.
+        theta_norms: {group: (width,)} |theta|, for a relative plan: displacements, gains and the epsilon of `split` are
+            then in units of |theta|. Without it the plan is absolute.
 
     Raises:
         ConfigError: the policy is none; copies, c, triplet or a limit is out of range; a mixed choice without

@@ -49,7 +49,6 @@ def split(
     plan: GrowthPlan,
     epsilon: float = 0.01,
     optimizer: torch.optim.Optimizer | None = None,
-    relative: bool = False,
 ) -> SplitResult:
     """Return a grown copy of the model; with epsilon = 0, or new neurons, it computes the same function.
 
@@ -58,12 +57,11 @@ def split(
             its weights; it is left as it is.
         graph: its channel graph.
         plan: from `select` or `plan_from_copies`.
-        epsilon: length of the displacements.
+        epsilon: length of the displacements, for a relative plan in units of each neuron's |theta_i|.
         optimizer: if given, its state is carried over. Its buffers are running means of gradients or of their
             squares, so a copy receives what it would have gathered had it been there all along: the chain rule
             multiplies the gradient of a copy's own parameters by w_j, and leaves that of its consumers' columns. A
             new neuron begins with zeros.
-        relative: measure epsilon in units of each neuron's |theta_i|.
 
     Raises:
         ConfigError: epsilon is negative or not a number.
@@ -79,12 +77,12 @@ def split(
     weights = _output_weights(graph, plan, copies)
     inherits = torch.ones_like(weights) if plan.seed is None else weights != 0
     growth = AxisGrowth(graph, copies, weights, inherits, [in_place(axis.slots, copies) for axis in graph.axes()])
-    grown = _grown(model, graph, growth, plan, epsilon, relative)
+    grown = _grown(model, graph, growth, plan, epsilon)
     found = _traced_again(grown, graph, plan)
     slots = [axis.slots for axis in found.axes()]
     if not all(map(torch.equal, slots, growth.slots)):  # a shuffle lies between a neuron and its readers
         growth = AxisGrowth(graph, copies, weights, inherits, slots)
-        grown = _grown(model, graph, growth, plan, epsilon, relative)
+        grown = _grown(model, graph, growth, plan, epsilon)
     if plan.seed is not None:
         place(grown, found, {name: second_copies(n) for name, n in plan.copies.items() if n.max() > 1}, plan.seed)
         _check_outputs(model, grown, graph)
@@ -94,10 +92,10 @@ def split(
 
 
 def split_average(
-    average: AveragedModel, graph: ChannelGraph, plan: GrowthPlan, epsilon: float = 0.01, relative: bool = False
+    average: AveragedModel, graph: ChannelGraph, plan: GrowthPlan, epsilon: float = 0.01
 ) -> AveragedModel:
     """Split a moving average of the weights as `split` does the model; arguments and errors as there."""
-    module = split(average.module, graph, plan, epsilon, relative=relative).model
+    module = split(average.module, graph, plan, epsilon).model
     grown = copy.copy(average)
     grown._modules, grown._buffers = {"module": module}, {"n_averaged": average.n_averaged.clone()}
     return grown
@@ -122,11 +120,9 @@ def _output_weights(graph: ChannelGraph, plan: GrowthPlan, copies: Tensor) -> Te
     return torch.cat(parts) if parts else torch.ones(0).double()
 
 
-def _grown(
-    model: nn.Module, graph: ChannelGraph, growth: AxisGrowth, plan: GrowthPlan, epsilon: float, relative: bool
-) -> nn.Module:
+def _grown(model: nn.Module, graph: ChannelGraph, growth: AxisGrowth, plan: GrowthPlan, epsilon: float) -> nn.Module:
     """Return a copy of the model in which every tensor has grown."""
-    moves = _moves(model, graph, growth, plan, epsilon, relative)
+    moves = _moves(model, graph, growth, plan, epsilon)
     old = dict((*model.named_parameters(), *model.named_buffers()))
     # What does not grow is copied as it is, tied to another parameter perhaps.
     values = {name: growth.value(name, tensor, moves) for name, tensor in old.items() if growth.grows(name)}
@@ -139,7 +135,7 @@ def _grown(
 
 
 def _moves(
-    model: nn.Module, graph: ChannelGraph, growth: AxisGrowth, plan: GrowthPlan, epsilon: float, relative: bool
+    model: nn.Module, graph: ChannelGraph, growth: AxisGrowth, plan: GrowthPlan, epsilon: float
 ) -> dict[str, Tensor]:
     """Return epsilon * delta for every producer parameter, with its new rows and its old columns."""
     parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
@@ -151,23 +147,22 @@ def _moves(
         group = replace(old, width=width, first=first, producers=tuple(layers[id(p)] for p in old.producers))
         first += width
         if old.name in plan.displacements:
-            _move(group, plan.displacements[old.name], parameters, growth, epsilon, relative, moves)
+            _move(group, plan, parameters, growth, epsilon, moves)
     return moves
 
 
 def _move(
     group: ChannelGroup,
-    displacement: Tensor,
+    plan: GrowthPlan,
     parameters: Mapping[str, Tensor],
     growth: AxisGrowth,
     epsilon: float,
-    relative: bool,
     moves: dict[str, Tensor],
 ) -> None:
     rows = {p: growth.rows(p, parameters[p]) for layer in group.producers for p in layer.parameters}
     theta = pack(group, rows)
-    length = theta.norm(dim=1, keepdim=True) * epsilon if relative else epsilon
-    scatter(group, displacement.to(theta) * length, moves, {p: row.shape for p, row in rows.items()})
+    length = theta.norm(dim=1, keepdim=True) * epsilon if plan.relative else epsilon
+    scatter(group, plan.displacements[group.name].to(theta) * length, moves, {p: row.shape for p, row in rows.items()})
 
 
 def _with_slots(layers: Sequence[Layer], slots: Sequence[Tensor]) -> dict[int, Layer]:

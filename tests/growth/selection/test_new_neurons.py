@@ -9,7 +9,7 @@ from torch.optim.swa_utils import AveragedModel
 import nni_s3d as s3d
 from nni_s3d.errors import ConfigError, ModelError
 from nni_s3d.growth.graph.channels import Role
-from nni_s3d.growth.graph.theta import pack
+from nni_s3d.growth.graph.theta import pack, theta_norms
 from tests.cases import BY_NAME, Case, all_cases, measured
 from tests.wide import WIDE, random_case
 
@@ -89,7 +89,13 @@ def test_what_reads_new_neurons_has_a_gradient(case):
 
 def test_epsilon_and_units_do_not_matter():
     first = grown(BY_NAME["residual-silu"]).model.state_dict()
-    second = grown(BY_NAME["residual-silu"], epsilon=7.0, relative=True).model.state_dict()
+    run = measured(BY_NAME["residual-silu"])
+    units = theta_norms(run.graph.splittable_groups, dict(run.model.named_parameters()))
+    plan = s3d.plan_from_copies(
+        run.graph, one_beside_each(run.graph), s3d.new_neurons(run.model, run.graph), theta_norms=units
+    )
+    second = s3d.split(run.model, run.graph, plan, epsilon=7.0).model.state_dict()
+    assert plan.relative
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 

@@ -11,10 +11,11 @@ from torch import nn
 import nni_s3d as s3d
 from nni_s3d import ConfigError, Knapsack, ModelError, Spectrum, TopFraction, TopK
 from nni_s3d.growth.graph.cost import COSTS, total_cost
+from nni_s3d.growth.graph.theta import theta_norms
 from nni_s3d.growth.selection.plan import GrowthPlan
 from nni_s3d.models import mobilenet_v1_small
 from tests import reference
-from tests.cases import BY_NAME, all_cases, measured
+from tests.cases import BY_NAME, all_cases, measured, smooth_cases
 
 C = 1.3
 
@@ -481,3 +482,36 @@ def test_the_solver_prints_nothing(capfd):
     assert s3d.select(spectrum_of(graph, [(-g, 0.0) for g in gains.tolist()]), graph, Knapsack(growth=0.6)).neurons
     print("but others may")
     assert capfd.readouterr().out == "but others may\n"
+
+
+@smooth_cases
+def test_a_relative_plan_is_carried_out_in_its_unit(case):
+    run, epsilon = measured(case), 1e-3
+    units = theta_norms(run.graph.splittable_groups, dict(run.model.named_parameters()))
+    plan = s3d.select(run.spectrum, run.graph, TopFraction(1.0), 4, c=C, theta_norms=units)
+    absolute = s3d.select(run.spectrum, run.graph, TopFraction(1.0), 4, c=C)
+    assert (plan.relative, absolute.relative) == (True, False)
+    assert plan.gain != pytest.approx(absolute.gain, rel=5e-3)
+    (x, y), grown = case.batch(), s3d.split(run.model, run.graph, plan, epsilon).model
+    losses = [case.loss_fn(model(x), y).item() for model in (run.model, grown)]
+    assert losses[1] - losses[0] == pytest.approx(epsilon**2 / 2 * plan.gain, rel=2e-3)
+
+
+def test_the_unit_comes_back_from_the_disk_and_an_older_plan_is_refused():
+    run = measured(BY_NAME["mlp-tanh"])
+    units = theta_norms(run.graph.splittable_groups, dict(run.model.named_parameters()))
+    plan = s3d.plan_from_copies(run.graph, {"0": [2, 1, 1, 1, 1]}, run.spectrum, theta_norms=units)
+    content = json.loads(json.dumps(plan.to_json()))
+    assert GrowthPlan.load(content, plan.to_tensors()).relative
+    del content["relative"]
+    older = "plan: expected one that says in which unit epsilon is measured, got one of an older version; start again"
+    with pytest.raises(ModelError, match=f"^{older} with a new store$"):
+        GrowthPlan.load(content, plan.to_tensors())
+
+
+def test_plans_can_be_compared():
+    graph = network(4)
+    first, second = (s3d.plan_from_copies(graph, {"0": [2, 1, 1, 1]}) for _ in range(2))
+    assert first == first
+    assert first != second
+    assert len({first, second}) == 2

@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -201,8 +202,8 @@ def test_followers_are_copied():
 def test_relative_epsilon_is_in_units_of_theta():
     case = BY_NAME["residual-silu"]
     run = measured(case)
-    plan = random_plan(case, seed=1)
-    result = s3d.split(run.model, run.graph, plan, epsilon=0.1, relative=True)
+    plan = dataclasses.replace(random_plan(case, seed=1), relative=True)
+    result = s3d.split(run.model, run.graph, plan, epsilon=0.1)
     theta = reference.theta(run.model, run.graph["stem"])
     source = result.index_map["stem"]
     move = result.model.stem.weight.flatten(1) - run.model.stem.weight.flatten(1)[source]
