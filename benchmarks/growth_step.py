@@ -25,10 +25,12 @@ from torch.nn import functional as F
 
 import nni_s3d as s3d
 from nni_s3d.growth.graph.read import read_graph
-from nni_s3d.growth.loop import carry_out, decide
+from nni_s3d.growth.growth_step import decide
+from nni_s3d.growth.surgery.split import split
 from nni_s3d.search.experiment import read_experiment
 from nni_s3d.search.preflight import check_network
 from nni_s3d.search.store import Store
+from nni_s3d.search.tensor_files import read_tensors, write_tensors
 from nni_s3d.tasks.training import train
 
 EXPERIMENTS = [f"configs/{task}/{strategy}.yml" for task in ("digits", "cifar100") for strategy in ("s3d_paper", "s3d")]
@@ -64,18 +66,18 @@ def measure(path: str, batches: int) -> dict[str, object]:
     model.eval()
     graph = s3d.trace(model, task.example(data.shape))
     with timed(parts, "measuring and selection"):
-        decision = decide(model, graph, list(task.curvature_loader(data, 0)), F.cross_entropy, lineage.growth())
+        decision = decide(model, graph, lineage, list(task.curvature_loader(data, 0)), F.cross_entropy)
     assert decision.plan is not None
     with tempfile.TemporaryDirectory() as folder:
         store = Store(folder)
         with timed(parts, "store"):
-            store.write_tensors("weights.safetensors", model.state_dict())
-            store.write_tensors("plan.safetensors", decision.plan.to_tensors())
-            model.load_state_dict(store.read_tensors("weights.safetensors") or {})
-            store.read_tensors("plan.safetensors")
+            write_tensors(store, "weights.safetensors", model.state_dict())
+            write_tensors(store, "plan.safetensors", decision.plan.to_tensors())
+            model.load_state_dict(read_tensors(store, "weights.safetensors") or {})
+            read_tensors(store, "plan.safetensors")
     with timed(parts, "surgery"):
         seen = read_graph(model, task.example(data.shape)).only(decision.plan.copies, "refused before")
-        grown = carry_out(model, seen, decision.plan, lineage.growth())
+        grown = split(model, seen, decision.plan, lineage.epsilon)
     with timed(parts, "look at the grown network"):
         check_network(task, data, grown.model, grown.widths, graph=grown.graph)
     shares = {f"{name}, of the phase": seconds / phase for name, seconds in parts.items()}

@@ -21,7 +21,12 @@ from nni_s3d.plugin.space import TaskSpace
 from nni_s3d.plugin.strategy import S3D
 from nni_s3d.plugin.trial import evaluate_model
 
-PAPER = {"phases": "epochs", "method": "signed", "policy": {"name": "top_fraction", "fraction": 0.35}}
+PAPER = {
+    "phase_budget": "epochs",
+    "epsilon": 0.01,
+    "relative": False,
+    "policy": {"name": "top_fraction", "fraction": 0.35},
+}
 STRATEGIES: dict[str, Callable[[argparse.Namespace], Strategy]] = {
     "s3d": lambda args: S3D(steps=args.steps, seed=args.seed),
     "s3d_paper": lambda args: S3D(steps=args.steps, seed=args.seed, c=1.3, **PAPER),

@@ -70,8 +70,8 @@ def run(method: Method, seed: int, neurons: int, iterations: int, triplet: str) 
 
     steps = (neurons - 1) // (method.copies - 1)
     own = {"copies": method.copies, "c": method.c, "triplet": triplet}
-    settings = {"policy": s3d.TopK(1), "method": "signed", **own, "epsilon": EPSILON, "solver": "exact"}
-    return list(s3d.grow(model, inputs, train, steps, [(inputs, targets)], loss_fn, **settings))
+    settings = {"policy": s3d.TopK(1), **own, "epsilon": EPSILON, "relative": False, "solver": "exact"}
+    return list(s3d.grow(model, inputs, train, [(inputs, targets)], loss_fn, steps=steps, **settings))
 
 
 def rows(method: Method, seed: int, iterations: int, steps: list[s3d.GrowthStep]) -> list[dict[str, object]]:

@@ -72,6 +72,7 @@ _sizes.__name__ = "shape such as 1,3,224,224"  # what argparse calls it
 
 def _grow(parsed: argparse.Namespace) -> int:
     from nni_s3d.search.experiment import read_experiment, run
+    from nni_s3d.search.spec import widths_of
     from nni_s3d.search.store import Store
 
     experiment = read_experiment(parsed.config)
@@ -85,7 +86,7 @@ def _grow(parsed: argparse.Namespace) -> int:
             continue
         print(
             f"{name}: accuracy {metrics['default']:.4f} (test {metrics['test_accuracy']:.4f}), "
-            f"{metrics['params']:,} params, {metrics['macs']:,} MACs, widths {parameters['widths']}"
+            f"{metrics['params']:,} params, {metrics['macs']:,} MACs, widths {widths_of(parameters)}"
         )
     print(f"artefacts: {url}")
     return 1 if failed else 0

@@ -7,7 +7,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -78,7 +78,9 @@ def build(kind: type[T], values: object, where: str | Path) -> T:
     Args:
         kind: the dataclass; a field with the metadata {"setting": False} is no key of the mapping. What it raises
             itself starts with the name of a field.
-        values: {field: value}; an int is taken for a float, a list for a tuple, and nothing else is converted.
+        values: {field: value}; an int is taken for a float, a list for a tuple, and nothing else is converted. Where a
+            field may be one of several dataclasses, the key "name" tells which: each has a class attribute of this
+            name.
         where: what to call the mapping in an error, for instance "classArgs" or the path of its file.
 
     Raises:
@@ -116,16 +118,28 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return build(hint, value, where)  # type: ignore[arg-type]
     if origin in (typing.Union, types.UnionType):
+        if named := {kind.name: kind for kind in arguments if dataclasses.is_dataclass(kind) and hasattr(kind, "name")}:
+            return _named(named, value, where)
         for alternative in arguments:
             if _fits(alternative, value):
                 return _value(alternative, value, where)
-    elif origin in (tuple, list) and isinstance(value, (list, tuple)):
-        return origin(_value(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    elif origin in (tuple, list, Collection) and isinstance(value, (list, tuple)):
+        items = [_value(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
+        return tuple(items) if origin is tuple else items
     elif origin is dict and isinstance(value, dict):
         return {_value(arguments[0], k, where): _value(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
     elif _fits(hint, value):
         return _finite(value, where) if hint is float else value
     raise ConfigError(f"{where}: expected {_spelled(hint)}, got {value!r}")
+
+
+def _named(kinds: Mapping[str, Any], value: Any, where: str) -> Any:
+    """Build the one of several dataclasses whose name is given by the key "name" of a mapping."""
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where}: expected a mapping, got {value!r}")
+    if not isinstance(name := value.get("name"), str) or name not in kinds:
+        raise ConfigError(f"{where}.name: expected one of {', '.join(kinds)}, got {name!r}")
+    return build(kinds[name], {key: v for key, v in value.items() if key != "name"}, where)
 
 
 def _finite(value: float, where: str) -> float:
@@ -144,7 +158,9 @@ def _fits(hint: Any, value: Any) -> bool:
         return True
     if outer is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
-    return isinstance(value, (list, tuple) if outer is tuple else outer) and (outer is bool) == isinstance(value, bool)
+    return isinstance(value, (list, tuple) if outer in (tuple, Collection) else outer) and (
+        outer is bool
+    ) == isinstance(value, bool)
 
 
 def _spelled(hint: Any) -> str:
@@ -161,6 +177,7 @@ _NAMES = {
     str: "a text",
     bool: "true or false",
     tuple: "a list",
+    Collection: "a list",
     list: "a list",
     dict: "a mapping",
     type(None): "nothing",

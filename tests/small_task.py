@@ -26,7 +26,7 @@ EXPERIMENT = {
         "codeDirectory": ".",
         "classArgs": {
             "steps": 2,
-            "method": "signed",
+            "method": "split",
             "copies": 2,
             "c": 1.3,
             "policy": {"name": "top_fraction", "fraction": 0.3},

@@ -223,7 +223,7 @@ def edit(**changes):
 
 def drop(path):
     content = json.loads(path.read_text())
-    path.write_text(json.dumps({name: value for name, value in content.items() if name != "widths"}))
+    path.write_text(json.dumps({name: value for name, value in content.items() if name != "conv0"}))
 
 
 def write(content):
@@ -269,15 +269,15 @@ LINEAGE = "lineages/c1.3-m2-s0"
         ("SEED/plan.json", write("null"), "plan.json: expected a mapping with widths, params, macs, got None"),
         ("SEED/plan.json", write("{"), "plan.json: " + UNREADABLE),
         ("SEED/plan.json", edit(copies=3), "of a network with widths {'conv0': 3, "),
-        ("SEED/plan.json", edit(widths=3), "0.json: next.widths: expected a mapping, got 3"),
+        ("SEED/plan.json", edit(widths=3), "plan.json: widths: expected a mapping, got 3"),
         ("SEED/plan.safetensors", cut, "plan.safetensors: " + UNREADABLE),
         (
             "SEED/plan.safetensors",
             tensors(lambda x: x * math.nan),
             "plan.safetensors: expected finite numbers",
         ),
-        ("SEED/spec.json", drop, "spec.json: expected a mapping with widths, got"),
-        ("SEED/spec.json", edit(widths=3), "spec.json: spec.widths: expected a mapping, got 3"),
+        ("SEED/spec.json", drop, "spec.json: 'conv0' is missing"),
+        ("SEED/spec.json", edit(conv0="x"), "spec.json: conv0: expected a whole number from 3 to 12, got 'x'"),
         ("SEED/weights.safetensors", cut, "weights.safetensors: " + UNREADABLE),
         ("SEED/weights.safetensors", Path.unlink, "expected the weights and the plan of the parent"),
         (

@@ -25,7 +25,8 @@ LAYERS = (
 )
 GROWTH_LAYERS = (
     ("loop",),
-    ("trace",),
+    ("growth_step",),
+    ("settings", "trace"),
     ("trial_growth",),
     ("surgery",),
     ("selection", "curvature"),

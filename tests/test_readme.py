@@ -1,11 +1,12 @@
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
-from nni_s3d.config import build
+from nni_s3d.growth.selection.settings import TopFraction
 from nni_s3d.search.experiment import read_experiment
 from nni_s3d.search.lineage import Lineage
 from nni_s3d.tasks.search_space import Space
@@ -13,7 +14,8 @@ from nni_s3d.tasks.task import read_task
 
 ROOT = Path(__file__).parents[1]
 TASKS = ["digits", "fashion_mnist", "cifar100"]
-STRATEGIES = ["s3d", "s3d_paper", "s2d", "random", "tpe", "evolution"]
+GROWING = ["s3d", "s2d", "s3d_paper", "new_neurons"]
+STRATEGIES = [*GROWING, "random", "tpe", "evolution"]
 README = (ROOT / "README.md").read_text()
 
 
@@ -35,9 +37,23 @@ def test_strategies_differ_in_the_tuner_and_its_limits_only(name):
         {k: v for k, v in f.items() if k not in ("experimentName", "tuner", "maxTrialNumber")} for f in files.values()
     ]
     assert all(content == shared[0] for content in shared)
-    s3d, paper, s2d = (files[s]["tuner"]["classArgs"] for s in ("s3d", "s3d_paper", "s2d"))
-    assert s2d == {**paper, "c": 1.0}
-    assert build(Lineage, s3d, "s3d.yml") == Lineage(epochs=s3d["epochs"])  # what it spells out are the defaults
+    s3d, s2d = (files[s]["tuner"]["classArgs"] for s in ("s3d", "s2d"))
+    assert s2d == {**s3d, "c": 1.0}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_configs_say_the_method_by_its_name(name):
+    lineages = {s: read_experiment(ROOT / "configs" / name / f"{s}.yml").lineages[0] for s in GROWING}
+    assert {s: lineage.method for s, lineage in lineages.items()} == {
+        "s3d": "split",
+        "s2d": "split",
+        "s3d_paper": "split",
+        "new_neurons": "new_neurons",
+    }
+    s3d, paper = lineages["s3d"], lineages["s3d_paper"]
+    chain = {f.name: getattr(s3d, f.name) for f in fields(Lineage) if f.name in ("steps", "epochs", "phase_budget")}
+    assert s3d == Lineage(**chain)  # what it spells out are the defaults of growth
+    assert (paper.policy, paper.epsilon, paper.relative, paper.c) == (TopFraction(0.35), 0.01, False, 1.3)
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -55,11 +71,13 @@ def test_every_search_space_is_used():
     assert all(Space.read(path).low for path in (ROOT / "search_spaces").iterdir())
 
 
-def test_documented_arguments_exist():
-    from dataclasses import fields
-
+def test_documented_arguments_are_those_of_a_lineage():
     table = README[README.index("The tuner's `classArgs`") : README.index("After `nni-s3d register`")]
-    documented = set(
-        re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in table.splitlines() if line.count("|") > 3))
-    )
-    assert documented - {"lineages"} == {f.name for f in fields(Lineage)} - {"solver", "smoothing"}
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line[:2] == "| "]
+    documented = {cells[0].strip("`"): cells[-1] for cells in rows[2:]}
+    assert documented.keys() - {"lineages"} == {f.name for f in fields(Lineage)}
+    default = Lineage()
+    for name, said in documented.items():
+        value = getattr(default, name, None)
+        if value is not None and name not in ("policy", "name"):
+            assert said == str(value).lower(), name

@@ -11,8 +11,8 @@ from nni.mutable.exception import SampleMissingError
 from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor
 
-from nni_s3d.errors import ConfigError
-from nni_s3d.search.spec import GROWTH, from_sample, parse_spec
+from nni_s3d.search.spec import parse_spec
+from nni_s3d.tasks.search_space import RESERVED
 from nni_s3d.tasks.task import read_task
 
 
@@ -30,12 +30,9 @@ class TaskSpace(ModelSpace):
         super().__init__()
         self.task = read_task(Path(task))
         space = self.task.space()
-        if GROWTH in space.values:
-            raise ConfigError(f"{self.task.search_space}: {GROWTH!r} is taken; expected another name for this width")
         mutables: list[Categorical[Any]] = [Width(name, values) for name, values in space.values.items()]
-        mutables.append(_GrowthStep())
-        sample = {mutable.label: ensure_frozen(self.add_mutable(mutable)) for mutable in mutables}
-        self.parameters = from_sample(sample)
+        mutables += map(_OfGrowth, RESERVED)
+        self.parameters = {mutable.label: ensure_frozen(self.add_mutable(mutable)) for mutable in mutables}
         self.network = self.task.build_model(parse_spec(self.parameters, space).widths, self.task.seed)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -72,17 +69,12 @@ class Width(Categorical[int]):
         return legacy
 
 
-class _GrowthStep(Categorical[Any]):
-    """What a sample of S3D says beside the widths."""
+class _OfGrowth(Categorical[Any]):
+    """What a sample of S3D says beside the widths; None for a network that is trained from scratch."""
 
-    def __init__(self) -> None:
-        super().__init__([None], label=GROWTH)
+    def __init__(self, name: str) -> None:
+        super().__init__([None], label=name)
 
     def check_contains(self, sample: Sample) -> SampleValidationError | None:
         """Return what is wrong with a sample, if anything is; the trial looks more closely."""
-        if self.label not in sample:
-            return SampleMissingError(self.label, list(sample))
-        growth = sample[self.label]
-        if growth is not None and not isinstance(growth, dict):
-            return SampleValidationError(f"{self.label}: expected a mapping or None, got {growth!r}")
-        return None
+        return None if self.label in sample else SampleMissingError(self.label, list(sample))

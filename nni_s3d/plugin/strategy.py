@@ -25,9 +25,9 @@ from nni_s3d.errors import ConfigError
 from nni_s3d.plugin.trial import evaluate_model
 from nni_s3d.search.controller import Controller
 from nni_s3d.search.lineage import lineages
-from nni_s3d.search.spec import GROWTH, from_sample, to_sample
+from nni_s3d.search.spec import widths_of
 from nni_s3d.search.store import Store, store_url
-from nni_s3d.tasks.search_space import Space
+from nni_s3d.tasks.search_space import RESERVED, Space
 
 _logger = logging.getLogger(__name__)
 _PAUSE = 1.0  # seconds between looks at the budget, as often as NNI's own strategies look
@@ -58,7 +58,7 @@ class S3D(Strategy):
 
     def _initialize(self, model_space: ExecutableModelSpace, engine: ExecutionEngine) -> ExecutableModelSpace:
         evaluator = model_space.evaluator
-        if GROWTH not in model_space.simplify():
+        if not set(RESERVED) <= model_space.simplify().keys():
             raise ConfigError("S3D: expected a model space of nni_s3d.plugin.space.TaskSpace")
         if not isinstance(evaluator, FunctionalEvaluator) or evaluator.function is not evaluate_model:
             raise ConfigError("S3D: expected the evaluator FunctionalEvaluator(nni_s3d.plugin.trial.evaluate_model)")
@@ -66,8 +66,8 @@ class S3D(Strategy):
         return model_space
 
     def _run(self) -> None:
-        entries = {name: width.as_legacy_dict() for name, width in self.model_space.simplify().items()}
-        del entries[GROWTH]
+        mutables = self.model_space.simplify()
+        entries = {name: width.as_legacy_dict() for name, width in widths_of(mutables).items()}
         self._controller = Controller(self._lineages, Space.parse(entries), Store(self._store()), self._resume)
         for running in self._controller.running:  # when it was interrupted; no engine runs them again by itself
             self._submit(running)
@@ -79,7 +79,7 @@ class S3D(Strategy):
                 self._submit(parameters)
 
     def _submit(self, parameters: dict[str, Any]) -> None:
-        model = self._submitted[parameters["lineage"]] = self.model_space.freeze(to_sample(parameters))
+        model = self._submitted[parameters["lineage"]] = self.model_space.freeze(parameters)
         self.engine.submit_models(model)
 
     def _store(self) -> str:
@@ -100,7 +100,7 @@ class S3D(Strategy):
             return
         trial = self._trial_of(event.model) if len(self._controller.running) > 1 else None
         ran = trial and self._controller.run_by(trial)
-        self._controller.failed(ran or from_sample(event.model.sample))
+        self._controller.failed(ran or event.model.sample)
 
     def _trial_of(self, model: ExecutableModelSpace) -> str | None:
         """Return the id of the last trial that NNI has recorded with a model.

@@ -12,7 +12,7 @@ import pandas as pd
 
 from nni_s3d.errors import ReportError
 from nni_s3d.report.nni_database import NNIExperiment, NNITrial, find, read_trials
-from nni_s3d.search.spec import from_sample
+from nni_s3d.search.spec import widths_of
 
 _METRICS = ("test_accuracy", "loss", "params", "macs", "flops", "train_macs")
 
@@ -44,23 +44,20 @@ def _row(experiment: NNIExperiment, trial: NNITrial) -> dict[str, Any]:
     metrics = trial.metrics
     # The parameters of a trial of a NAS experiment are a whole model space, frozen by a sample.
     sample = trial.parameters.get("sample")
-    spec = from_sample(sample) if isinstance(sample, dict) else trial.parameters
-    # A growth spec has its widths under that key; plain widths are the whole.
-    if not isinstance(spec.get("widths"), dict):
-        spec = {"widths": spec}
-    step = spec.get("step")
+    parameters = sample if isinstance(sample, dict) else trial.parameters
+    step = parameters.get("step")
     took = math.nan if trial.started is None or trial.ended is None else (trial.ended - trial.started) / 1000
     return {
         "experiment": experiment.id,
         "trial": trial.id,
         "sequence": trial.sequence,
-        "lineage": spec.get("lineage") or "",
+        "lineage": parameters.get("lineage") or "",
         "step": metrics.get("step", math.nan) if step is None else float(step),
         "accuracy": metrics.get("default", math.nan),
         **{name: metrics.get(name, math.nan) for name in _METRICS},
         "status": trial.status,
         "seconds": took,
-        "widths": json.dumps({name: _whole(width) for name, width in spec["widths"].items()}),
+        "widths": json.dumps({name: _whole(width) for name, width in widths_of(parameters).items()}),
     }
 
 

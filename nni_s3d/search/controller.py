@@ -27,7 +27,7 @@ STATUSES = ("ready", "running", "ended")
 class Track:
     """Where a lineage is."""
 
-    spec: dict[str, Any]  # the step that is about to start, runs, or was the last one
+    parameters: dict[str, Any]  # of the step that is about to start, runs, or was the last one; see `Spec`
     status: str = "ready"  # "ready" -> "running" -> "ready" ... -> "ended"
     failures: int = 0  # of this step
     reason: str = ""  # why it ended
@@ -39,12 +39,12 @@ class Track:
     @classmethod
     def start(cls, label: str, space: Space) -> Track:
         """Return the track of a lineage that has not begun."""
-        return cls(Spec(dict(space.low), lineage=label).to_json())
+        return cls(Spec(dict(space.low), lineage=label).to_parameters())
 
     @property
     def step(self) -> int:
-        """Number of the step that `spec` describes."""
-        return int(self.spec["step"])
+        """Number of the step that `parameters` describe."""
+        return int(self.parameters["step"])
 
 
 class Controller:
@@ -65,11 +65,11 @@ class Controller:
     """
 
     def __init__(self, lineages: Sequence[Lineage], space: Space, store: Store, resume: bool = False) -> None:
-        self._store = store
+        self._store, self._space = store, space
         self._changed = threading.Condition()
         store.agree({settings_path(lineage.label): lineage.to_json() for lineage in lineages})
         self._tracks: dict[str, Track] = {}
-        tracks = {lineage.label: self._resumed(lineage.label, space) if resume else None for lineage in lineages}
+        tracks = {lineage.label: self._resumed(lineage.label) if resume else None for lineage in lineages}
         for label, track in tracks.items():
             self._put(label, track or Track.start(label, space))
         self.look()
@@ -84,7 +84,7 @@ class Controller:
     def running(self) -> list[dict[str, Any]]:
         """The parameters of the trials that have been handed out and have not ended."""
         with self._changed:
-            return [track.spec for track in self._tracks.values() if track.status == "running"]
+            return [track.parameters for track in self._tracks.values() if track.status == "running"]
 
     def trial_of(self, parameters: dict[str, Any]) -> str | None:
         """Return the NNI trial that has said to run these parameters, if one came to say so."""
@@ -120,7 +120,7 @@ class Controller:
                 return None
             track = replace(self._tracks[label], status="running")
             self._put(label, track)
-            return track.spec
+            return track.parameters
 
     def finished(self, parameters: dict[str, Any]) -> None:
         """Take note that a trial has finished; its outcome is in the store. Saying it again changes nothing."""
@@ -135,16 +135,18 @@ class Controller:
                 outcome = self._outcome(label, self._tracks[label].step)
                 self._retry(label, reason or outcome.get("error") or "the trial ended without a result")
 
-    def _resumed(self, label: str, space: Space) -> Track | None:
+    def _resumed(self, label: str) -> Track | None:
         """Return the track that the store holds of a lineage, if there is one."""
         path = state_path(label)
         if (found := self._store.read_json(path)) is None:
             return None
-        where = f"{self._store.url}/{path}"
+        where = self._store.url_of(path)
+        if "spec" in found:
+            raise StoreError(f"{where}: expected `parameters`, got `spec`, of an older version; start with a new store")
         track = build(Track, found, f"{where}: track")
-        spec = parse_spec(track.spec, space, f"{where}: spec")
+        spec = parse_spec(track.parameters, self._space, f"{where}: parameters")
         if spec.lineage != label:
-            raise StoreError(f"{where}: expected a spec of lineage {label!r}, got one of {spec.lineage!r}")
+            raise StoreError(f"{where}: expected the parameters of lineage {label!r}, got those of {spec.lineage!r}")
         return track
 
     def _outcome(self, label: str, step: int) -> dict[str, Any]:
@@ -170,9 +172,9 @@ class Controller:
             _logger.info("lineage %s ends after step %d: %s", label, track.step, reason)
             self._put(label, replace(track, status="ended", reason=reason))
         else:
-            following = {"step": track.step + 1, "lineage": label, "parent": outcome["key"], **outcome["next"]}
-            spec = build(Spec, following, f"{self._store.url}/{outcome_path(label, track.step)}: next")
-            self._put(label, Track(spec.to_json()))
+            following = {**outcome["next"], "step": track.step + 1, "lineage": label}
+            spec = parse_spec(following, self._space, f"{self._store.url_of(outcome_path(label, track.step))}: next")
+            self._put(label, Track(spec.to_parameters()))
 
     def _retry(self, label: str, reason: str) -> None:
         track = self._tracks[label]

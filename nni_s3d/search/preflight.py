@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from nni_s3d.errors import ModelError, first_line
 from nni_s3d.growth.graph.channels import ChannelGraph
-from nni_s3d.growth.loop import check as check_growth
+from nni_s3d.growth.growth_step import check_growth
 from nni_s3d.growth.modules import copied
 from nni_s3d.growth.trace import trace
 from nni_s3d.search.lineage import Lineage
@@ -43,7 +43,7 @@ def check_network(
     """
     graph = trace(model, task.example(data.shape)) if graph is None else graph
     if lineage is not None:
-        check_growth(lineage.growth(), graph)
+        check_growth(lineage, graph)
     _check_widths(graph, widths, grows=lineage is not None)
     try_step(model, task.training_loader(data, task.seed), data.num_classes)
     return graph

@@ -11,6 +11,7 @@ from typing import Any
 from nni_s3d.config import read_json
 from nni_s3d.errors import ConfigError
 
+RESERVED = ("step", "lineage", "params", "macs")  # what stands beside the widths in a trial's parameters
 WIDEST = 1_000_000  # a width beyond this is a slip, and `TaskSpace` lists every value of a range
 
 
@@ -47,11 +48,15 @@ class Space:
         """Take the ranges from an NNI search space of quniform, randint and choice entries.
 
         Raises:
-            ConfigError: an entry is of another type or holds no whole numbers >= 1.
+            ConfigError: an entry is of another type or holds no whole numbers >= 1, or its name is reserved.
         """
         if not isinstance(content, Mapping) or not content:
             expected = 'a mapping such as {"conv0": {"_type": "quniform", ...}}'
             raise ConfigError(f"{where}: expected {expected}, got {content!r}")
+        for name in RESERVED:
+            if name in content:
+                expected = f"other names than {', '.join(RESERVED)}, which trials use beside the widths"
+                raise ConfigError(f"{where}: expected {expected}, got a width called {name!r}")
         return cls({name: _values_of(entry, f"{where}: {name}") for name, entry in content.items()})
 
     def check(self, widths: Mapping[str, Any], where: str = "widths") -> dict[str, int]:

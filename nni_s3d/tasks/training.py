@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -60,6 +61,10 @@ class Recipe:
         ):
             if not holds:
                 raise ConfigError(f"{name}: expected {expected}, got {getattr(self, name)!r}")
+
+    def lasting(self, epochs: int) -> Recipe:
+        """Return the same recipe over another number of epochs; the warm-up keeps its share."""
+        return dataclasses.replace(self, epochs=epochs, warmup_epochs=self.warmup_epochs * epochs / self.epochs)
 
     @property
     def memory_format(self) -> torch.memory_format:

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import nni_s3d as s3d
-from nni_s3d.growth.loop import GrowthSettings, carry_out, decide
+from nni_s3d.growth.growth_step import decide
+from nni_s3d.growth.settings import GrowthSettings
 from tests import reference
 from tests.cases import BY_NAME
 
@@ -16,7 +17,7 @@ Y = torch.sin(3 * X)
 BATCHES = [(X[::2], Y[::2]), (X[1::2], Y[1::2])]
 
 
-PAPER = {"method": "signed"}
+PAPER = {"epsilon": 0.01, "relative": False}
 
 
 def seed_network(hidden: int = 2) -> nn.Module:
@@ -49,7 +50,7 @@ def run(
     model: nn.Module, policy: object = None, steps: int = 3, phase=train, **settings: object
 ) -> list[s3d.GrowthStep]:
     policy = policy or s3d.TopK(2)
-    return list(s3d.grow(model, X[:1], phase, steps, BATCHES, F.mse_loss, policy=policy, **(PAPER | settings)))
+    return list(s3d.grow(model, X[:1], phase, BATCHES, F.mse_loss, policy, steps, **(PAPER | settings)))
 
 
 def test_a_network_grows_and_its_loss_falls():
@@ -88,7 +89,7 @@ def test_the_same_seed_gives_the_same_growth():
 
 def test_steps_come_one_by_one():
     trained = []
-    steps = s3d.grow(seed_network(), X[:1], trained.append, 5, policy=s3d.TopK(1))
+    steps = s3d.grow(seed_network(), X[:1], trained.append, policy=s3d.TopK(1), method="new_neurons")
     assert next(steps).step == 0
     assert len(trained) == 1
     assert next(steps).step == 1
@@ -106,7 +107,7 @@ def test_growth_stops_when_no_gain_is_left():
     """A network that fits every sample has no curvature anywhere."""
     model = seed_network()
     perfect = [(X, model(X).detach())]
-    steps = list(s3d.grow(model, X[:1], no_training, 5, perfect, F.mse_loss, policy=s3d.TopK(3), **PAPER))
+    steps = list(s3d.grow(model, X[:1], no_training, perfect, F.mse_loss, s3d.TopK(3), 5, **PAPER))
     assert len(steps) == 1
     assert steps[0].decision.stop == "no gain left"
     assert steps[0].decision.plan is None
@@ -121,7 +122,7 @@ def test_neurons_without_weights_have_nothing_to_gain():
     model = seed_network()
     for parameter in model.parameters():
         nn.init.zeros_(parameter)
-    (only,) = s3d.grow(model, X[:1], no_training, 5)
+    (only,) = s3d.grow(model, X[:1], no_training, method="new_neurons")
     assert only.decision.stop == "no gain left"
 
 
@@ -176,24 +177,13 @@ def test_curvature_is_measured_in_evaluation_mode_and_modes_are_restored():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_decide_and_carry_out_are_one_step():
-    model = seed_network()
-    train(model)
-    growth = GrowthSettings(s3d.TopK(2), **(PAPER | {"epsilon": 0.02}))
-    graph = s3d.trace(model, X[:1])
-    decision = decide(model, graph, BATCHES, F.mse_loss, growth)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    result = carry_out(model, graph, decision.plan, growth, optimizer)
-    expected = s3d.split(model, graph, decision.plan, 0.02).model
-    assert all(torch.equal(a, b) for a, b in zip(result.model.parameters(), expected.parameters(), strict=True))
-    assert result.optimizer_state is not None
-
-
 def test_limits_of_the_widths_reach_the_selection():
     model = seed_network(3)
     graph = s3d.trace(model, X[:1])
-    growth = GrowthSettings(s3d.TopFraction(1.0), **PAPER)
-    free, tight = (decide(model, graph, BATCHES, F.mse_loss, growth, limit).plan for limit in (None, {"0": 4}))
+    growth = GrowthSettings(policy=s3d.TopFraction(1.0))
+    free, tight = (
+        decide(model, graph, growth, BATCHES, F.mse_loss, max_widths=limit).plan for limit in (None, {"0": 4})
+    )
     assert free.widths == {"0": 6, "2": 6}
     assert tight.widths == {"0": 4, "2": 6}
 
@@ -204,26 +194,22 @@ def test_the_smoothing_reaches_the_operator(smoothing):
     model = nn.Sequential(nn.Linear(1, 4), nn.ReLU(), nn.Linear(4, 1)).double()
     graph = s3d.trace(model, X[:1])
     op = s3d.SplittingOperator(model, graph, BATCHES, F.mse_loss, smoothing)
-    found = decide(model, graph, BATCHES, F.mse_loss, GrowthSettings(method="signed", smoothing=smoothing)).evidence[
-        "0"
-    ]
+    found = decide(model, graph, GrowthSettings(smoothing=smoothing), BATCHES, F.mse_loss).evidence["0"]
     assert torch.equal(found.lambda_max, s3d.spectrum(op)["0"].lambda_max)
     assert found.lambda_max.max() > 0
 
 
-def test_relative_epsilon_reaches_the_surgery():
-    model = seed_network()
-    graph = s3d.trace(model, X[:1])
-    growth = GrowthSettings(s3d.TopK(2), method="signed", epsilon=0.02, relative=True)
-    plan = decide(model, graph, BATCHES, F.mse_loss, growth).plan
-    assert plan.relative
-    expected = s3d.split(model, graph, plan, 0.02).model
-    found = carry_out(model, graph, plan, growth).model
-    assert all(torch.equal(a, b) for a, b in zip(found.parameters(), expected.parameters(), strict=True))
+@pytest.mark.parametrize("relative", [True, False])
+def test_the_unit_and_the_length_reach_the_surgery(relative):
+    first, second = run(seed_network(), steps=1, phase=no_training, epsilon=0.02, relative=relative)
+    plan = first.decision.plan
+    assert plan.relative is relative
+    expected = s3d.split(first.model, s3d.trace(first.model, X[:1]), plan, 0.02).model
+    assert all(torch.equal(a, b) for a, b in zip(second.model.parameters(), expected.parameters(), strict=True))
 
 
 def test_batches_that_can_be_read_once_are_refused():
-    steps = s3d.grow(seed_network(), X[:1], train, 1, iter(BATCHES), F.mse_loss, **PAPER)
+    steps = s3d.grow(seed_network(), X[:1], train, iter(BATCHES), F.mse_loss)
     with pytest.raises(s3d.ConfigError, match=r"batches: expected a collection .*, got an iterator"):
         next(steps)
 
@@ -247,17 +233,20 @@ def test_batches_that_can_be_read_once_are_refused():
         ({"max_params": "9"}, "max_params: expected a number > 0, got '9'"),
         ({"max_macs": float("nan")}, "max_macs: expected a number > 0, got nan"),
         ({"solver": "newton"}, "solver: expected one of auto, exact, lanczos, rayleigh, got 'newton'"),
-        ({"method": "s3d"}, "method: expected one of signed, new, got 's3d'"),
-        ({"method": "new", "c": 1.0}, "c: expected it with method signed only, got 1.0 with method new"),
-        ({"method": "new", "epsilon": 0.1}, "epsilon: expected it with method signed only, got 0.1 with method new"),
-        ({"method": "new", "copies": 4}, "copies: expected 2, the second a new neuron, or method signed, got 4"),
+        ({"method": "s3d"}, "method: expected one of split, new_neurons.*, got 's3d'"),
+        ({"method": "new_neurons", "c": 1.0}, "c: expected it with method split.* only, got 1.0 with new_neurons"),
+        (
+            {"method": "new_neurons", "epsilon": 0.1},
+            "epsilon: expected it with method split.* only, got 0.1 with new_neurons",
+        ),
+        ({"method": "new_neurons", "copies": 4}, "copies: expected 2 with method new_neurons, got 4"),
         ({"max_macs": -3}, "max_macs: expected a number > 0, got -3"),
     ],
 )
 def test_wrong_settings_are_refused(settings, match):
     with pytest.raises(s3d.ConfigError, match=match):
         GrowthSettings(**settings)
-    steps = s3d.grow(seed_network(), X[:1], no_training, 1, BATCHES, F.mse_loss, **({"policy": s3d.TopK(1)} | settings))
+    steps = s3d.grow(seed_network(), X[:1], no_training, BATCHES, F.mse_loss, s3d.TopK(1), 1, **settings)
     with pytest.raises(s3d.ConfigError, match=match):
         next(steps)
 
@@ -268,7 +257,7 @@ def grown_by_new_neurons(seed: int) -> list[s3d.GrowthStep]:
     def loss(model: nn.Module) -> float:
         return case.loss_fn(model.eval()(case.inputs()), case.targets()).item()
 
-    return list(s3d.grow(case.model(), case.inputs(), loss, 2, seed=seed))
+    return list(s3d.grow(case.model(), case.inputs(), loss, steps=2, method="new_neurons", seed=seed))
 
 
 def test_a_network_grows_by_new_neurons():
@@ -291,9 +280,7 @@ def test_a_budget_that_pays_for_no_neuron_ends_growth():
     decision = decide(
         model,
         s3d.trace(model, torch.ones(1, 2, dtype=torch.float64)),
-        [],
-        F.mse_loss,
-        GrowthSettings(s3d.Knapsack(growth=0.01)),
+        GrowthSettings(method="new_neurons", policy=s3d.Knapsack(growth=0.01)),
     )
     assert (decision.plan, decision.stop) == (None, "the policy chooses none of the neurons that could gain")
 
@@ -303,7 +290,6 @@ def test_a_budget_that_pays_for_no_neuron_ends_growth():
     [
         ({"policy": s3d.Knapsack(3, "params")}, s3d.ConfigError, "budget: expected at least 13 params"),
         ({"policy": "top_k"}, s3d.ConfigError, "policy: expected a policy such as"),
-        ({"policy": None}, s3d.ConfigError, "policy: expected a policy such as .*, got None"),
         ({"policy": s3d.TopK}, s3d.ConfigError, "policy: expected a policy such as .*, got <class"),
         ({"batches": []}, s3d.ConfigError, "batches: expected at least one, got none"),
         ({"batches": None}, s3d.ConfigError, "batches: expected a collection .*, got None"),
@@ -332,8 +318,8 @@ def test_nothing_is_trained_that_cannot_grow(changes, error, match):
 def test_the_defaults_are_those_of_the_docs():
     growth = GrowthSettings()
     assert growth.policy == s3d.Knapsack(growth=0.6, cost="macs")
-    assert (growth.method, growth.copies, growth.c, growth.smoothing) == ("new", 2, 1.3, 3.0)
-    assert (growth.epsilon, growth.relative) == (0.01, False)
+    assert (growth.method, growth.copies, growth.c, growth.smoothing) == ("split", 2, 1.3, 3.0)
+    assert (growth.epsilon, growth.relative) == (0.5, True)
 
 
 def test_one_neuron_of_each_layer_grows_from_nothing():

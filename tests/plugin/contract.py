@@ -4,6 +4,7 @@ A subclass says how its adapter is driven; trials are faked by writing the outco
 """
 
 from nni_s3d.search.lineage import outcome_path
+from nni_s3d.search.spec import widths_of
 from nni_s3d.search.store import Store
 
 SPACE = {name: {"_type": "quniform", "_value": [4, 64, 1]} for name in ("a", "b")}
@@ -12,7 +13,14 @@ STEPS = 3
 
 def leave_outcome(store: Store, spec: dict) -> None:
     """Write what a finished trial writes: every width grows by one per step, and the last step has no next."""
-    following = {"widths": {n: w + 1 for n, w in spec["widths"].items()}, "params": 10 + spec["step"], "macs": 100}
+    grown = {name: width + 1 for name, width in widths_of(spec).items()}
+    following = {
+        **grown,
+        "step": spec["step"] + 1,
+        "lineage": spec["lineage"],
+        "params": 10 + spec["step"],
+        "macs": 100,
+    }
     last = spec["step"] == STEPS
     outcome = {"key": f"{spec['lineage']}-{spec['step']}", "next": None if last else following, "stop": "done" * last}
     store.write_json(outcome_path(spec["lineage"], spec["step"]), outcome)
@@ -46,8 +54,7 @@ class Contract:
         for step in range(STEPS + 1):
             (spec,) = self.running()
             assert spec["step"] == step
-            assert spec["widths"] == {"a": 4 + step, "b": 4 + step}
-            assert spec["parent"] == (f"new-s0-{step - 1}" if step else None)
+            assert widths_of(spec) == {"a": 4 + step, "b": 4 + step}
             assert not self.done()
             self.finish(spec)
         assert self.running() == []
@@ -57,7 +64,7 @@ class Contract:
         self.start(tmp_path, concurrency=2, lineages=[{"seed": 1}, {"seed": 3}])
         for step in range(STEPS + 1):
             specs = self.running()
-            assert sorted(s["lineage"] for s in specs) == ["new-s1", "new-s3"]
+            assert sorted(s["lineage"] for s in specs) == ["c1.3-m2-s1", "c1.3-m2-s3"]
             assert {s["step"] for s in specs} == {step}
             for spec in reversed(specs):
                 self.finish(spec)
@@ -112,10 +119,10 @@ class Contract:
     def test_a_trial_that_fails_twice_ends_its_lineage_and_no_other(self, tmp_path, caplog):
         self.start(tmp_path, concurrency=2, lineages=[{"seed": 1}, {"seed": 3}])
         for _ in range(2):
-            self.fail(next(s for s in self.running() if s["lineage"] == "new-s1"))
-        assert "lineage new-s1 ends: step 0 failed 2 times" in caplog.text
+            self.fail(next(s for s in self.running() if s["lineage"] == "c1.3-m2-s1"))
+        assert "lineage c1.3-m2-s1 ends: step 0 failed 2 times" in caplog.text
         for step in range(STEPS + 1):
             (spec,) = self.running()
-            assert (spec["lineage"], spec["step"]) == ("new-s3", step)
+            assert (spec["lineage"], spec["step"]) == ("c1.3-m2-s3", step)
             self.finish(spec)
         assert self.done()

@@ -19,8 +19,9 @@ from nni_s3d.plugin import strategy as strategy_module
 from nni_s3d.plugin.space import TaskSpace
 from nni_s3d.plugin.strategy import S3D
 from nni_s3d.plugin.trial import evaluate_model
-from nni_s3d.search.spec import GROWTH, from_sample
+from nni_s3d.search.spec import widths_of
 from nni_s3d.search.store import Store
+from nni_s3d.tasks.search_space import RESERVED
 from tests import small_task
 from tests.plugin.contract import SPACE, STEPS, Contract, leave_outcome
 
@@ -56,9 +57,12 @@ class Engine(ExecutionEngine):
         self.models.extend(models)
 
     def ends(self, spec, status):
-        model = next(m for m in self.models if from_sample(m.sample) == spec)
+        model = next(m for m in self.models if m.sample == spec)
         self.dispatch_model_event(TrainingEndEvent(model, status))
         self.models.remove(model)
+
+
+SCRATCH = dict.fromkeys(RESERVED)  # what a sample says beside the widths of a network that is trained from scratch
 
 
 class Foreign(ModelSpace):
@@ -110,7 +114,7 @@ class TestContract(Contract):
             wanted = sum(track.status == "running" for track in tracks)
             ready = any(track.status == "ready" for track in tracks) and self.engine.idle_worker_available()
             if tracks and wanted == len(self.engine.models) and not ready:
-                return [from_sample(model.sample) for model in self.engine.models]
+                return [model.sample for model in self.engine.models]
         raise AssertionError("the strategy does not come to rest")
 
     def done(self):
@@ -137,7 +141,7 @@ def test_a_whole_experiment_grows_as_without_nni(tmp_path):
     space = SimplifiedModelSpace.from_model(TaskSpace(str(tmp_path / "task.yml")), evaluator)
     strategy(space, engine)
     models = list(engine.list_models())
-    assert [from_sample(model.sample) for model in models] == [parameters for parameters, _ in expected]
+    assert [model.sample for model in models] == [parameters for parameters, _ in expected]
     assert [model.metric for model in models] == [metrics["default"] for _, metrics in expected]  # NNI keeps no other
     best = max(metrics["default"] for _, metrics in expected)
     assert next(strategy.list_models(limit=1)).metric == best
@@ -149,17 +153,17 @@ def test_a_failed_model_is_tried_again_in_this_process_too(tmp_path, monkeypatch
     small_task.write(tmp_path)
     original, failures = trial.decide, [RuntimeError("once")]
 
-    def fails_once(*args):
+    def fails_once(*args, **named):
         if failures:
             raise failures.pop()
-        return original(*args)
+        return original(*args, **named)
 
     monkeypatch.setattr(trial, "decide", fails_once)
     engine = SequentialExecutionEngine(continue_on_failure=True)
     evaluator = FunctionalEvaluator(evaluate_model, store=str(tmp_path / "store"))
     space = SimplifiedModelSpace.from_model(TaskSpace(str(tmp_path / "task.yml")), evaluator)
     S3D(steps=1)(space, engine)
-    assert [from_sample(model.sample)["step"] for model in engine.list_models()] == [0, 0, 1]
+    assert [model.sample["step"] for model in engine.list_models()] == [0, 0, 1]
 
 
 def test_the_strategies_of_nni_draw_plain_widths_for_the_same_trial(tmp_path):
@@ -169,13 +173,14 @@ def test_the_strategies_of_nni_draw_plain_widths_for_the_same_trial(tmp_path):
     engine = SequentialExecutionEngine(max_model_count=2)
     Random(seed=0)(space, engine)
     for model in engine.list_models():
-        assert set(from_sample(model.sample)) == set(small_task.NAMES)
+        assert set(widths_of(model.sample)) == set(small_task.NAMES)
+        assert {model.sample[name] for name in RESERVED} == {None}
         assert 0 <= model.metric <= 1
 
 
 def test_the_module_of_a_sample_has_its_widths(tmp_path):
     space = model_space(tmp_path, SPACE)
-    module = space.freeze({"a": 7, "b": 33, GROWTH: None}).executable_model()
+    module = space.freeze({"a": 7, "b": 33, **SCRATCH}).executable_model()
     assert module(torch.zeros(1, 7)).shape == (1, 33)
     assert "digits" in repr(module)
 
@@ -183,22 +188,16 @@ def test_the_module_of_a_sample_has_its_widths(tmp_path):
 @pytest.mark.parametrize(
     ("sample", "message"),
     [
-        ({"a": 3, "b": 4, GROWTH: None}, "a: expected a whole number from 4 to 64, got 3"),
-        ({"a": 4.5, "b": 4, GROWTH: None}, "a: expected a whole number from 4 to 64, got 4.5"),
-        ({"b": 4, GROWTH: None}, "Label a is missing"),
-        ({"a": 4, "b": 4}, "growth"),
-        ({"a": 4, "b": 4, GROWTH: 3}, "growth: expected a mapping or None, got 3"),
+        ({"a": 3, "b": 4, **SCRATCH}, "a: expected a whole number from 4 to 64, got 3"),
+        ({"a": 4.5, "b": 4, **SCRATCH}, "a: expected a whole number from 4 to 64, got 4.5"),
+        ({"b": 4, **SCRATCH}, "Label a is missing"),
+        ({"a": 4, "b": 4}, "Label step is missing"),
     ],
 )
 def test_samples_outside_the_space_are_refused(tmp_path, sample, message):
     space = model_space(tmp_path, SPACE)
     with pytest.raises(Exception, match=message):
         space.freeze(sample)
-
-
-def test_a_width_that_is_called_growth_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="'growth' is taken"):
-        model_space(tmp_path, {**SPACE, GROWTH: SPACE["a"]})
 
 
 def test_other_spaces_and_evaluators_are_refused(tmp_path):

@@ -190,26 +190,30 @@ def test_a_store_with_other_settings_is_refused_and_untouched(tmp_path, store):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda state: {**state, "spec": {}}, r"state\.json: spec: 'a' is missing; expected a, b"),
+        (lambda state: {**state, "parameters": {}}, r"state\.json: parameters: 'a' is missing; expected a, b"),
         (
-            lambda state: {**state, "spec": {**state["spec"], "step": "x"}},
-            "spec.step: expected a whole number",
+            lambda state: {**state, "parameters": {**state["parameters"], "step": "x"}},
+            "parameters.step: expected a whole number",
         ),
         (
-            lambda state: {**state, "spec": {**state["spec"], "lineage": "x"}},
-            "a spec of lineage 'new-s0', got",
+            lambda state: {**state, "parameters": {**state["parameters"], "lineage": "x"}},
+            "the parameters of lineage 'c1.3-m2-s0', got those of 'x'",
         ),
         (
             lambda state: {**state, "status": "bogus"},
             r"state\.json: track\.status: expected one of ready, running, ended, got",
         ),
-        (lambda state: {"status": "ended"}, r"state\.json: track: expected the key 'spec', got status"),
+        (lambda state: {"status": "ended"}, r"state\.json: track: expected the key 'parameters', got status"),
+        (
+            lambda state: {"spec": {"widths": {"a": 4, "b": 4}, "step": 0}, "status": "ready"},
+            r"state\.json: expected `parameters`, got `spec`, of an older version; start with a new store",
+        ),
         (lambda state: None, r"state\.json: expected a mapping, got None"),
     ],
 )
 def test_a_damaged_state_is_refused_and_untouched(tmp_path, store, change, message):
     make(lineages=[{"seed": 1}, {}]).generate_multiple_parameters([0])
-    path = state_path("new-s0")
+    path = state_path("c1.3-m2-s0")
     store.write_json(path, change(store.read_json(path)))
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     with pytest.raises(S3DError, match=message):
@@ -223,7 +227,7 @@ def test_a_damaged_state_is_refused_and_untouched(tmp_path, store, change, messa
         ({"copies": 5}, "classArgs.*copies: expected 2, 3 or 4"),
         ({"c": 0.9}, "classArgs.*c: expected a number >= 1"),
         ({"epochs": 0}, "classArgs.*epochs: expected a whole number >= 1, got 0"),
-        ({"phases": "steps"}, "classArgs.*phases: expected one of macs, epochs, got 'steps'"),
+        ({"phase_budget": "steps"}, "classArgs.*phase_budget: expected one of macs, epochs, got 'steps'"),
         ({"nope": 1}, "classArgs: unknown key 'nope'"),
     ],
 )

@@ -26,7 +26,7 @@ from nni_s3d.report.files import write
 from nni_s3d.report.follow import follow
 from nni_s3d.report.nni_database import find, read_trials
 from nni_s3d.report.table import best, read, si, table
-from nni_s3d.search.spec import to_sample
+from nni_s3d.tasks.search_space import RESERVED
 
 SCHEMA = """
 create table TrialJobEvent (timestamp integer, trialJobId text, event text, data text, logPath text,
@@ -99,8 +99,7 @@ class Nni:
 
 
 def spec(step: int, lineage: str = "c1.3-m2-s0", width: int = 8) -> dict[str, object]:
-    parent = "32f947c7d875d7cb" if step else None
-    return {"step": step, "lineage": lineage, "parent": parent, "widths": {"conv0": width}, "params": 9, "macs": 90}
+    return {"conv0": width, "step": step, "lineage": lineage, "params": 9, "macs": 90}
 
 
 def metrics(accuracy: float, step: int = 0, test: float = 0.5, size: int = 1000) -> dict[str, float]:
@@ -136,8 +135,8 @@ def plain(tmp_path):
 def test_trials_of_a_nas_experiment_are_read_by_their_samples(tmp_path):
     nni = Nni(tmp_path)
     frozen = {"status": "frozen", "model_kwargs": {"task": "task.yml"}}
-    nni.trial(0, {**frozen, "sample": to_sample(spec(1, width=12))}, metrics(0.8, 1), end=20)
-    nni.trial(1, {**frozen, "sample": {"conv0": 8, "growth": None}}, metrics(0.7), end=30)
+    nni.trial(0, {**frozen, "sample": spec(1, width=12)}, metrics(0.8, 1), end=20)
+    nni.trial(1, {**frozen, "sample": {"conv0": 8, **dict.fromkeys(RESERVED)}}, metrics(0.7), end=30)
     frame = read(experiments_dir=tmp_path)
     assert list(frame["lineage"]) == ["c1.3-m2-s0", ""]
     assert list(frame["step"]) == [1, 0]

@@ -9,6 +9,8 @@ import nni_s3d as s3d
 from nni_s3d.errors import ConfigError, ModelError, StoreError
 from nni_s3d.search import trial
 from nni_s3d.search.experiment import read_experiment, run
+from nni_s3d.search.lineage import outcome_path
+from nni_s3d.search.spec import widths_of
 from nni_s3d.search.store import Store
 from nni_s3d.tasks.task import read_task
 from nni_s3d.tasks.training import train
@@ -20,7 +22,9 @@ def folders(store):
 
 
 @pytest.fixture(
-    scope="module", params=[{"method": "signed", "phases": "epochs"}, {"method": "new", "epochs": 4}], ids=str
+    scope="module",
+    params=[{"method": "split", "phase_budget": "epochs"}, {"method": "new_neurons", "epochs": 4}],
+    ids=str,
 )
 def grown(request, tmp_path_factory):
     """A finished experiment: its file, its store and what it yielded."""
@@ -33,18 +37,18 @@ def epochs(path, steps):
     """Return how long the phases of a lineage last."""
     (lineage,) = read_experiment(path).lineages
     macs = [metrics["macs"] for _, metrics in steps]
-    return [2, 2, 2] if lineage.phases == "epochs" else [round(4 * macs[0] / own) for own in macs]
+    return [2, 2, 2] if lineage.phase_budget == "epochs" else [round(4 * macs[0] / own) for own in macs]
 
 
 def test_every_step_follows_its_parents_plan(grown):
     _, store, steps = grown
     assert [parameters["step"] for parameters, _ in steps] == [0, 1, 2]
-    assert steps[0][0]["parent"] is None
-    assert steps[0][0]["widths"] == dict.fromkeys(small_task.NAMES, 3)
+    assert widths_of(steps[0][0]) == dict.fromkeys(small_task.NAMES, 3)
     for (before, _), (parameters, metrics) in itertools.pairwise(steps):
-        plan = json.loads((store / parameters["parent"] / "plan.json").read_text())
-        assert parameters["widths"] == plan["widths"]
-        assert sum(parameters["widths"].values()) > sum(before["widths"].values())
+        parent = json.loads((store / outcome_path(before["lineage"], before["step"])).read_text())["key"]
+        plan = json.loads((store / parent / "plan.json").read_text())
+        assert widths_of(parameters) == plan["widths"]
+        assert sum(plan["widths"].values()) > sum(widths_of(before).values())
         assert parameters["params"] == metrics["params"] == plan["params"]
         assert parameters["macs"] == metrics["macs"]
 
@@ -55,11 +59,14 @@ def test_metrics_are_what_is_promised(grown):
     names = ["default", "test_accuracy", "loss", "params", "macs", "flops", "train_macs", "step"]
     for parameters, metrics in steps:
         assert list(metrics) == names
-        model = task.build_model(parameters["widths"], 0)
+        model = task.build_model(widths_of(parameters), 0)
         cost = s3d.count(s3d.trace(model, torch.zeros(1, 1, 8, 8)))
         assert (metrics["params"], metrics["macs"], metrics["flops"]) == (cost.params, cost.macs, cost.flops)
     first, *_, last = (metrics for _, metrics in steps)
-    assert last["train_macs"] == 3 * last["macs"] * 150 * epochs(path, steps)[-1]  # nothing is measured in the end
+    *_, before, _ = (metrics for _, metrics in steps)
+    samples = len(task.curvature_loader(task.load_data(), 0).images)
+    measured = (before["macs"] + last["macs"]) * samples  # the loss before and after the split
+    assert last["train_macs"] == measured + 3 * last["macs"] * 150 * epochs(path, steps)[-1]
     assert first["train_macs"] >= 3 * first["macs"] * 150 * epochs(path, steps)[0]
 
 
@@ -82,13 +89,13 @@ def test_another_seed_grows_another_network(grown, tmp_path):
 
 
 def test_higher_caps_let_a_finished_run_grow_further(tmp_path):
-    path, store = small_task.write(tmp_path, steps=1, method="new"), Store(str(tmp_path / "store"))
+    path, store = small_task.write(tmp_path, steps=1, method="new_neurons"), Store(str(tmp_path / "store"))
     for cap in (4, 8):
         space = {name: {"_type": "quniform", "_value": [3, cap, 1]} for name in small_task.NAMES}
         (tmp_path / "space.json").write_text(json.dumps(space))
         *_, (last, _) = run(read_experiment(path), store)
-        assert 4 <= max(last["widths"].values()) <= cap
-    assert max(last["widths"].values()) > 4
+        assert 4 <= max(widths_of(last).values()) <= cap
+    assert max(widths_of(last).values()) > 4
 
 
 def test_a_finished_run_is_not_run_again(grown, monkeypatch):
@@ -153,7 +160,7 @@ def test_a_mistake_of_the_users_is_not_tried_again(tmp_path, monkeypatch):
 
 def test_an_unknown_lineage_leaves_no_trace(tmp_path):
     small_task.write(tmp_path)
-    parameters = {"step": 0, "lineage": "other", "widths": dict.fromkeys(small_task.NAMES, 3)}
+    parameters = {"step": 0, "lineage": "other", **dict.fromkeys(small_task.NAMES, 3)}
     with pytest.raises(StoreError, match="expected the settings of lineage 'other', got none"):
         trial.run(parameters, read_task(tmp_path / "task.yml"), Store(str(tmp_path / "s")))
     assert not (tmp_path / "s").exists()
@@ -163,10 +170,10 @@ def test_a_lineage_that_fails_twice_ends_and_the_others_go_on(tmp_path, monkeypa
     path = small_task.write(tmp_path, steps=1, lineages=[{"c": 1.0}, {"c": 3.0}])
     original = trial.decide
 
-    def fails(model, graph, batches, loss_fn, growth, *others):
-        if growth.c == 1.0:
+    def fails(model, graph, settings, *others, **named):
+        if settings.c == 1.0:
             raise RuntimeError("the spectrum burnt down")
-        return original(model, graph, batches, loss_fn, growth, *others)
+        return original(model, graph, settings, *others, **named)
 
     monkeypatch.setattr(trial, "decide", fails)
     found = [(p["lineage"], p["step"], m is None) for p, m in run(read_experiment(path), Store(str(tmp_path / "s")))]
@@ -193,7 +200,7 @@ def test_no_width_exceeds_its_cap(tmp_path):
         json.dumps({name: {"_type": "quniform", "_value": [3, 4, 1]} for name in small_task.NAMES})
     )
     found = list(run(read_experiment(path), Store(str(tmp_path / "s"))))
-    assert max(found[-1][0]["widths"].values()) == 4
+    assert max(widths_of(found[-1][0]).values()) == 4
 
 
 def test_plain_widths_are_trained_by_the_same_trial(tmp_path):
@@ -218,7 +225,7 @@ def test_a_store_of_another_task_is_refused_and_untouched(grown, tmp_path):
 def test_other_settings_under_a_name_that_is_taken_are_refused(grown, tmp_path):
     path, store, _ = grown
     (lineage,) = read_experiment(path).lineages
-    settings = {"method": lineage.method, "phases": lineage.phases, "epochs": lineage.epochs}
+    settings = {"method": lineage.method, "phase_budget": lineage.phase_budget, "epochs": lineage.epochs}
     path = small_task.write(tmp_path, max_params=10**6, **settings)
     expected = rf"{lineage.label}\.json: expected the same settings, got other ones for max_params"
     with pytest.raises(StoreError, match=expected):

@@ -6,6 +6,7 @@ import torch
 
 from nni_s3d.errors import StoreError
 from nni_s3d.search.store import Store, store_url
+from nni_s3d.search.tensor_files import read_checkpoint, read_tensors, write_checkpoint, write_tensors
 
 
 @pytest.fixture(params=["path", "url"])
@@ -15,21 +16,21 @@ def store(request, tmp_path):
 
 def test_what_is_written_is_read(store):
     assert store.read_json("a/b.json") is None
-    assert store.read_tensors("t") is None
-    assert store.read_state("c.pt") is None
+    assert read_tensors(store, "t") is None
+    assert read_checkpoint(store, "c.pt") is None
     store.write_json("a/b.json", {"x": [1, 2.5, None]})
     tied = torch.rand(3)
-    store.write_tensors("tied", {"a": tied, "b": tied, "c": tied[:2]})
-    assert {name: x.tolist() for name, x in store.read_tensors("tied").items()} == {
+    write_tensors(store, "tied", {"a": tied, "b": tied, "c": tied[:2]})
+    assert {name: x.tolist() for name, x in read_tensors(store, "tied").items()} == {
         "a": tied.tolist(),
         "b": tied.tolist(),
         "c": tied[:2].tolist(),
     }
-    store.write_tensors("t", {"w": torch.arange(3), "e": torch.zeros(0, 2), "s": torch.tensor(2)})
-    store.write_state("c.pt", {"epoch": 3, "model": {"w": torch.ones(2)}})
+    write_tensors(store, "t", {"w": torch.arange(3), "e": torch.zeros(0, 2), "s": torch.tensor(2)})
+    write_checkpoint(store, "c.pt", {"epoch": 3, "model": {"w": torch.ones(2)}})
     assert store.read_json("a/b.json") == {"x": [1, 2.5, None]}
-    assert {name: t.tolist() for name, t in store.read_tensors("t").items()} == {"w": [0, 1, 2], "e": [], "s": 2}
-    assert store.read_state("c.pt")["model"]["w"].tolist() == [1, 1]
+    assert {name: t.tolist() for name, t in read_tensors(store, "t").items()} == {"w": [0, 1, 2], "e": [], "s": 2}
+    assert read_checkpoint(store, "c.pt")["model"]["w"].tolist() == [1, 1]
     store.write_json("a/b.json", {"y": 1})
     assert store.read_json("a/b.json", "y") == {"y": 1}
     store.remove("a/b.json")
@@ -79,9 +80,9 @@ def test_json_of_another_form_is_refused(tmp_path, content, message):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_tensors_that_are_no_numbers_are_refused(store, value):
-    store.write_tensors("t", {"good": torch.arange(2), "bad": torch.tensor([1.0, value])})
+    write_tensors(store, "t", {"good": torch.arange(2), "bad": torch.tensor([1.0, value])})
     with pytest.raises(StoreError, match="t: expected finite numbers, got others in bad"):
-        store.read_tensors("t")
+        read_tensors(store, "t")
 
 
 def test_a_directory_in_the_place_of_a_file_is_refused_and_untouched(tmp_path):
@@ -112,9 +113,9 @@ def test_nothing_that_is_read_runs_code(tmp_path, monkeypatch):
     (tmp_path / "t").write_bytes(b"nonsense")
     (tmp_path / "j.json").write_bytes(b"{")
     for read, path in (
-        (store.read_state, "c.pt"),
-        (store.read_state, "d.pt"),
-        (store.read_tensors, "t"),
+        (lambda path: read_checkpoint(store, path), "c.pt"),
+        (lambda path: read_checkpoint(store, path), "d.pt"),
+        (lambda path: read_tensors(store, path), "t"),
         (store.read_json, "j.json"),
     ):
         with pytest.raises(StoreError, match=r"expected a file that this package wrote, got .* \(\w+\)$"):

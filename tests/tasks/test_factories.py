@@ -11,7 +11,10 @@ from nni_s3d.cli import main
 from nni_s3d.errors import ConfigError, ModelError
 from nni_s3d.search import trial
 from nni_s3d.search.experiment import read_experiment, run
+from nni_s3d.search.lineage import outcome_path
+from nni_s3d.search.spec import widths_of
 from nni_s3d.search.store import Store
+from nni_s3d.search.tensor_files import read_tensors
 from nni_s3d.tasks.search_space import Space
 from nni_s3d.tasks.task import read_task
 from tests import small_task
@@ -44,7 +47,7 @@ def test_inspect_makes_a_search_space(space):
 def test_it_grows_in_an_experiment(tmp_path, space):
     steps = list(run(read_experiment(write(tmp_path, space)), Store(str(tmp_path / "s"))))
     assert [parameters["step"] for parameters, _ in steps] == [0, 1, 2]
-    widths = [parameters["widths"] for parameters, _ in steps]
+    widths = [widths_of(parameters) for parameters, _ in steps]
     assert widths[0] == {"stem": 4, "reduce": 4, "grouped": 4}
     assert sum(widths[2].values()) > sum(widths[1].values()) > 12
     assert all(w["reduce"] % 2 == w["grouped"] % 2 == 0 for w in widths)
@@ -55,10 +58,10 @@ def test_it_grows_in_an_experiment(tmp_path, space):
 def test_layers_outside_the_search_space_keep_their_widths(tmp_path, space):
     path = write(tmp_path, {"stem": space["stem"]}, policy={"name": "top_fraction", "fraction": 1.0})
     steps = list(run(read_experiment(path), Store(str(tmp_path / "s"))))
-    assert [parameters["widths"]["stem"] for parameters, _ in steps] == [4, 8, 16]
+    assert [parameters["stem"] for parameters, _ in steps] == [4, 8, 16]
     task = read_task(tmp_path / "task.yml")
-    key = steps[2][0]["parent"]
-    weights = Store(str(tmp_path / "s")).read_tensors(f"{key}/weights.safetensors")
+    key = Store(str(tmp_path / "s")).read_json(outcome_path(steps[1][0]["lineage"], 1))["key"]
+    weights = read_tensors(Store(str(tmp_path / "s")), f"{key}/weights.safetensors")
     assert weights["grouped.weight"].shape[0] == 4
     assert task.build_model({"stem": 16}, 0).stem.out_channels == 16
 

@@ -169,3 +169,9 @@ def test_weight_decay_spares_batch_norm_and_biases_where_asked():
 def test_bad_recipes_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
         Recipe(**settings)
+
+
+def test_a_recipe_of_another_length_keeps_the_share_of_its_warm_up():
+    recipe = Recipe(epochs=20, warmup_epochs=5, lr=0.2, momentum=0.5).lasting(7)
+    assert (recipe.epochs, recipe.lr, recipe.momentum) == (7, 0.2, 0.5)
+    assert recipe.warmup_epochs / 7 == pytest.approx(5 / 20)

@@ -15,9 +15,9 @@ from nni_s3d.errors import ConfigError
 from nni_s3d.growth.eigen.held_out import cross_fitted
 from nni_s3d.growth.eigen.lanczos import lanczos
 from nni_s3d.growth.eigen.rayleigh import rayleigh
+from nni_s3d.growth.eigen.solver_names import SOLVERS
 from nni_s3d.growth.eigen.spectrum import TOLERANCE, Operator, Spectrum, finite, shares_of, with_residuals
 
-SOLVERS = ("auto", "exact", "lanczos", "rayleigh")
 SMALL = 5  # up to this d, Lanczos takes about d products as well, and does not find both ends as exactly
 
 

@@ -1,0 +1,54 @@
+from .errors import ConfigError, DataError, ModelError, S3DError, StoreError
+from .growth.curvature.splitting_operator import SplittingOperator
+from .growth.eigen.solve import spectrum
+from .growth.eigen.spectrum import Spectrum
+from .growth.graph.channels import ChannelGraph, ChannelGroup
+from .growth.graph.cost import Cost, count
+from .growth.graph.equal_parts import with_equal_parts
+from .growth.loop import GrowthStep, grow
+from .growth.selection.new_neurons import NewNeurons, new_neurons
+from .growth.selection.plan import GrowthPlan, plan_from_copies
+from .growth.selection.schemes import Scheme, gain, scheme
+from .growth.selection.select import select
+from .growth.selection.settings import Knapsack, TopFraction, TopK
+from .growth.settings import GrowthSettings
+from .growth.surgery.split import SplitResult, split, split_average
+from .growth.trace import trace
+from .tasks.grown import load_grown, save_grown
+
+__version__: str
+__all__ = [
+    "ChannelGraph",
+    "ChannelGroup",
+    "ConfigError",
+    "Cost",
+    "DataError",
+    "GrowthPlan",
+    "GrowthSettings",
+    "GrowthStep",
+    "Knapsack",
+    "ModelError",
+    "NewNeurons",
+    "S3DError",
+    "Scheme",
+    "Spectrum",
+    "SplitResult",
+    "SplittingOperator",
+    "StoreError",
+    "TopFraction",
+    "TopK",
+    "count",
+    "gain",
+    "grow",
+    "load_grown",
+    "new_neurons",
+    "plan_from_copies",
+    "save_grown",
+    "scheme",
+    "select",
+    "spectrum",
+    "split",
+    "split_average",
+    "trace",
+    "with_equal_parts",
+]

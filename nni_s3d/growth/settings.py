@@ -1,0 +1,84 @@
+"""What a user may set about a growth step. A tuner process reads these settings, so this file imports no PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from nni_s3d.errors import ConfigError
+from nni_s3d.growth.eigen.solver_names import SOLVERS
+from nni_s3d.growth.selection.settings import (
+    Knapsack,
+    Policy,
+    SchemeSettings,
+    check_policy,
+    is_number,
+    require,
+)
+
+METHODS = ("split", "new_neurons")
+_OLD_NAMES = {"signed": "split", "new": "new_neurons"}
+# Settings that change nothing with a method are refused with it.
+_UNUSED = {
+    "split": (),
+    "new_neurons": ("c", "triplet", "epsilon", "relative", "solver", "smoothing"),
+}
+LARGEST = 1e6  # of a length of a split or a smoothness that float32 can still work with
+
+
+@dataclass(frozen=True)
+class GrowthSettings:
+    """The hyper-parameters of a growth step (Algorithm 1, step 2).
+
+    The defaults are S3D: both ends of every neuron's spectrum, selection by gain under a budget of MACs, signed splits.
+    Their length is the one that did best in docs/growing_pays.md. The paper's experiments have
+    ``policy=TopFraction(0.35)``, ``epsilon=0.01`` and ``relative=False``.
+
+    Raises:
+        ConfigError: a setting is out of range, or would change nothing with this method.
+    """
+
+    method: str = "split"  # along eigenvectors; or "new_neurons" beside old ones
+    policy: Policy = field(default_factory=lambda: Knapsack(growth=0.6, cost="macs"))  # which neurons
+    copies: int | Collection[int] = 2  # m: 2, 3 or 4, or several, such as [1, 2, 3, 4], for a mixed knapsack
+    c: float = 1.3  # bound on the sum of |w_j|; 1 is S2D
+    triplet: str = "optimal"  # or "paper", Theorem 2.2 as published
+    epsilon: float = 0.5  # length of a split
+    relative: bool = True  # epsilon is in units of each neuron's |theta|
+    max_params: int | None = None  # stop before a network gets larger than this
+    max_macs: int | None = None
+    solver: str = "auto"  # of eigenpairs
+    smoothing: float = 3.0  # sharpness of the softplus that lends piecewise-linear activations its curvature
+
+    def __post_init__(self) -> None:
+        if self.method in _OLD_NAMES:
+            new = _OLD_NAMES[self.method]
+            raise ConfigError(f"method: expected one of {', '.join(METHODS)}, got {self.method!r}, now called {new!r}")
+        require(self.method in METHODS, "method", f"one of {', '.join(METHODS)}", self.method)
+        check_policy(self.policy)
+        choices = self.schemes.choices
+        if len(choices) > 1 and not isinstance(self.policy, Knapsack):
+            raise ConfigError(f"copies: a mixed choice needs a knapsack, got {self.copies!r} and {self.policy}")
+        epsilon = is_number(self.epsilon) and 0 <= self.epsilon <= LARGEST
+        smoothing = is_number(self.smoothing) and 0 < self.smoothing <= LARGEST
+        require(epsilon, "epsilon", f"a number >= 0 and <= {LARGEST:g}", self.epsilon)
+        require(smoothing, "smoothing", f"a number > 0 and <= {LARGEST:g}", self.smoothing)
+        require(self.solver in SOLVERS, "solver", f"one of {', '.join(SOLVERS)}", self.solver)
+        require(isinstance(self.relative, bool), "relative", "True or False", self.relative)
+        for name in ("max_params", "max_macs"):
+            limit = getattr(self, name)
+            require(limit is None or (is_number(limit) and limit > 0), name, "a number > 0", limit)
+        self._refuse_unused(choices)
+
+    @property
+    def schemes(self) -> SchemeSettings:
+        """The splitting schemes that a neuron may take."""
+        return SchemeSettings(self.copies, self.c, self.triplet)
+
+    def _refuse_unused(self, choices: tuple[int, ...]) -> None:
+        if self.method != "split" and choices != (2,):
+            raise ConfigError(f"copies: expected 2 with method {self.method}, got {self.copies!r}")
+        for name in _UNUSED[self.method]:
+            if (value := getattr(self, name)) != getattr(GrowthSettings, name):
+                methods = ", ".join(method for method in METHODS if name not in _UNUSED[method])
+                raise ConfigError(f"{name}: expected it with method {methods} only, got {value!r} with {self.method}")

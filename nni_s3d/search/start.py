@@ -1,0 +1,74 @@
+"""The network of a trial before its parametric phase: fresh, or split from its parent."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from torch import nn
+
+from nni_s3d.errors import ModelError, StoreError, first_line
+from nni_s3d.growth.graph.channels import ChannelGraph
+from nni_s3d.growth.graph.cost import count
+from nni_s3d.growth.graph.read import read_graph
+from nni_s3d.growth.selection.plan import GrowthPlan
+from nni_s3d.growth.surgery.split import split
+from nni_s3d.search.spec import parse_spec
+from nni_s3d.search.story import tell_split
+from nni_s3d.search.tensor_files import read_tensors
+from nni_s3d.search.trial_context import TrialContext
+from nni_s3d.tasks.data import DataSet
+from nni_s3d.tasks.training import evaluate
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Start:
+    """A network that is about to be trained."""
+
+    model: nn.Module
+    graph: ChannelGraph | None  # None for a fresh network, which has not been traced
+    macs: int  # spent on measuring how the split has changed the loss
+
+
+def first_weights(trial: TrialContext, data: DataSet) -> Start:
+    """Return the network of a trial with its first weights.
+
+    Raises:
+        StoreError: the parent's artefacts are missing, or are those of another network.
+    """
+    if trial.parent is None or trial.lineage is None:
+        return Start(trial.task.build_model(trial.spec.widths, trial.seed, data.shape), None, 0)
+    parent, plan = _parent(trial, trial.parent, data)
+    # The parent's own trial has tried out which groups can grow: those of the plan.
+    graph = read_graph(parent, trial.task.example(data.shape))
+    graph = graph.refuse_others(plan.copies, "the trial of the parent has refused it")
+    result = split(parent, graph, plan, trial.lineage.epsilon)
+    widths = {name: result.widths.get(name) for name in trial.spec.widths}
+    if widths != trial.spec.widths:
+        expected = f"the plan of {trial.parent} to give widths {trial.spec.widths}"
+        raise StoreError(f"{trial.store.url}: expected {expected}, got {widths}")
+    samples = trial.task.curvature_loader(data, trial.seed)
+    before, after = (evaluate(model, samples).loss for model in (parent, result.model))
+    _logger.info("%s", tell_split(plan, trial.lineage.epsilon, before, after))
+    macs = (count(graph).macs + count(result.graph).macs) * len(samples.images)
+    return Start(result.model, result.graph, macs)
+
+
+def _parent(trial: TrialContext, key: str, data: DataSet) -> tuple[nn.Module, GrowthPlan]:
+    """Return a trained network and the plan of how it grows."""
+    store = trial.store
+    parameters = store.read_json(f"{key}/spec.json")
+    weights = read_tensors(store, f"{key}/weights.safetensors")
+    content, tensors = store.read_json(f"{key}/plan.json"), read_tensors(store, f"{key}/plan.safetensors")
+    if parameters is None or weights is None or content is None or tensors is None:
+        raise StoreError(f"{store.url}: expected the weights and the plan of the parent {key}, got none")
+    widths = parse_spec(parameters, trial.space, store.url_of(f"{key}/spec.json")).widths
+    model = trial.task.build_model(widths, trial.seed, data.shape)
+    try:
+        model.load_state_dict(weights)
+        return model, GrowthPlan.load(content, tensors)
+    except (RuntimeError, ModelError) as error:
+        expected = f"expected the weights and the plan of a network with widths {widths}"
+        raise StoreError(f"{store.url_of(key)}: {expected}, got: {first_line(error)}") from error

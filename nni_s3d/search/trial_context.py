@@ -1,0 +1,49 @@
+"""What one trial works with, and what its artefacts are called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nni_s3d.search.lineage import Lineage
+from nni_s3d.search.spec import Spec
+from nni_s3d.search.store import Store
+from nni_s3d.tasks.search_space import Space
+from nni_s3d.tasks.task import Task, digest
+
+
+@dataclass(frozen=True)
+class TrialContext:
+    """Everything that one trial works with."""
+
+    task: Task
+    space: Space  # of the task
+    store: Store
+    spec: Spec
+    lineage: Lineage | None  # None for the widths of another strategy
+    parent: str | None  # key of the artefacts of the step before
+    report: Callable[[float], None]  # takes the validation accuracies on the way
+
+    @property
+    def seed(self) -> int:
+        """Of the weights, the order of the samples, random growth and the eigensolver."""
+        return self.lineage.seed if self.lineage else self.task.seed
+
+    @property
+    def seed_of_step(self) -> int:
+        """Of what every step of a lineage draws anew."""
+        return self.seed + 1_000_003 * self.spec.step
+
+    @property
+    def key(self) -> str:
+        """Name of the folder of this trial's artefacts: a hash of all that determines them."""
+        spec = {"widths": self.spec.widths, "step": self.spec.step, "parent": self.parent}
+        settings = None
+        if self.lineage is not None:
+            settings = {name: value for name, value in self.lineage.to_json().items() if name != "name"}
+            settings |= {"low": self.space.low, "high": self.space.high}
+        return digest({"task": self.task.fingerprint, "spec": spec, "lineage": settings})
+
+    def path(self, name: str) -> str:
+        """Return where an artefact of this trial is in the store."""
+        return f"{self.key}/{name}"
