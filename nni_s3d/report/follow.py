@@ -9,8 +9,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from nni_s3d.report.nni_database import ENDED, find, read_trials
-from nni_s3d.report.table import number
+from nni_s3d.report.nni_database import ENDED, find, read_config, read_trials
+from nni_s3d.report.table import duration, number
+from nni_s3d.report.time_left import time_left
 
 _POLL = 2.0  # seconds
 _QUIET_POLLS = 6  # a tuner that has "no more trials" may send one when a trial ends, and NNI takes seconds to start it
@@ -36,7 +37,9 @@ def follow(
             trials = read_trials(experiment)
             top = max((t.metrics.get("default", -math.inf) for t in trials), default=-math.inf)
             bar.n = sum(trial.status == "SUCCEEDED" for trial in trials)
-            bar.set_postfix_str(f"{experiment.status}, best accuracy {number(top, '.4f')}")
+            left = time_left(trials, read_config(experiment), time.time())
+            rest = "" if left is None else f", about {duration(left)} left"
+            bar.set_postfix_str(f"{experiment.status}, best accuracy {number(top, '.4f')}{rest}")
             idle = "NO_MORE_TRIAL" in experiment.status and trials and all(t.ended is not None for t in trials)
             quiet = quiet + 1 if idle else 0
             if experiment.status in ENDED or quiet > _QUIET_POLLS:

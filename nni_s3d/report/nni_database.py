@@ -1,7 +1,8 @@
 """Read the experiments of NNI 3.0 from its own files: which there are, and what became of their trials.
 
     ~/nni-experiments/.experiment         JSON: id -> status, port, pid, startTime, logDir of every experiment
-    <logDir>/<id>/db/nni.sqlite           TrialJobEvent (what happened to trials), MetricData (what they reported)
+    <logDir>/<id>/db/nni.sqlite           TrialJobEvent (what happened to trials), MetricData (what they reported),
+                                          ExperimentProfile (the configuration)
 
 Nothing is ever written there, and an experiment may run meanwhile.
 """
@@ -18,7 +19,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 from nni_s3d.errors import ReportError
 
@@ -32,6 +33,7 @@ _LOCK_TIMEOUT = 5.0  # seconds; a commit of NNI's takes milliseconds
 
 _EVENTS = "select trialJobId, event, timestamp, data, sequenceId, logPath from TrialJobEvent order by rowid"
 _METRICS = "select trialJobId, type, parameterId, data from MetricData order by rowid"
+_PROFILES = "select params from ExperimentProfile order by revision"
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def read_trials(experiment: NNIExperiment) -> list[NNITrial]:
     Raises:
         ReportError: the database cannot be read.
     """
-    events, metrics = _read_database(experiment.database)
+    events, metrics, _ = _read_database(experiment.database)
     parameters: dict[str, dict[str, Any]] = {}  # by parameter id
     histories: dict[str, list[Any]] = {}
     for trial_id, *event in events:
@@ -120,6 +122,17 @@ def read_trials(experiment: NNIExperiment) -> list[NNITrial]:
         reported = _numbers(final) if trial["status"] == "SUCCEEDED" else {}
         trials.append(NNITrial(**trial, parameters=parameters.get(parameter_id, {}), metrics=reported))
     return sorted(trials, key=lambda trial: (trial.ended is None, trial.ended or 0, trial.sequence))
+
+
+def read_config(experiment: NNIExperiment) -> dict[str, Any]:
+    """Return the configuration of an experiment with NNI's keys, empty where the database has none.
+
+    Raises:
+        ReportError: the database cannot be read.
+    """
+    rows = _read_database(experiment.database).profiles
+    config = _loads(rows[-1][0]) if rows else None
+    return config if isinstance(config, dict) else {}
 
 
 def _read_list(path: Path) -> dict[str, dict[str, Any]]:
@@ -161,12 +174,18 @@ def _alive(pid: object) -> bool:
     return True
 
 
-def _read_database(database: Path) -> tuple[list[Any], list[Any]]:
-    """Return the rows of both tables; none while an experiment is only starting."""
+class _Rows(NamedTuple):
+    events: list[Any]
+    metrics: list[Any]
+    profiles: list[Any]
+
+
+def _read_database(database: Path) -> _Rows:
+    """Return the rows of the tables; none while an experiment is only starting."""
     trouble: Exception | None = None
     for _ in range(_DATABASE_ATTEMPTS):
         if not database.exists():
-            return [], []
+            return _Rows([], [], [])
         for read in (_select, _select_from_copy):
             try:
                 return read(database)
@@ -176,7 +195,7 @@ def _read_database(database: Path) -> tuple[list[Any], list[Any]]:
     raise ReportError(f"{database}: expected a database of NNI's, got: {trouble}") from trouble
 
 
-def _select_from_copy(database: Path) -> tuple[list[Any], list[Any]]:
+def _select_from_copy(database: Path) -> _Rows:
     """Read where writing is allowed: what a killed process has left in a journal must be rolled back."""
     with TemporaryDirectory() as folder:
         for path in database.parent.glob(f"{database.name}*"):
@@ -184,14 +203,15 @@ def _select_from_copy(database: Path) -> tuple[list[Any], list[Any]]:
         return _select(Path(folder, database.name), mode="rw")
 
 
-def _select(database: Path, mode: str = "ro") -> tuple[list[Any], list[Any]]:
+def _select(database: Path, mode: str = "ro") -> _Rows:
     uri = f"{database.resolve().as_uri()}?mode={mode}"
     with closing(sqlite3.connect(uri, timeout=_LOCK_TIMEOUT, isolation_level=None, uri=True)) as connection:
-        connection.execute("begin")  # both tables as they are at one moment
+        connection.execute("begin")  # all tables as they are at one moment
         tables = {name for (name,) in connection.execute("select name from sqlite_master where type = 'table'")}
         if not {"TrialJobEvent", "MetricData"} <= tables:
-            return [], []
-        return connection.execute(_EVENTS).fetchall(), connection.execute(_METRICS).fetchall()
+            return _Rows([], [], [])
+        profiles = connection.execute(_PROFILES).fetchall() if "ExperimentProfile" in tables else []
+        return _Rows(connection.execute(_EVENTS).fetchall(), connection.execute(_METRICS).fetchall(), profiles)
 
 
 def _used(metrics: list[Any]) -> dict[str, tuple[str, Any]]:

@@ -97,7 +97,7 @@ def table(frame: pd.DataFrame) -> str:
         "params": [si(value) for value in frame["params"]],
         "MACs": [si(value) for value in frame["macs"]],
         "search MACs": [si(value) for value in frame["search_macs"]],
-        "time": [_duration(value) for value in frame["seconds"]],
+        "time": [duration(value) for value in frame["seconds"]],
         "status": list(frame["status"]),
     }
     shown = {title: cells for title, cells in columns.items() if not title or any(c not in ("", "-") for c in cells)}
@@ -126,5 +126,6 @@ def number(value: float, form: str) -> str:
     return f"{value:{form}}" if math.isfinite(value) else "-"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return hours, minutes and seconds, or a dash where there are none."""
     return str(timedelta(seconds=round(seconds))) if math.isfinite(seconds) else "-"

@@ -15,14 +15,13 @@ from nni_s3d.errors import ConfigError, S3DError
 from nni_s3d.growth.graph.cost import Cost, count
 from nni_s3d.search import trial
 from nni_s3d.search.controller import Controller
-from nni_s3d.search.lineage import Lineage, lineages
+from nni_s3d.search.lineage import TUNER, Lineage, lineages
 from nni_s3d.search.preflight import check_network
 from nni_s3d.search.store import Store
 from nni_s3d.tasks.search_space import Space
 from nni_s3d.tasks.task import Task, read_task
 
 T = TypeVar("T")
-TUNER = "nni_s3d.plugin.tuner.S3DTuner"
 TRIAL = "nni_s3d.plugin.trial"
 
 

@@ -12,6 +12,7 @@ from nni_s3d.errors import ConfigError
 from nni_s3d.growth.settings import GrowthSettings
 from nni_s3d.search.spec import check_name
 
+TUNER = "nni_s3d.plugin.tuner.S3DTuner"  # what grows lineages under NNI
 PHASE_BUDGETS = ("macs", "epochs")
 
 
