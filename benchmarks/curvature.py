@@ -12,7 +12,7 @@ gradient, where a step pays three. Memory is the largest that PyTorch's tensors 
 with one batch.
 
 --starts counts the products of three trainings with three seeds of the start vectors each, with `--batches` behind the
-spectra: with the look at a minibatch, and without it.
+spectra: with the warm start from one minibatch, and without it.
 
 --scaling repeats the first rows, untrained, over the width and the depth of a separable network and fits exponents. It
 also compares the solvers where d, the width, is small.
@@ -134,13 +134,13 @@ def counted(op: s3d.SplittingOperator, seed: int) -> tuple[int, float]:
 
 def starts(name: str, data: DataSet, parsed: argparse.Namespace) -> dict[str, Any]:
     """Return the fewest and the most products over trainings and start vectors."""
-    found: dict[str, list[tuple[int, float]]] = {"with a look": [], "random": []}
+    found: dict[str, list[tuple[int, float]]] = {"warm": [], "random": []}
     for seed in range(3):
         model = trained(name, data, parsed.epochs, parsed.channels_last, seed).eval()
         some = batches(data, parsed.batch, parsed.batches)
         op = s3d.SplittingOperator(model, s3d.trace(model, some[0][0][:1]), some, F.cross_entropy)
-        found["with a look"] += [counted(op, start) for start in range(3)]
-        with mock.patch("nni_s3d.growth.eigen.lanczos.LOOK_PARTS", float("inf")):
+        found["warm"] += [counted(op, start) for start in range(3)]
+        with mock.patch("nni_s3d.growth.eigen.lanczos.WARM_START_PARTS", float("inf")):
             found["random"] += [counted(op, start) for start in range(3)]
     row: dict[str, Any] = {"case": name, "samples": str(parsed.batch * parsed.batches)}
     for start, counts in found.items():
