@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import nni_s3d as s3d
-from nni_s3d.growth.curvature.splitting_operator import RecomputedBatchOperator
+from nni_s3d.growth.curvature.batch_operator import RecomputedBatchOperator
 from tests import reference
 from tests.cases import BY_NAME, Case, all_cases, measured, smooth_cases
 

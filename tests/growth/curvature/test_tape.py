@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import nni_s3d as s3d
-from nni_s3d.growth.curvature.zero_buffer import Zeros
+from nni_s3d.growth.curvature.zero_buffer import ZeroBuffer
 from tests import reference
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -208,7 +208,7 @@ def test_a_scale_behind_a_transposed_convolution():
 
 
 def test_zeros_are_laid_out_like_what_they_stand_for_and_share_their_memory():
-    zeros = Zeros()
+    zeros = ZeroBuffer()
     plain = torch.randn(2, 3, 4, 5)
     last = plain.to(memory_format=torch.channels_last)
     found = [zeros.like(x) for x in (plain, last, last[:1], plain[:, ::2], plain.double())]

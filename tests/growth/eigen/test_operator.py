@@ -51,12 +51,14 @@ def test_eigsh_finds_both_ends(case, solver):
 @pytest.mark.parametrize("largest", [False, True])
 def test_lobpcg_finds_the_same_ends(largest):
     run = measured(BY_NAME["residual-silu"])
-    for name, solution in run.spectrum.items():
-        for neuron in range(run.op.shapes[name][0]):
-            start = np.random.default_rng(neuron).standard_normal((run.op.shapes[name][1], 2))
-            values, _ = lobpcg(run.op.to_scipy(name, neuron), start, largest=largest, tol=1e-10, maxiter=200)
-            ends = solution.lambda_max if largest else solution.lambda_min
-            assert values[0] == pytest.approx(float(ends[neuron]), rel=1e-6)
+    widest = max(run.op.shapes, key=lambda name: run.op.shapes[name][1])
+    width, d = run.op.shapes[widest]
+    assert d >= 10  # below, LOBPCG solves densely
+    ends = run.spectrum[widest].lambda_max if largest else run.spectrum[widest].lambda_min
+    for neuron in range(width):
+        start = np.random.default_rng(neuron).standard_normal((d, 2))
+        values, _ = lobpcg(run.op.to_scipy(widest, neuron), start, largest=largest, tol=1e-10, maxiter=300)
+        assert values[0] == pytest.approx(float(ends[neuron]), rel=1e-6)
 
 
 def test_neurons_that_are_not_there_are_refused():
