@@ -1,6 +1,7 @@
 """Grow PyTorch networks by signed neuron splitting (S3D), alone or as a search strategy of NNI."""
 
 from nni_s3d.errors import ConfigError, DataError, ModelError, S3DError, StoreError
+from nni_s3d.growth.curvature.plain_operator import PlainSplittingOperator
 from nni_s3d.growth.curvature.splitting_operator import SplittingOperator
 from nni_s3d.growth.eigen.solve import spectrum
 from nni_s3d.growth.eigen.spectrum import Spectrum
@@ -30,6 +31,7 @@ __all__ = [
     "Knapsack",
     "ModelError",
     "NewNeurons",
+    "PlainSplittingOperator",
     "S3DError",
     "Scheme",
     "Spectrum",

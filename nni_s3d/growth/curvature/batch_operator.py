@@ -16,7 +16,7 @@ from nni_s3d.growth.curvature.cut import Cut
 from nni_s3d.growth.curvature.producer import Producer
 from nni_s3d.growth.curvature.segment import Segment
 from nni_s3d.growth.curvature.zero_buffer import ZeroBuffer
-from nni_s3d.growth.eigen.operator import shape_of
+from nni_s3d.growth.eigen.operator import dense_by_products, shape_of
 from nni_s3d.growth.graph.channels import ChannelGraph, ChannelGroup, Layer
 from nni_s3d.growth.graph.theta import dimension, pack, scatter
 from nni_s3d.growth.modules import call, check_device, untouched_state
@@ -78,10 +78,8 @@ class BatchOperator:
 
     def dense(self, name: str) -> Tensor:
         """Return the splitting matrices of one group, shape (width, d, d)."""
-        width, d = shape_of(self.shapes, name)
-        identity = torch.eye(d, dtype=self.dtype, device=self.device)
-        columns = [self.matvec({name: identity[j].expand(width, d)})[name] for j in range(d)]
-        return torch.stack(columns, dim=-1)
+        shape = shape_of(self.shapes, name)
+        return dense_by_products(self, name, torch.empty(shape, dtype=self.dtype, device=self.device))
 
     @property
     def nbytes(self) -> int:

@@ -77,6 +77,13 @@ def finite(products: Tensor, name: str) -> Tensor:
     return products
 
 
+def dense_by_products(op: Minibatch, name: str, like: Tensor) -> Tensor:
+    """Return the matrices of one name, (n, d, d), from d products; `like` is a tensor of the vectors' shape."""
+    width, d = like.shape
+    identity = torch.eye(d, dtype=like.dtype, device=like.device)
+    return torch.stack([op.matvec({name: row.expand(width, d)})[name] for row in identity], dim=-1)
+
+
 def to_scipy(op: Operator, name: str, neuron: int) -> Any:
     """Return the matrix of one neuron as a `scipy.sparse.linalg.LinearOperator` of shape (d, d).
 
