@@ -8,8 +8,8 @@
 The networks are trained on CIFAR-100 first (6,000 images; NNI_S3D_DATA says where the data set is). A step is forward
 and backward on the same batch, in training mode; setting up is done once per batch, a product once per Krylov vector.
 The floor of a product is about two thirds of a step: one convolution like the forward pass, one like the weight
-gradient, where a step pays three. The plain product is that of `PlainSplittingOperator`, which has no tape. Memory is the largest that PyTorch's tensors take at one time. Work counts products
-with one batch.
+gradient, where a step pays three. The plain product is that of `PlainSplittingOperator`, which has no tape. Memory is
+the largest that PyTorch's tensors take at one time. Work counts products with one batch.
 
 --starts counts the products of three trainings with three seeds of the start vectors each, with `--batches` behind the
 spectra: with the warm start from one minibatch, and without it.
