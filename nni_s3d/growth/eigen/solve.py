@@ -29,10 +29,10 @@ def spectrum(
     >>> batch = torch.randn(32, 4), torch.randint(3, (32,))
     >>> graph = s3d.trace(model, batch[0])
     >>> op = s3d.SplittingOperator(model, graph, [batch], torch.nn.functional.cross_entropy)
-    >>> found = s3d.spectrum(op)
-    >>> found["0"].lambda_min.shape, found["0"].v_min.shape
+    >>> spectra = s3d.spectrum(op)
+    >>> spectra["0"].lambda_min.shape, spectra["0"].v_min.shape
     (torch.Size([8]), torch.Size([8, 5]))
-    >>> bool(found["0"].converged.all())
+    >>> bool(spectra["0"].converged.all())
     True
 
     Args:
