@@ -48,12 +48,7 @@ def spectrum(
         ConfigError: no such solver, a tolerance outside (0, 1), or no epoch.
         ModelError: a matrix has entries that are not finite.
     """
-    if solver not in SOLVERS:
-        raise ConfigError(f"solver: expected one of {', '.join(SOLVERS)}, got {solver!r}")
-    if not 0 < tolerance < 1:
-        raise ConfigError(f"tolerance: expected a number between 0 and 1, got {tolerance!r}")
-    if epochs < 1:
-        raise ConfigError(f"epochs: expected a whole number >= 1, got {epochs!r}")
+    _check(solver, tolerance, epochs)
     if solver == "rayleigh":
         return rayleigh(op, tolerance, seed, epochs)
     small = [name for name, (_, d) in op.shapes.items() if solver == "exact" or (solver == "auto" and d <= SMALL)]
@@ -62,3 +57,12 @@ def spectrum(
     if large:
         spectra |= lanczos(op, large, tolerance, seed)
     return {name: spectra[name] for name in op.shapes}
+
+
+def _check(solver: str, tolerance: float, epochs: int) -> None:
+    if solver not in SOLVERS:
+        raise ConfigError(f"solver: expected one of {', '.join(SOLVERS)}, got {solver!r}")
+    if not 0 < tolerance < 1:
+        raise ConfigError(f"tolerance: expected a number between 0 and 1, got {tolerance!r}")
+    if epochs < 1:
+        raise ConfigError(f"epochs: expected a whole number >= 1, got {epochs!r}")
