@@ -8,11 +8,11 @@
 The networks are trained on CIFAR-100 first (6,000 images; NNI_S3D_DATA says where the data set is). A step is forward
 and backward on the same batch, in training mode; setting up is done once per batch, a product once per Krylov vector.
 The floor of a product is about two thirds of a step: one convolution like the forward pass, one like the weight
-gradient, where a step pays three. Memory is the largest that PyTorch's tensors take at one time. Work counts products
-with one batch.
+gradient, where a step pays three. The plain product is that of `PlainSplittingOperator`, which has no tape. Memory is
+the largest that PyTorch's tensors take at one time. Work counts products with one batch.
 
 --starts counts the products of three trainings with three seeds of the start vectors each, with `--batches` behind the
-spectra: with the look at a minibatch, and without it.
+spectra: with the warm start from one minibatch, and without it.
 
 --scaling repeats the first rows, untrained, over the width and the depth of a separable network and fits exponents. It
 also compares the solvers where d, the width, is small.
@@ -95,14 +95,16 @@ def residuals(found: dict[str, s3d.Spectrum]) -> torch.Tensor:
 
 def costs(model: nn.Module, graph: s3d.ChannelGraph, batch: tuple[Any, Any], repeats: int) -> dict[str, float]:
     op = s3d.SplittingOperator(model.eval(), graph, [batch], F.cross_entropy)
+    plain = s3d.PlainSplittingOperator(model, graph, [batch], F.cross_entropy)
     vectors = {group: torch.randn(shape, device=DEVICE) for group, shape in op.shapes.items()}
     runs: dict[str, Callable[[], object]] = {
         "step": lambda: step(model.train(), batch),
         "set up": lambda: s3d.SplittingOperator(model.eval(), graph, [batch], F.cross_entropy),
         "product": lambda: op.matvec(vectors),
+        "plain product": lambda: plain.matvec(vectors),
     }
     times = in_turns(runs, repeats)
-    ratios = {f"{name} / step": ratio(times[name], times["step"]) for name in ("set up", "product")}
+    ratios = {f"{name} / step": ratio(times[name], times["step"]) for name in ("set up", "product", "plain product")}
     model.eval()
     return ratios | {f"{name}, seconds": statistics.median(values) for name, values in times.items()}
 
@@ -134,13 +136,13 @@ def counted(op: s3d.SplittingOperator, seed: int) -> tuple[int, float]:
 
 def starts(name: str, data: DataSet, parsed: argparse.Namespace) -> dict[str, Any]:
     """Return the fewest and the most products over trainings and start vectors."""
-    found: dict[str, list[tuple[int, float]]] = {"with a look": [], "random": []}
+    found: dict[str, list[tuple[int, float]]] = {"warm": [], "random": []}
     for seed in range(3):
         model = trained(name, data, parsed.epochs, parsed.channels_last, seed).eval()
         some = batches(data, parsed.batch, parsed.batches)
         op = s3d.SplittingOperator(model, s3d.trace(model, some[0][0][:1]), some, F.cross_entropy)
-        found["with a look"] += [counted(op, start) for start in range(3)]
-        with mock.patch("nni_s3d.growth.eigen.lanczos.LOOK_PARTS", float("inf")):
+        found["warm"] += [counted(op, start) for start in range(3)]
+        with mock.patch("nni_s3d.growth.eigen.lanczos.WARM_START_PARTS", float("inf")):
             found["random"] += [counted(op, start) for start in range(3)]
     row: dict[str, Any] = {"case": name, "samples": str(parsed.batch * parsed.batches)}
     for start, counts in found.items():

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import nni_s3d as s3d
+from nni_s3d.growth.eigen.exact import exact
 from nni_s3d.growth.eigen.held_out import FOLDS
-from nni_s3d.growth.eigen.solve import exact
 from nni_s3d.models import mobilenet_v1
 from nni_s3d.tasks.data import DataSet, Images, Loader, load
 from nni_s3d.tasks.training import Recipe, train

@@ -1,4 +1,5 @@
 from .errors import ConfigError, DataError, ModelError, S3DError, StoreError
+from .growth.curvature.plain_operator import PlainSplittingOperator
 from .growth.curvature.splitting_operator import SplittingOperator
 from .growth.eigen.solve import spectrum
 from .growth.eigen.spectrum import Spectrum
@@ -29,6 +30,7 @@ __all__ = [
     "Knapsack",
     "ModelError",
     "NewNeurons",
+    "PlainSplittingOperator",
     "S3DError",
     "Scheme",
     "Spectrum",

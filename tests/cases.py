@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import nni_s3d as s3d
+from tests import reference
 
 
 @dataclass(frozen=True)
@@ -250,3 +251,33 @@ def measured(case: Case) -> Measured:
     graph = s3d.trace(model, case.inputs())
     op = s3d.SplittingOperator(model, graph, [case.batch()], case.loss_fn)
     return Measured(model, graph, op, s3d.spectrum(op, "exact"))
+
+
+def operator(case: Case, model: nn.Module, *batches: tuple, smoothing: float = 3.0) -> s3d.SplittingOperator:
+    """Return the operator of a model that takes the inputs of a case."""
+    graph = s3d.trace(model, case.inputs())
+    return s3d.SplittingOperator(model, graph, batches or [case.batch()], case.loss_fn, smoothing)
+
+
+def random_vectors(op: s3d.SplittingOperator, seed: int = 0) -> dict[str, Tensor]:
+    """Return one vector for every neuron."""
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(shape, dtype=op.dtype, generator=generator) for name, shape in op.shapes.items()}
+
+
+def check_operator(model: nn.Module, x: Tensor, y: Tensor) -> None:
+    """Hold the operator against the Hessian of the network in which every neuron is split in two."""
+    loss_fn = nn.CrossEntropyLoss()
+    graph = s3d.trace(model, x)
+    op = s3d.SplittingOperator(model, graph, [(x, y)], loss_fn)
+    assert graph.splittable_groups
+    for group in graph.splittable_groups:
+        expected = reference.splitting_matrices(model, group, (x, y), loss_fn)
+        assert expected.abs().max() > 1e-5
+        torch.testing.assert_close(op.dense(group.name), expected, rtol=1e-9, atol=1e-14)
+
+
+def matrices_of(model: nn.Module, batch: tuple[Tensor, Tensor]) -> list[Tensor]:
+    """Return the splitting matrices of all groups."""
+    op = s3d.SplittingOperator(model, s3d.trace(model, batch[0]), [batch], nn.CrossEntropyLoss())
+    return [op.dense(name) for name in op.shapes]

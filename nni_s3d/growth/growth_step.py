@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from nni_s3d.errors import ConfigError, ModelError
-from nni_s3d.growth.curvature.cut import LossFn
-from nni_s3d.growth.curvature.splitting_operator import Batch, SplittingOperator
+from nni_s3d.growth.curvature.batch import Batch, LossFn
+from nni_s3d.growth.curvature.splitting_operator import SplittingOperator
 from nni_s3d.growth.eigen.solve import spectrum
 from nni_s3d.growth.eigen.spectrum import Spectrum
 from nni_s3d.growth.graph.channels import ChannelGraph

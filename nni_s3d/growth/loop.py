@@ -9,8 +9,7 @@ from typing import Any
 from torch import nn
 
 from nni_s3d.errors import ConfigError
-from nni_s3d.growth.curvature.cut import LossFn
-from nni_s3d.growth.curvature.splitting_operator import Batch
+from nni_s3d.growth.curvature.batch import Batch, LossFn
 from nni_s3d.growth.graph.cost import Cost, count
 from nni_s3d.growth.growth_step import Decision, check_growth, decide
 from nni_s3d.growth.modules import evaluation_mode

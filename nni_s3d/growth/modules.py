@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -49,8 +49,8 @@ def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
     return copy.deepcopy(model, results | (memo or {}))
 
 
-def call(model: nn.Module, inputs: object) -> Any:
-    """Call a module on a tensor, a tuple or list of positional arguments or a dict of keyword arguments."""
+def call(model: Callable[..., Any], inputs: object) -> Any:
+    """Call a module or function on a tensor, a tuple or list of positional arguments or a dict of keyword arguments."""
     if isinstance(inputs, Mapping):
         return model(**inputs)
     if isinstance(inputs, (tuple, list)):

@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-Maybe = Tensor | None
-
 
 class Step(Protocol):
     """A function that knows its own derivative."""
@@ -18,31 +16,31 @@ class Step(Protocol):
     def run(self, *tensors: Tensor) -> Any:
         """Return what the function makes of these tensors."""
 
-    def fix(self, cotangents: list[Maybe]) -> list[Maybe]:
+    def linearize(self, cotangents: list[Tensor | None]) -> list[Tensor | None]:
         """Take the derivatives of the loss with respect to the floating-point outputs, return those of the inputs."""
 
 
 def recorded(step: Step, anchor: Tensor, tensors: Sequence[Tensor]) -> Any:
-    """Run a step; autograd's backward pass from its outputs to the anchor goes through its `fix`."""
-    kept: dict[str, Any] = {}
-    found = _Recorded.apply(step, kept, anchor, *tensors)
-    return pytree.tree_unflatten(list(found), kept["spec"])
+    """Run a step; autograd's backward pass from its outputs to the anchor goes through its `linearize`."""
+    structure: dict[str, Any] = {}
+    outputs = _Recorded.apply(step, structure, anchor, *tensors)
+    return pytree.tree_unflatten(list(outputs), structure["spec"])
 
 
 class _Recorded(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, step: Step, kept: dict[str, Any], anchor: Tensor, *tensors: Tensor) -> Any:
+    def forward(ctx: Any, step: Step, structure: dict[str, Any], anchor: Tensor, *tensors: Tensor) -> Any:
         ctx.step = step
         ctx.set_materialize_grads(False)
-        outputs, kept["spec"] = pytree.tree_flatten(step.run(*tensors))
+        outputs, structure["spec"] = pytree.tree_flatten(step.run(*tensors))
         ctx.floating = [is_floating(x) for x in outputs]
         ctx.mark_non_differentiable(*(x for x in outputs if isinstance(x, Tensor) and not is_floating(x)))
         return tuple(x.detach() if isinstance(x, Tensor) else x for x in outputs)
 
     @staticmethod
-    def backward(ctx: Any, *cotangents: Maybe) -> Any:
-        arrived = [g for g, floating in zip(cotangents, ctx.floating, strict=True) if floating]
-        return None, None, None, *ctx.step.fix(arrived)
+    def backward(ctx: Any, *cotangents: Tensor | None) -> Any:
+        of_floating = [g for g, floating in zip(cotangents, ctx.floating, strict=True) if floating]
+        return None, None, None, *ctx.step.linearize(of_floating)
 
 
 def overwritten(target: Tensor, out: Tensor) -> Tensor:
@@ -60,7 +58,7 @@ class _Overwritten(torch.autograd.Function):
         return target.copy_(out)
 
     @staticmethod
-    def backward(ctx: Any, *cotangents: Maybe) -> Any:
+    def backward(ctx: Any, *cotangents: Tensor | None) -> Any:
         return None, *cotangents
 
 

@@ -8,23 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nni_s3d.growth.curvature.autograd_step import Maybe
 from nni_s3d.growth.curvature.nodes import Function, Node
 
 
-class Scale(Node):
+class ChannelScale(Node):
     """x -> s x + b, the same s for all samples."""
 
     def __init__(self, inputs: Sequence[int], function: Function, scale: Tensor) -> None:
         super().__init__(inputs, function)
         self.scale = scale
 
-    def push(self, tangents: list[Maybe]) -> list[Maybe]:
+    def jvp(self, tangents: list[Tensor | None]) -> list[Tensor | None]:
         (tangent,) = tangents
-        return [tangent * self.scale if self.wanted and tangent is not None else None]
+        return [tangent * self.scale if self.reaches_curvature and tangent is not None else None]
 
-    def pull(self, arrived: list[Maybe]) -> list[Maybe]:
-        (w,) = arrived
+    def transpose(self, cotangents: list[Tensor | None]) -> list[Tensor | None]:
+        (w,) = cotangents
         return [None if w is None else w * self.scale]
 
 
@@ -35,24 +34,24 @@ class Elementwise(Node):
         inputs: number of the value that it takes, or of the one before a product that is taken in.
         function: f.
         derivatives: tensor -> slope and curvature of f, or None where it has no curvature.
-        scale: a product that came before and is taken in, until a producer takes it over.
+        scale: a product that came before and is taken in, until a producer absorbs it.
     """
 
-    slope: Maybe  # without the scale, since that of a ramp takes one byte
-    curvature: Maybe  # times the derivative of the loss, once that is known
+    slope: Tensor | None  # without the scale, since that of a ramp takes one byte
+    curvature: Tensor | None  # times the derivative of the loss, once that is known
 
     def __init__(
         self,
         inputs: Sequence[int],
         function: Function,
-        derivatives: Callable[[Tensor], tuple[Tensor, Maybe]],
-        scale: Maybe = None,
+        derivatives: Callable[[Tensor], tuple[Tensor, Tensor | None]],
+        scale: Tensor | None = None,
     ) -> None:
         super().__init__(inputs, function)
         self._derivatives, self.scale = derivatives, scale
 
     @property
-    def curved(self) -> bool:
+    def has_curvature(self) -> bool:
         return self.curvature is not None
 
     def run(self, *tensors: Tensor) -> Any:
@@ -60,30 +59,29 @@ class Elementwise(Node):
         self.slope, self.curvature = self._derivatives(*tensors)
         return self.function(*tensors)
 
-    def fix(self, cotangents: list[Maybe]) -> list[Maybe]:
+    def linearize(self, cotangents: list[Tensor | None]) -> list[Tensor | None]:
         (g,) = cotangents
         assert g is not None
         assert self.slope is not None
-        self.fixed, back = True, _times(g, self.slope)
+        self.linearized, back = True, _times(g, self.slope)
         if self.curvature is not None:
             self.curvature.mul_(g)
             if self.scale is not None:
                 self.curvature.mul_(self.scale**2)
-        if not self.wanted:
+        if not self.reaches_curvature:
             self.slope = None
         return [back]
 
-    def push(self, tangents: list[Maybe]) -> list[Maybe]:
+    def jvp(self, tangents: list[Tensor | None]) -> list[Tensor | None]:
         (tangent,) = tangents
-        self.kept = tangent if self.curvature is not None else None
+        self.saved = tangent if self.curvature is not None else None
         return [self._sloped(tangent) if self.slope is not None and tangent is not None else None]
 
-    def pull(self, arrived: list[Maybe]) -> list[Maybe]:
-        (w,), tangent = arrived, self.kept
-        bent = None if tangent is None or self.curvature is None else (self.curvature, tangent)
-        if w is None:
-            return [None if bent is None else bent[0] * bent[1]]
-        return [self._sloped(w) if bent is None else self._sloped(w).addcmul_(*bent)]
+    def transpose(self, cotangents: list[Tensor | None]) -> list[Tensor | None]:
+        (w,), tangent = cotangents, self.saved
+        if tangent is None or self.curvature is None:
+            return [None if w is None else self._sloped(w)]
+        return [self.curvature * tangent if w is None else self._sloped(w).addcmul_(self.curvature, tangent)]
 
     def _sloped(self, x: Tensor) -> Tensor:
         assert self.slope is not None
@@ -101,8 +99,8 @@ def _times(x: Tensor, slope: Tensor) -> Tensor:
     return slope.view(torch.uint8).to(x.dtype).mul_(x)
 
 
-def derivatives(run: Function, x: Tensor) -> tuple[Tensor, Maybe]:
-    """Return slope and curvature of an element-wise function."""
+def derivatives(run: Function, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return slope and curvature of an element-wise function, in the shape of x; None if it has no curvature."""
     with torch.enable_grad():
         leaf = x.detach().clone().requires_grad_()
         value = run(leaf)

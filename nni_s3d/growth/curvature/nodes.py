@@ -1,8 +1,8 @@
 """Functions between producers and consumers, linearised where they ran: what a product with the Hessian needs of each.
 
-A node runs its function once, as one step of autograd's backward pass. That pass hands it the derivatives of the loss
-with respect to its outputs, which never change again; after that `push` takes tangents forward and `pull` takes the
-tangents of the cotangents back.
+A node runs its function once, as one step of autograd's backward pass. That pass hands it the derivatives g of the loss
+with respect to its outputs, which never change again (`linearize`). After that `jvp` takes tangents forward, t -> J t,
+and `transpose` takes the tangents of the cotangents back, w -> J' w + g f'' t.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils import _pytree as pytree
 
-from nni_s3d.growth.curvature.autograd_step import Maybe, is_floating
-from nni_s3d.growth.curvature.vjp import Pullback
-from nni_s3d.growth.curvature.zero_buffer import Zeros
+from nni_s3d.growth.curvature.autograd_step import is_floating
+from nni_s3d.growth.curvature.vjp import Vjp
+from nni_s3d.growth.curvature.zero_buffer import ZeroBuffer
 
 Function = Callable[..., Any]
 
 
 class Node(ABC):
-    """One recorded function."""
+    """One recorded function. Inputs and outputs are numbers of values on the tape; a tensor that is None is zero."""
 
-    outputs: list[int]  # numbers of the values that it makes
-    wanted = True  # whether the tangent of an output comes to a function that has a curvature
-    fixed = False  # whether a derivative has arrived: else the function has no effect on the loss
-    kept: Any = None  # what `push` leaves for `pull` within one product
+    outputs: list[int]
+    reaches_curvature = True  # whether the tangent of an output comes to a function that has a curvature
+    linearized = False  # whether a derivative has arrived: else the function has no effect on the loss
+    saved: Any = None  # what `jvp` leaves for `transpose` within one product
 
     def __init__(self, inputs: Sequence[int], function: Function) -> None:
         self.inputs = list(inputs)
@@ -39,23 +39,23 @@ class Node(ABC):
         """Return what the function makes of these tensors."""
         return self.function(*tensors)
 
-    def fix(self, cotangents: list[Maybe]) -> list[Maybe]:
+    def linearize(self, cotangents: list[Tensor | None]) -> list[Tensor | None]:
         """Take the derivatives of the loss with respect to the outputs and return those with respect to the inputs."""
-        self.fixed = True
-        return self.pull(cotangents)
+        self.linearized = True
+        return self.transpose(cotangents)
 
     @property
-    def curved(self) -> bool:
+    def has_curvature(self) -> bool:
         """Whether a tangent of the inputs has a second-order effect here."""
         return False
 
     @abstractmethod
-    def push(self, tangents: list[Maybe]) -> list[Maybe]:
+    def jvp(self, tangents: list[Tensor | None]) -> list[Tensor | None]:
         """Return the tangents of the outputs."""
 
     @abstractmethod
-    def pull(self, arrived: list[Maybe]) -> list[Maybe]:
-        """Return the tangents of the inputs' cotangents."""
+    def transpose(self, cotangents: list[Tensor | None]) -> list[Tensor | None]:
+        """Return the tangents of the inputs' cotangents, from those of the outputs' cotangents."""
 
 
 class Linear(Node):
@@ -64,16 +64,16 @@ class Linear(Node):
     Args:
         inputs: numbers of the values that it takes.
         function: the function as it was called.
-        moving: the same without what would only have to be taken off again, such as a bias.
-        constant: whether `moving` has a constant part all the same.
+        variable_part: the same without what would only have to be taken off again, such as a bias.
+        constant: whether `variable_part` has a constant part all the same.
         zeros: what stands for the inputs in the graph that is kept.
     """
 
     def __init__(
-        self, inputs: Sequence[int], function: Function, moving: Function, constant: bool, zeros: Zeros
+        self, inputs: Sequence[int], function: Function, variable_part: Function, constant: bool, zeros: ZeroBuffer
     ) -> None:
         super().__init__(inputs, function)
-        self._moving, self._constant, self._zeros = moving, constant, zeros
+        self._variable_part, self._constant, self._zeros = variable_part, constant, zeros
 
     def run(self, *tensors: Tensor) -> Any:
         leaves = [x.detach().requires_grad_() for x in tensors]
@@ -85,33 +85,31 @@ class Linear(Node):
             return self._zeros.like(x) if (x.data_ptr(), x.shape) in places else x
 
         with torch.enable_grad(), saved_tensors_hooks(hollow, lambda x: x):
-            found = self.function(*leaves)
-        outputs = [x for x in pytree.tree_leaves(found) if is_floating(x)]
-        self._pullback = Pullback(outputs)
-        found = pytree.tree_map_only(Tensor, Tensor.detach, found)
+            result = self.function(*leaves)
+        outputs = floating_leaves(result)
+        self._vjp = Vjp(outputs)
+        result = pytree.tree_map_only(Tensor, Tensor.detach, result)
         for leaf in leaves:
             leaf.data = leaf.new_zeros(()).expand(leaf.shape)
         self._leaves = leaves
-        self._constants: list[Maybe] = [None] * len(outputs)
+        self._constants: list[Tensor | None] = [None] * len(outputs)
         if self._constant:
-            self._constants = list(self._moved([torch.zeros_like(x) for x in tensors]))
-        return found
+            self._constants = list(floating_leaves(self._variable_part(*map(torch.zeros_like, tensors))))
+        return result
 
-    def push(self, tangents: list[Maybe]) -> list[Maybe]:
-        if not self.wanted:
+    def jvp(self, tangents: list[Tensor | None]) -> list[Tensor | None]:
+        if not self.reaches_curvature:
             return [None] * len(self.outputs)
         some = next(t for t in tangents if t is not None)
         filled = [some.new_zeros(shape) if t is None else t for t, shape in zip(tangents, self._shapes, strict=True)]
-        return [x if c is None else x - c for x, c in zip(self._moved(filled), self._constants, strict=True)]
+        images = floating_leaves(self._variable_part(*filled))
+        return [x if c is None else x - c for x, c in zip(images, self._constants, strict=True)]
 
-    def pull(self, arrived: list[Maybe]) -> list[Maybe]:
-        return self._pullback(arrived, self._leaves)
-
-    def _moved(self, tensors: list[Tensor]) -> list[Tensor]:
-        return [x for x in pytree.tree_leaves(self._moving(*tensors)) if is_floating(x)]
+    def transpose(self, cotangents: list[Tensor | None]) -> list[Tensor | None]:
+        return self._vjp(cotangents, self._leaves)
 
 
-class Choice(Node):
+class MaxPool(Node):
     """Pooling that takes one of several elements, and would take the same ones a little further on.
 
     Args:
@@ -131,14 +129,14 @@ class Choice(Node):
         self._places: Tensor = places.to(torch.int32)
         return out
 
-    def push(self, tangents: list[Maybe]) -> list[Maybe]:
+    def jvp(self, tangents: list[Tensor | None]) -> list[Tensor | None]:
         (tangent,) = tangents
-        if tangent is None or not self.wanted:
+        if tangent is None or not self.reaches_curvature:
             return [None]
         return [tangent.flatten(-self._dims).gather(-1, self._index()).view(self._places.shape)]
 
-    def pull(self, arrived: list[Maybe]) -> list[Maybe]:
-        (w,) = arrived
+    def transpose(self, cotangents: list[Tensor | None]) -> list[Tensor | None]:
+        (w,) = cotangents
         if w is None:
             return [None]
         back = w.new_zeros(self._shape)
@@ -149,47 +147,52 @@ class Choice(Node):
         return self._places.flatten(-self._dims).long()
 
 
-class Other(Node):
-    """Any function that can be differentiated twice."""
+class TwiceDifferentiable(Node):
+    """Any function that autograd can differentiate twice."""
 
     @property
-    def curved(self) -> bool:
+    def has_curvature(self) -> bool:
         return True
 
     def run(self, *tensors: Tensor) -> Any:
         with torch.enable_grad():
             self._leaves = [x.detach().clone().requires_grad_() for x in tensors]
-            found = self.function(*self._leaves)
-        outputs = [x for x in pytree.tree_leaves(found) if is_floating(x)]
-        self._pullback = Pullback(outputs)
+            result = self.function(*self._leaves)
+        outputs = floating_leaves(result)
+        self._vjp = Vjp(outputs)
         self._shapes = [x.shape for x in outputs]
-        return found
+        return result
 
-    def fix(self, cotangents: list[Maybe]) -> list[Maybe]:
-        self.fixed = True
+    def linearize(self, cotangents: list[Tensor | None]) -> list[Tensor | None]:
+        self.linearized = True
         some = next(g for g in cotangents if g is not None)
         self._cotangents = [
             (some.new_zeros(shape) if g is None else g.clone()).requires_grad_()
             for shape, g in zip(self._shapes, cotangents, strict=True)
         ]
         with torch.enable_grad():
-            found = self._pullback(self._cotangents, self._leaves, create_graph=True)
-            self._along = Pullback([slope for slope in found if slope is not None])
-        self._slopes = found
-        return [None if slope is None else slope.detach() for slope in found]
+            self._slopes = self._vjp(self._cotangents, self._leaves, create_graph=True)
+            # The slopes are linear in the cotangents: their derivative along a tangent is the product J t.
+            self._vjp_of_slopes = Vjp([slope for slope in self._slopes if slope is not None])
+        return [None if slope is None else slope.detach() for slope in self._slopes]
 
-    def push(self, tangents: list[Maybe]) -> list[Maybe]:
-        moved = [t for slope, t in zip(self._slopes, tangents, strict=True) if slope is not None]
-        found = self._along(moved, [*self._cotangents, *self._leaves])
-        self.kept = found[len(self._cotangents) :]
-        return found[: len(self._cotangents)]
+    def jvp(self, tangents: list[Tensor | None]) -> list[Tensor | None]:
+        along = [t for slope, t in zip(self._slopes, tangents, strict=True) if slope is not None]
+        derivatives = self._vjp_of_slopes(along, [*self._cotangents, *self._leaves])
+        self.saved = derivatives[len(self._cotangents) :]
+        return derivatives[: len(self._cotangents)]
 
-    def pull(self, arrived: list[Maybe]) -> list[Maybe]:
-        parts: list[Maybe] = list(self.kept) if self.kept is not None else [None] * len(self.inputs)
-        back = self._pullback(arrived, self._leaves)
-        return [a if b is None else total(a, b) for a, b in zip(parts, back, strict=True)]
+    def transpose(self, cotangents: list[Tensor | None]) -> list[Tensor | None]:
+        second_order: list[Tensor | None] = self.saved or [None] * len(self.inputs)
+        first_order = self._vjp(cotangents, self._leaves)
+        return [a if b is None else add(a, b) for a, b in zip(second_order, first_order, strict=True)]
 
 
-def total(first: Maybe, second: Tensor) -> Tensor:
-    """Add to what may be nothing yet."""
+def floating_leaves(tree: object) -> list[Tensor]:
+    """Return the tensors of a result that can have a derivative."""
+    return [x for x in pytree.tree_leaves(tree) if is_floating(x)]
+
+
+def add(first: Tensor | None, second: Tensor) -> Tensor:
+    """Return the sum, of which the first part may be nothing yet."""
     return second if first is None else first + second

@@ -21,6 +21,14 @@ class RecordedCall:
 
     It changes nothing in place; `target` is the tensor that the function would have changed. Batch norms are affine
     functions, and piecewise-linear activations have a second derivative.
+
+    Args:
+        func: the function.
+        name: its canonical name.
+        args: the arguments of the call.
+        kwargs: its keywords.
+        beta: sharpness of the softplus that lends piecewise-linear activations its curvature.
+        matters: tells the tensors that are kept out.
     """
 
     def __init__(
@@ -29,11 +37,12 @@ class RecordedCall:
         name: str,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
+        *,
         beta: float,
         matters: Callable[[object], bool],
     ) -> None:
         self.name, self.arguments = name, len(args) + len(kwargs)
-        self.target = _changed(func, args, kwargs)
+        self.target = changed_in_place(func, args, kwargs)
         self._func, self._beta = func, beta
         flat, self._spec = pytree.tree_flatten((args, kwargs))
         self._places = [i for i, x in enumerate(flat) if matters(x)]
@@ -46,7 +55,7 @@ class RecordedCall:
         self._flat = [None if i in self._places else x for i, x in enumerate(flat)]
 
     def __call__(self, *tensors: Tensor) -> Any:
-        """RecordedCall the function with these tensors."""
+        """Call the function with these tensors."""
         filled = list(self._flat)
         for i, x in zip(self._places, tensors, strict=True):
             filled[i] = x
@@ -79,8 +88,8 @@ class RecordedCall:
         other.forget()
         return other
 
-    def moving(self, x: Tensor) -> Tensor:
-        """RecordedCall a convolution or linear function without its bias, which does not move."""
+    def without_bias(self, x: Tensor) -> Tensor:
+        """Call a convolution or linear function without its bias, which does not move."""
         filled = [x if i in self._places else y for i, y in enumerate(self._flat)]
         args, kwargs = pytree.tree_unflatten(filled, self._spec)
         named = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
@@ -97,16 +106,16 @@ class RecordedCall:
         return self.name == "prelu" or np.broadcast_shapes(shape, *(c.shape for c in self.constants)) == shape
 
 
-def _changed(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+def changed_in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
     """Return the tensor that a call changes in place: by the name of the function, or since it is told to."""
     name = getattr(func, "__name__", "")
-    if name.startswith("__i") or (name.endswith("_") and not name.endswith("__")) or _told(func, args, kwargs):
+    if name.startswith("__i") or (name.endswith("_") and not name.endswith("__")) or _is_told_to(func, args, kwargs):
         first = args[0] if args else kwargs.get("input")
         return first if isinstance(first, Tensor) else None
     return None
 
 
-def _told(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+def _is_told_to(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     if "inplace" in kwargs or not any(x is True for x in args):
         return bool(kwargs.get("inplace"))
     try:

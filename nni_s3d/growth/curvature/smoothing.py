@@ -15,52 +15,27 @@ import torch
 from torch import Tensor
 
 
-class _Step(torch.autograd.Function):
-    """The first derivative of the ramp; its own derivative is softplus''."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, beta: float) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.beta = beta
-        return (x > 0).to(x.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        (x,) = ctx.saved_tensors
-        sigmoid = torch.sigmoid(ctx.beta * x)
-        return grads[0] * ctx.beta * sigmoid * (1 - sigmoid), None
-
-
-class _Ramp(torch.autograd.Function):
-    """max(x, 0) with its true first derivative."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, beta: float) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.beta = beta
-        return x.clamp(min=0)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        (x,) = ctx.saved_tensors
-        return grads[0] * _step(x, ctx.beta), None
-
-
-def _step(x: Tensor, beta: float) -> Tensor:
-    out: Tensor = _Step.apply(x, beta)
-    return out
-
-
 def ramp(x: Tensor, beta: float) -> Tensor:
-    """Return max(x, 0), whose second derivative is that of softplus with sharpness beta."""
-    out: Tensor = _Ramp.apply(x, beta)
-    return out
+    """Return max(x, 0), whose second derivative is that of softplus with sharpness beta.
+
+    The square is zero where it is taken, and so is its slope.
+    """
+    value = torch.relu(x)
+    if not torch.is_grad_enabled():
+        return value
+    at = x.detach()
+    return value + (x - at).square() * (bump(at, beta) / 2)
+
+
+def bump(x: Tensor, beta: float) -> Tensor:
+    """Return the second derivative of softplus with sharpness beta, beta s (1 - s) with s = sigmoid(beta x)."""
+    sigmoid = (beta * x).sigmoid_()
+    return sigmoid.addcmul_(sigmoid, sigmoid, value=-1).mul_(beta)
 
 
 def ramp_derivatives(x: Tensor, beta: float) -> tuple[Tensor, Tensor]:
     """Return both derivatives of `ramp`, which autograd finds in more steps; the first one is true or false."""
-    sigmoid = (beta * x).sigmoid_()
-    return x > 0, sigmoid.addcmul_(sigmoid, sigmoid, value=-1).mul_(beta)
+    return x > 0, bump(x, beta)
 
 
 def _clipped(x: Tensor, beta: float, low: float, high: float) -> Tensor:

@@ -1,9 +1,9 @@
 """The functions between producers and consumers, linearised where they ran: products with the Hessian of h.
 
 Autograd could differentiate twice through them, but would then compute much that is not asked for. The tape keeps of
-every function only what a product needs: one forward and one backward pass through the network find it. A product
-pushes tangents forward, t -> J t, and pulls the tangents of the cotangents back, w -> J' w + g f'' t, where g is the
-cotangent of h at the function's output: the same for all products.
+every function only what a product needs: one forward and one backward pass through the network find it. A product takes
+tangents forward, t -> J t, and the tangents of the cotangents back, w -> J' w + g f'' t, where g is the cotangent of h
+at the function's output: the same for all products.
 
     element-wise    the slope and g times the curvature, a tensor each; a scale before it is taken into both, or
                     into the filters of the producer before that
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 import weakref
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -25,14 +26,15 @@ from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
 from nni_s3d.growth.curvature.autograd_step import Step, is_floating, overwritten, recorded
-from nni_s3d.growth.curvature.elementwise_nodes import Elementwise, Scale, derivatives, slope_of
-from nni_s3d.growth.curvature.nodes import Choice, Function, Linear, Node, Other, total
+from nni_s3d.growth.curvature.components import connected_components
+from nni_s3d.growth.curvature.elementwise_nodes import ChannelScale, Elementwise, derivatives, slope_of
+from nni_s3d.growth.curvature.nodes import Function, Linear, MaxPool, Node, TwiceDifferentiable
 from nni_s3d.growth.curvature.recorded_call import RecordedCall
+from nni_s3d.growth.curvature.segment import Segment
 from nni_s3d.growth.curvature.smoothing import SMOOTHED, ramp_derivatives
-from nni_s3d.growth.curvature.zero_buffer import Zeros
+from nni_s3d.growth.curvature.zero_buffer import ZeroBuffer
 from nni_s3d.growth.graph.functions import DROPOUTS, LINEAR
 from nni_s3d.growth.graph.rules import RULES, elementwise, reductions, shapes
-from nni_s3d.growth.graph.union_find import UnionFind
 
 _IDENTITIES = frozenset(("contiguous", "clone", "identity", *DROPOUTS))
 _SHIFTS = frozenset("add sub iadd isub radd".split())
@@ -47,6 +49,9 @@ _ELEMENTWISE = (elementwise.RULES.keys() | {"prelu"}) - {"glu"}
 class Tape:
     """Records functions as they run; autograd's backward pass from the loss to `anchor` then linearises them.
 
+    A value is a tensor that depends on a leaf, known by a number; a function that only changes its shape or adds a
+    constant makes no new value.
+
     Args:
         beta: sharpness of the softplus that lends piecewise-linear activations its curvature.
         zeros: which all tapes of an operator share.
@@ -55,165 +60,173 @@ class Tape:
         anchor: what every value depends on, as far as autograd knows.
     """
 
-    def __init__(self, beta: float, zeros: Zeros) -> None:
+    def __init__(self, beta: float, zeros: ZeroBuffer) -> None:
         self.anchor = torch.zeros((), requires_grad=True)
-        self._beta, self._zeros = beta, zeros
+        self.beta, self.zeros = beta, zeros
         self._values = 0
         self._alive: dict[int, tuple[weakref.ref[Tensor], int]] = {}  # by id, which may come again for another tensor
         self._nodes: list[Node] = []
-        self._made_by: dict[int, Node] = {}
-        self._read: set[int] = set()  # what consumers take
+        self._makers: dict[int, Node] = {}  # by value
+        self._consumed: set[int] = set()  # values that consumers take
 
     def leaf(self, step: Step, tensor: Tensor) -> tuple[Tensor, int]:
         """Return what a step makes of a tensor, and its number: a value with respect to which h is differentiated."""
         out: Tensor = recorded(step, self.anchor, [tensor])
-        return out, self._name_new(out)
+        return out, self._new_value(out)
 
-    def read(self, tensor: Tensor) -> None:
+    def mark_consumed(self, tensor: Tensor) -> None:
         """Note that a consumer takes this tensor."""
-        if (number := self._number_of(tensor)) is not None:
-            self._read.add(number)
+        if (value := self._value_of(tensor)) is not None:
+            self._consumed.add(value)
 
     def apply(self, func: Function, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a function, and record it if anything that it takes depends on a leaf."""
         args, kwargs = pytree.tree_map_only(nn.Parameter, Tensor.detach, (args, kwargs))
-        call = RecordedCall(func, name, args, kwargs, self._beta, self._is_alive)
-        unknown = not call.tensors or name == "detach" or name not in RULES
-        if unknown and name not in SMOOTHED:
-            return func(*args, **kwargs)
-        shifts = name in _IDENTITIES or (name in _SHIFTS and call.leads and call.keeps_shape())
-        if not (unknown or shifts) and any(x.requires_grad for x in call.constants):
-            # They do not depend on a leaf, but other neurons reach the loss through them.
-            call = RecordedCall(func, name, args, kwargs, self._beta, lambda x: self._is_alive(x) or _requires_grad(x))
-        target = call.target
-        out = call(*call.tensors) if unknown else self._shift(call) if shifts else self._record(call)
+        call = RecordedCall(func, name, args, kwargs, beta=self.beta, matters=self._is_alive)
+        if not call.tensors or name == "detach" or name not in RULES:
+            return _run_unrecorded(call) if name in SMOOTHED else func(*args, **kwargs)
+        if _keeps_value(call):
+            target, out = call.target, self._run_as_same_value(call)
+        else:
+            if any(x.requires_grad for x in call.constants):
+                # They do not depend on a leaf, but other neurons reach the loss through them.
+                call = RecordedCall(func, name, args, kwargs, beta=self.beta, matters=self._is_alive_or_requires_grad)
+            target, out = call.target, self._record(call)
         if target is None:
             return out
-        if not unknown:
-            self._name(target, self._alive[id(out)][1])
+        self._set_value(target, self._alive[id(out)][1])
         return overwritten(target, out)
 
-    def _shift(self, call: RecordedCall) -> Any:
+    def _run_as_same_value(self, call: RecordedCall) -> Any:
         out = call(*call.tensors)
-        self._name(out, self._alive[id(call.tensors[0])][1])
+        self._set_value(out, self._alive[id(call.tensors[0])][1])
         return out
 
     def _record(self, call: RecordedCall) -> Any:
-        found = [self._number_of(x) for x in call.tensors]
-        numbers = [self._name_new(x) if n is None else n for n, x in zip(found, call.tensors, strict=True)]
-        node = self._node(call, numbers)
+        known = [self._value_of(x) for x in call.tensors]
+        inputs = [self._new_value(x) if v is None else v for v, x in zip(known, call.tensors, strict=True)]
+        node = next(node for build in _BUILDERS if (node := build(self, call, inputs)) is not None)
         out = recorded(node, self.anchor, call.tensors)
         call.forget()
-        node.outputs = [self._name_new(x) for x in pytree.tree_leaves(out) if is_floating(x)]
-        self._made_by.update(dict.fromkeys(node.outputs, node))
+        node.outputs = [self._new_value(x) for x in pytree.tree_leaves(out) if is_floating(x)]
+        self._makers.update(dict.fromkeys(node.outputs, node))
         self._nodes.append(node)
         return out
 
-    def _node(self, call: RecordedCall, numbers: list[int]) -> Node:
-        name, x = call.name, call.tensors[0]
-        if name == "batch_norm":
-            return Scale(numbers, call, slope_of(call, x))
-        if name in _SCALES and call.leads and call.arguments == 2 and call.keeps_shape():
-            factor = call.second if "mul" in name else 1 / call.second
-            return Scale(numbers, call, torch.as_tensor(factor, dtype=x.dtype, device=x.device))
-        if name in _ELEMENTWISE and call.keeps_shape():
-            before = self._made_by.get(numbers[0])
-            both = partial(ramp_derivatives, beta=self._beta) if name == "relu" else partial(derivatives, call)
-            if isinstance(before, Scale):
-                return Elementwise(before.inputs, call, both, before.scale)
-            return Elementwise(numbers, call, both)
-        if pooled := _MAX_POOL.fullmatch(name):
-            return Choice(numbers, call.by(getattr(F, f"{name}_with_indices")), int(pooled[1]))
-        if name in LINEAR:
-            return Linear(numbers, call, call.moving, constant=False, zeros=self._zeros)
-        if name in _LINEAR:
-            return Linear(numbers, call, call, constant=bool(call.constants), zeros=self._zeros)
-        return Other(numbers, call)
+    def maker_of(self, value: int) -> Node | None:
+        """Return the function that makes a value; a leaf has none."""
+        return self._makers.get(value)
 
-    def _name_new(self, tensor: Tensor) -> int:
-        self._name(tensor, self._values)
+    def _new_value(self, tensor: Tensor) -> int:
+        self._set_value(tensor, self._values)
         self._values += 1
         return self._values - 1
 
-    def _name(self, tensor: Tensor, number: int) -> None:
-        self._alive[id(tensor)] = (weakref.ref(tensor), number)
+    def _set_value(self, tensor: Tensor, value: int) -> None:
+        self._alive[id(tensor)] = (weakref.ref(tensor), value)
+
+    def _value_of(self, tensor: object) -> int | None:
+        reference, value = self._alive.get(id(tensor), (None, None))
+        return value if reference is not None and reference() is tensor else None
 
     def _is_alive(self, tensor: object) -> bool:
-        return self._number_of(tensor) is not None
+        return self._value_of(tensor) is not None
 
-    def _number_of(self, tensor: object) -> int | None:
-        reference, number = self._alive.get(id(tensor), (None, None))
-        return number if reference is not None and reference() is tensor else None
+    def _is_alive_or_requires_grad(self, tensor: object) -> bool:
+        return self._is_alive(tensor) or (isinstance(tensor, Tensor) and tensor.requires_grad)
 
-    def settle(self) -> None:
+    def prune(self) -> None:
         """Leave out what no consumer reads, and tangents that come to nothing, before the backward pass."""
-        reached, bent, needed = set(self._read), set[int](), []
+        reached, curved, needed = set(self._consumed), set[int](), []
         for node in reversed(self._nodes):
             if not reached.isdisjoint(node.outputs):
                 needed.append(node)
                 reached.update(node.inputs)
-                node.wanted = not bent.isdisjoint(node.outputs)
-                if node.wanted or node.curved:
-                    bent.update(node.inputs)
+                node.reaches_curvature = not curved.isdisjoint(node.outputs)
+                if node.reaches_curvature or node.has_curvature:
+                    curved.update(node.inputs)
         self._nodes = needed[::-1]
 
-    def only_user(self, number: int) -> Node | None:
-        """Return the function that takes a value, if there is one and nothing else does, after `settle`."""
-        users = [node for node in self._nodes if number in node.inputs]
-        return users[0] if len(users) == 1 and number not in self._read else None
+    def sole_reader(self, value: int) -> Node | None:
+        """Return the function that takes a value, if there is one and nothing else does, after `prune`."""
+        readers = [node for node in self._nodes if value in node.inputs]
+        return readers[0] if len(readers) == 1 and value not in self._consumed else None
 
-    def parts(self) -> list[Part]:
-        """Return what products need, after the backward pass: parts that share no value."""
-        used = [node for node in self._nodes if node.fixed]
-        same = UnionFind()
-        same.fresh(self._values)
-        for node in used:
-            for number in (*node.inputs, *node.outputs):
-                same.union(node.inputs[0], number)
-        parts: dict[int, list[Node]] = {}
-        for node in used:
-            parts.setdefault(same.find(node.inputs[0]), []).append(node)
-        return [Part(nodes) for nodes in parts.values()]
+    def segments(self) -> list[Segment]:
+        """Return what products need, after the backward pass: segments that share no value."""
+        nodes = [node for node in self._nodes if node.linearized]
+        edges = [(node.inputs[0], value) for node in nodes for value in (*node.inputs, *node.outputs)]
+        components = connected_components(self._values, edges)
+        members: dict[int, list[Node]] = {}
+        for node in nodes:
+            members.setdefault(components[node.inputs[0]], []).append(node)
+        return [Segment(together) for together in members.values()]
 
 
-class Part:
-    """Functions that lie between some leaves and what was read of them; no other part has to do with these leaves."""
-
-    def __init__(self, nodes: list[Node]) -> None:
-        self._nodes = nodes
-        self.values = {number for node in nodes for number in node.inputs}
-        last = {number: node for node in nodes for number in node.inputs}
-        self._done = [[number for number in last if last[number] is node] for node in nodes]
-
-    def tensors(self) -> list[Tensor]:
-        """Return what is kept between products, in the nodes themselves."""
-        return [
-            x for node in self._nodes for x in pytree.tree_leaves(list(vars(node).values())) if isinstance(x, Tensor)
-        ]
-
-    def hessian_times(self, pushed: dict[int, Tensor]) -> dict[int, Tensor]:
-        """Return the product of the Hessian with one vector, by leaf; leaves that are left out are not moved.
-
-        The tangents are taken out of the dictionary, so that they need not be there all at once.
-        """
-        for node, done in zip(self._nodes, self._done, strict=True):
-            found = [pushed.get(number) for number in node.inputs]
-            for number in done:
-                pushed.pop(number, None)
-            if any(t is not None for t in found):
-                for number, tangent in zip(node.outputs, node.push(found), strict=True):
-                    if tangent is not None:
-                        pushed[number] = tangent
-        pulled: dict[int, Tensor] = {}
-        for node in reversed(self._nodes):
-            arrived = [pulled.pop(number, None) for number in node.outputs]
-            if node.kept is not None or any(w is not None for w in arrived):
-                for number, part in zip(node.inputs, node.pull(arrived), strict=True):
-                    if part is not None:
-                        pulled[number] = total(pulled.get(number), part)
-            node.kept = None
-        return pulled
+def _run_unrecorded(call: RecordedCall) -> Any:
+    """Run an activation that no leaf reaches, smoothed all the same."""
+    target, out = call.target, call(*call.tensors)
+    return out if target is None else overwritten(target, out)
 
 
-def _requires_grad(x: object) -> bool:
-    return isinstance(x, Tensor) and x.requires_grad
+def _keeps_value(call: RecordedCall) -> bool:
+    """Whether the result moves as the tensor does that is taken."""
+    return call.name in _IDENTITIES or (call.name in _SHIFTS and call.leads and call.keeps_shape())
+
+
+# -- kinds of nodes --------------------------------------------------------------------------------------------------
+
+
+def _scale_of_norm(_: Tape, call: RecordedCall, inputs: list[int]) -> Node | None:
+    return ChannelScale(inputs, call, slope_of(call, call.tensors[0])) if call.name == "batch_norm" else None
+
+
+def _scale(_: Tape, call: RecordedCall, inputs: list[int]) -> Node | None:
+    if call.name not in _SCALES or not call.leads or call.arguments != 2 or not call.keeps_shape():
+        return None
+    x, factor = call.tensors[0], call.second if "mul" in call.name else 1 / call.second
+    return ChannelScale(inputs, call, torch.as_tensor(factor, dtype=x.dtype, device=x.device))
+
+
+def _elementwise(tape: Tape, call: RecordedCall, inputs: list[int]) -> Node | None:
+    if call.name not in _ELEMENTWISE or not call.keeps_shape():
+        return None
+    both = partial(ramp_derivatives, beta=tape.beta) if call.name == "relu" else partial(derivatives, call)
+    before = tape.maker_of(inputs[0])
+    if isinstance(before, ChannelScale):
+        return Elementwise(before.inputs, call, both, before.scale)
+    return Elementwise(inputs, call, both)
+
+
+def _max_pool(_: Tape, call: RecordedCall, inputs: list[int]) -> Node | None:
+    if match := _MAX_POOL.fullmatch(call.name):
+        return MaxPool(inputs, call.by(getattr(F, f"{call.name}_with_indices")), dims=int(match[1]))
+    return None
+
+
+def _layer(tape: Tape, call: RecordedCall, inputs: list[int]) -> Node | None:
+    if call.name not in LINEAR:
+        return None
+    return Linear(inputs, call, call.without_bias, constant=False, zeros=tape.zeros)
+
+
+def _linear(tape: Tape, call: RecordedCall, inputs: list[int]) -> Node | None:
+    if call.name not in _LINEAR:
+        return None
+    return Linear(inputs, call, call, constant=bool(call.constants), zeros=tape.zeros)
+
+
+def _twice_differentiable(_: Tape, call: RecordedCall, inputs: list[int]) -> Node:
+    return TwiceDifferentiable(inputs, call)
+
+
+# The first that answers makes the node: a name may be of several kinds, of which its arguments rule some out.
+_BUILDERS: tuple[Callable[[Tape, RecordedCall, list[int]], Node | None], ...] = (
+    _scale_of_norm,
+    _scale,
+    _elementwise,
+    _max_pool,
+    _layer,
+    _linear,
+    _twice_differentiable,
+)

@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
-from nni_s3d.growth.curvature.autograd_step import Maybe
 
-
-class Pullback:
+class Vjp:
     """The products of cotangents with the Jacobian of some outputs.
 
     It keeps the graph, not the outputs, whose values are of no use. All of them end in one scalar whose backward pass
@@ -21,33 +19,35 @@ class Pullback:
     """
 
     def __init__(self, outputs: Sequence[Tensor]) -> None:
-        self._cotangents: list[Maybe] = []
+        self._cotangents: list[Tensor | None] = []
         if outputs:
             with torch.enable_grad():
                 self._edge = get_gradient_edge(_Distribute.apply(self._cotangents, *outputs))
 
-    def __call__(self, cotangents: Sequence[Maybe], sources: Sequence[Tensor], create_graph: bool = False) -> list[Any]:
+    def __call__(
+        self, cotangents: Sequence[Tensor | None], sources: Sequence[Tensor], create_graph: bool = False
+    ) -> list[Any]:
         """Return one tensor per source, None where there is nothing; the graph can be used again."""
         if all(cotangent is None for cotangent in cotangents):
             return [None] * len(sources)
         self._cotangents.extend(cotangents)
         try:
-            found = torch.autograd.grad(
+            gradients = torch.autograd.grad(
                 [self._edge], sources, retain_graph=True, create_graph=create_graph, allow_unused=True
             )
         finally:
             self._cotangents.clear()
-        return list(found)
+        return list(gradients)
 
 
 class _Distribute(torch.autograd.Function):
     """A scalar of the outputs; its gradients with respect to them are those of a list."""
 
     @staticmethod
-    def forward(ctx: Any, cotangents: list[Maybe], *outputs: Tensor) -> Tensor:
+    def forward(ctx: Any, cotangents: list[Tensor | None], *outputs: Tensor) -> Tensor:
         ctx.cotangents = cotangents  # the list alone: what holds the graph must not be held by it
         return outputs[0].new_zeros(())
 
     @staticmethod
-    def backward(ctx: Any, *_: Tensor) -> tuple[Maybe, ...]:
+    def backward(ctx: Any, *_: Tensor) -> tuple[Tensor | None, ...]:
         return None, *ctx.cotangents

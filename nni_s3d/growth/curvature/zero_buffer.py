@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-class Zeros:
+class ZeroBuffer:
     """Views of one tensor, as large as the largest of them.
 
     They are laid out densely: a single zero that was expanded would be copied in every backward pass of a convolution.

@@ -15,7 +15,7 @@ from torch import Tensor
 FOLDS = 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HeldOut:
     """Quotients v' S v of n matrices on every fold, with v from the other folds."""
 
@@ -41,16 +41,26 @@ def cross_fitted(matrices: Tensor, shares: Tensor) -> HeldOut | None:
     if len(shares) < 2:
         return None
     whole = torch.einsum("f,fnij->nij", shares, matrices)
-    quotients = []
-    for share, own in zip(shares, matrices, strict=True):
-        _, vectors = torch.linalg.eigh((whole - share * own) / (1 - share))
-        quotients.append([torch.einsum("ni,nij,nj->n", v, own, v) for v in (vectors[..., 0], vectors[..., -1])])
-    low, high = (torch.stack(end) for end in zip(*quotients, strict=True))
-    return HeldOut(low, high, shares)
+    lambda_min, lambda_max = [], []
+    for share, held_out in zip(shares, matrices, strict=True):
+        _, vectors = torch.linalg.eigh((whole - share * held_out) / (1 - share))
+        lambda_min.append(_quotients(held_out, vectors[..., 0]))
+        lambda_max.append(_quotients(held_out, vectors[..., -1]))
+    return HeldOut(torch.stack(lambda_min), torch.stack(lambda_max), shares)
+
+
+def _quotients(S: Tensor, v: Tensor) -> Tensor:
+    """Return v' S v (n,) of matrices (n, k, k) and unit vectors (n, k)."""
+    return torch.einsum("ni,nij,nj->n", v, S, v)
 
 
 def mean_and_error(totals: Tensor, shares: Tensor) -> tuple[float, float]:
-    """Return the mean of what was found on every fold, and its standard error from how the folds differ."""
+    """Return the mean of what was measured on every fold, and its standard error from how the folds differ.
+
+    Args:
+        totals: (folds,), what was measured.
+        shares: (folds,) of the samples, sum 1.
+    """
     mean = float(shares @ totals)
     spread = float(shares @ (totals - mean) ** 2)
     return mean, (spread / (len(shares) - 1)) ** 0.5

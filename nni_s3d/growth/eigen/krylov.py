@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nni_s3d.growth.eigen.held_out import HeldOut, cross_fitted
-from nni_s3d.growth.eigen.spectrum import Spectrum, unit, with_residuals
+from nni_s3d.growth.eigen.spectrum import Eigenpairs, Spectrum, normalize, with_residuals
 
 
 class Krylov:
@@ -20,7 +20,7 @@ class Krylov:
 
     def __init__(self, start: Tensor, shares: Tensor, generator: torch.Generator) -> None:
         self.dimension, self._shares, self._generator = start.shape[1], shares, generator
-        self.basis = [unit(start)]  # each (n, d)
+        self.basis = [normalize(start)]  # each (n, d)
         self._columns: list[Tensor] = []  # each (folds, n, vectors so far): the folds' matrices between these vectors
         self.alpha: list[Tensor] = []  # each (n,): the diagonal
         self.beta: list[Tensor] = []  # each (n,): beside the diagonal; 0 where a space was exhausted
@@ -39,7 +39,7 @@ class Krylov:
             another = random_vectors(len(rest), self.dimension, self._generator).to(rest)
             rest = torch.where(exhausted[:, None], self._orthogonal(another), rest)
         self.beta.append(torch.where(exhausted, 0, beta))
-        self.basis.append(unit(rest))
+        self.basis.append(normalize(rest))
 
     def finished(self, tolerance: float) -> bool:
         """Tell whether all matrices are solved."""
@@ -47,12 +47,16 @@ class Krylov:
 
     def solution(self, tolerance: float) -> Spectrum:
         """Return the extreme Ritz values, which lie within the spectrum, with their refined vectors."""
-        k, (values, vectors) = len(self.alpha), self._ritz()
-        last = self.beta[-1] if k < self.dimension else torch.zeros_like(self.beta[-1])
+        values, vectors = self._ritz()
+        last = self.beta[-1] if len(self.alpha) < self.dimension else torch.zeros_like(self.beta[-1])
         leaving = last[:, None] * vectors[:, -1]
-        (small, error_min), (large, error_max) = (_refined(values, leaving, end) for end in (0, -1))
-        v_min, v_max = (unit(self._outside(torch.einsum("nkj,nj->nk", vectors, end))) for end in (small, large))
-        return with_residuals(values[:, 0], v_min, values[:, -1], v_max, error_min, error_max, tolerance, k)
+
+        def pairs(end: int) -> Eigenpairs:
+            y, errors = _refined(values, leaving, end)
+            in_space = self._in_space(torch.einsum("nkj,nj->nk", vectors, y))
+            return Eigenpairs(values[:, end], normalize(in_space), errors)
+
+        return with_residuals(pairs(0), pairs(-1), tolerance, matvecs=len(self.alpha))
 
     def held_out(self) -> HeldOut | None:
         """Hold out every fold within the space."""
@@ -79,8 +83,8 @@ class Krylov:
         values, vectors = torch.linalg.eigh(T)
         return values, vectors
 
-    def _outside(self, coefficients: Tensor) -> Tensor:
-        """Turn coefficients (n, k) into vectors (n, d)."""
+    def _in_space(self, coefficients: Tensor) -> Tensor:
+        """Return the vectors (n, d) of the space that have these coefficients (n, k)."""
         return torch.einsum("nkd,nk->nd", torch.stack(self.basis[: coefficients.shape[1]], dim=1), coefficients)
 
     def _orthogonal(self, vectors: Tensor) -> Tensor:
@@ -114,6 +118,6 @@ def _refined(values: Tensor, leaving: Tensor, end: int) -> tuple[Tensor, Tensor]
     ratio = torch.where(distances == 0, 0, leaving / distances.square())
     y = -leaving[:, end, None] * ratio
     y[:, end] = 1 + (leaving * ratio).sum(dim=1)
-    y = unit(y)
+    y = normalize(y)
     inside, outside = (distances * y).norm(dim=1), (leaving * y).sum(dim=1)
     return y, torch.hypot(inside, outside) * scale[:, 0]

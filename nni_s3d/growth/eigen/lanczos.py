@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from nni_s3d.growth.eigen.krylov import Krylov, random_vectors
-from nni_s3d.growth.eigen.spectrum import TOLERANCE, Operator, Part, Spectrum, finite, shares_of, unit
+from nni_s3d.growth.eigen.operator import Minibatch, Operator, finite, shares_of
+from nni_s3d.growth.eigen.spectrum import TOLERANCE, Spectrum, normalize
 
 LANCZOS_STEPS = 32
-LOOK_STEPS = 6
-SHARED_TIMES = 3  # that the sum of a group's squared matrices is applied
-LOOK_PARTS = 4  # from this many minibatches on, a look at one of them costs less than the products that it saves
+WARM_START_STEPS = 6
+WARM_START_POWER = 3  # times that the sum of a group's squared matrices is applied
+WARM_START_PARTS = 4  # from this many minibatches on, steps with one of them cost less than the products that they save
 
 
 def lanczos(
@@ -27,43 +28,49 @@ def lanczos(
     """Find both ends of every matrix in one Krylov space each, with full reorthogonalisation.
 
     Stops as soon as every matrix has converged, or after `max_steps` products. Folds are held out within the space,
-    where their matrices are known for nothing. Of many minibatches, one is looked at first, to start in the directions
-    that the matrices of a group share; these products are not counted in `matvecs`.
+    where their matrices are known for nothing. Where there are many minibatches, a few steps with one of them give a
+    warm start, in the directions that the matrices of a group share; these products are not counted in `matvecs`.
+
+    Args:
+        op: the operator.
+        names: those of its matrices that are wanted.
+        tolerance: residual, relative to the spectral radius, at which an eigenpair counts as converged.
+        seed: of the random start vectors.
+        max_steps: products at most.
+
+    Raises:
+        ModelError: a product is not finite.
     """
     generator = torch.Generator().manual_seed(seed)
     starts = {name: random_vectors(*op.shapes[name], generator).to(op.device, op.dtype) for name in names}
-    if len(op.parts) >= LOOK_PARTS:
-        one = torch.ones(1, dtype=op.dtype, device=op.device)
-        looks = _grown(starts, op.parts[:1], one, tolerance, generator, LOOK_STEPS)
+    if len(op.parts) >= WARM_START_PARTS:
+        of_one = {name: Krylov(start, start.new_ones(1), generator) for name, start in starts.items()}
+        _extend(of_one, op.parts[:1], tolerance, WARM_START_STEPS)
         # Something random remains: what that minibatch knows nothing of must be found, too.
-        starts = {name: _shared(space.scaled_vectors()) + 0.1 * unit(starts[name]) for name, space in looks.items()}
-    spaces = _grown(starts, op.folds, shares_of(op), tolerance, generator, max_steps)
+        starts = {
+            name: _shared(space.scaled_vectors()) + 0.1 * normalize(starts[name]) for name, space in of_one.items()
+        }
+    shares = shares_of(op)
+    spaces = {name: Krylov(start, shares, generator) for name, start in starts.items()}
+    _extend(spaces, op.folds, tolerance, max_steps)
     return {name: replace(space.solution(tolerance), held_out=space.held_out()) for name, space in spaces.items()}
 
 
-def _shared(found: Tensor) -> Tensor:
-    """Return (n, d), of what was found in a minibatch (n, k, d), what the matrices of the group share.
+def _shared(scaled: Tensor) -> Tensor:
+    """Return (n, d), what the matrices of a group share, of scaled Ritz vectors (n, k, d) from one minibatch.
 
     The neurons of a group read the same inputs, so that their matrices are large in the same directions, few of d. What
     a minibatch has beside them is mostly noise, and applying the sum of the group's squared matrices removes it.
     """
-    vectors = torch.einsum("nkd,nk->nd", found, found.norm(dim=2))
-    rows = found.flatten(0, 1)
-    for _ in range(SHARED_TIMES):
-        vectors = unit(vectors @ rows.mT @ rows)
+    vectors = torch.einsum("nkd,nk->nd", scaled, scaled.norm(dim=2))
+    rows = scaled.flatten(0, 1)
+    for _ in range(WARM_START_POWER):
+        vectors = normalize(vectors @ rows.mT @ rows)
     return vectors
 
 
-def _grown(
-    starts: dict[str, Tensor],
-    folds: Sequence[Part],
-    shares: Tensor,
-    tolerance: float,
-    generator: torch.Generator,
-    max_steps: int,
-) -> dict[str, Krylov]:
-    """Return the spaces of the folds' mean, grown until they solve it."""
-    spaces = {name: Krylov(start, shares, generator) for name, start in starts.items()}
+def _extend(spaces: dict[str, Krylov], folds: Sequence[Minibatch], tolerance: float, max_steps: int) -> None:
+    """Grow the spaces of the folds' mean until they solve it; a space that is done takes no further product."""
     running = dict(spaces)
     for _ in range(max_steps):
         last = {name: space.basis[-1] for name, space in running.items()}
@@ -73,4 +80,3 @@ def _grown(
         running = {name: space for name, space in running.items() if not space.finished(tolerance)}
         if not running:
             break
-    return spaces

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
 
-from nni_s3d.growth.eigen.spectrum import TOLERANCE, Operator, Part, Spectrum, Vectors, unit, with_residuals
+import torch
+from torch import Tensor
+
+from nni_s3d.growth.eigen.operator import Minibatch, Operator, Vectors
+from nni_s3d.growth.eigen.spectrum import TOLERANCE, Eigenpairs, Spectrum, normalize, with_residuals
 
 
 def rayleigh(op: Operator, tolerance: float = TOLERANCE, seed: int = 0, epochs: int = 10) -> dict[str, Spectrum]:
@@ -15,33 +19,30 @@ def rayleigh(op: Operator, tolerance: float = TOLERANCE, seed: int = 0, epochs: 
     which the published method does not know, cost two more products.
     """
     generator = torch.Generator().manual_seed(seed)
-    ends = [(sign, _RayleighDescent(op, generator)) for sign in (1, -1)]
+    to_min = _RayleighDescent(op, generator, sign=1)
+    to_max = _RayleighDescent(op, generator, sign=-1)
     for epoch in range(epochs):
         for part in op.parts:
-            for sign, descent in ends:
-                descent.step(part, sign, lr=1e-3 * 0.2 ** (epoch // 2), record=epoch == epochs - 1)
-    matvecs = epochs * len(op.parts) * len(ends) + len(ends)
-    (values_min, v_min), (values_max, v_max) = (descent.means() for _, descent in ends)
-    images_min, images_max = op.matvec(v_min), op.matvec(v_max)
+            for descent in (to_min, to_max):
+                descent.step(part, lr=1e-3 * 0.2 ** (epoch // 2), record=epoch == epochs - 1)
+    smallest, largest = _pairs(op, *to_min.means()), _pairs(op, *to_max.means())
+    matvecs = 2 * epochs * len(op.parts) + 2
+    return {name: with_residuals(smallest[name], largest[name], tolerance, matvecs) for name in op.shapes}
+
+
+def _pairs(op: Operator, values: Vectors, vectors: Vectors) -> dict[str, Eigenpairs]:
+    products = op.matvec(vectors)
     return {
-        name: with_residuals(
-            values_min[name],
-            v_min[name],
-            values_max[name],
-            v_max[name],
-            (images_min[name] - values_min[name][:, None] * v_min[name]).norm(dim=1),
-            (images_max[name] - values_max[name][:, None] * v_max[name]).norm(dim=1),
-            tolerance,
-            matvecs,
-        )
-        for name in op.shapes
+        name: Eigenpairs(values[name], v, (products[name] - values[name][:, None] * v).norm(dim=1))
+        for name, v in vectors.items()
     }
 
 
 class _RayleighDescent:
     """One end of the spectrum of every matrix, followed by stochastic descent."""
 
-    def __init__(self, op: Operator, generator: torch.Generator) -> None:
+    def __init__(self, op: Operator, generator: torch.Generator, sign: int) -> None:
+        self._sign = sign
         self.vectors = {
             name: (torch.rand(n, d, dtype=torch.float64, generator=generator) * 0.2 - 0.1).to(op.device, op.dtype)
             for name, (n, d) in op.shapes.items()
@@ -50,24 +51,28 @@ class _RayleighDescent:
         self._recorded: list[tuple[Vectors, Vectors]] = []
 
     @torch.no_grad()
-    def step(self, part: Part, sign: int, lr: float, record: bool) -> None:
+    def step(self, part: Minibatch, lr: float, record: bool) -> None:
         """Take one step down (sign 1) or up (sign -1) the quotient of one minibatch."""
         products, quotients = part.matvec(self.vectors), {}
         for name, v in self.vectors.items():
             norm = (v * v).sum(dim=1, keepdim=True)
             quotient = (v * products[name]).sum(dim=1, keepdim=True) / norm
-            v.grad = sign * 2 * (products[name] - quotient * v) / norm
+            v.grad = self._sign * 2 * (products[name] - quotient * v) / norm
             quotients[name] = quotient[:, 0]
         if record:
-            self._recorded.append((quotients, {name: unit(v) for name, v in self.vectors.items()}))
+            self._recorded.append((quotients, {name: normalize(v) for name, v in self.vectors.items()}))
         for settings in self._optimizer.param_groups:
             settings["lr"] = lr
         self._optimizer.step()
         for v in self.vectors.values():
-            v.copy_(unit(v))
+            v.copy_(normalize(v))
 
     def means(self) -> tuple[Vectors, Vectors]:
         """Return the mean quotient and the normalised mean vector over what was recorded."""
-        names = self.vectors
-        values = {name: torch.stack([q[name] for q, _ in self._recorded]).mean(dim=0) for name in names}
-        return values, {name: unit(torch.stack([v[name] for _, v in self._recorded]).mean(dim=0)) for name in names}
+        quotients, vectors = zip(*self._recorded, strict=True)
+        mean_vectors = {name: normalize(_mean(vectors, name)) for name in self.vectors}
+        return {name: _mean(quotients, name) for name in self.vectors}, mean_vectors
+
+
+def _mean(recorded: Sequence[Vectors], name: str) -> Tensor:
+    return torch.stack([tensors[name] for tensors in recorded]).mean(dim=0)

@@ -1,61 +1,22 @@
-"""What a solver is given, symmetric matrices known by their products, and what it returns: their extreme eigenpairs."""
+"""What a solver returns: both extreme eigenpairs of every matrix, and how well they are known."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from nni_s3d.errors import ModelError
 from nni_s3d.growth.eigen.held_out import HeldOut
 
-Vectors = dict[str, Tensor]
-TOLERANCE = 1e-2
+TOLERANCE = 1e-2  # residual at which an eigenpair counts as converged, relative to the spectral radius
 
 
-class Operator(Protocol):
-    """Symmetric matrices, n of them (d, d) for every name in `shapes`, known by their products with vectors."""
-
-    shapes: dict[str, tuple[int, int]]
-    dtype: torch.dtype
-    device: torch.device
-
-    def matvec(self, vectors: Mapping[str, Tensor]) -> Vectors:
-        """Return the products of all matrices of the given names with one vector each."""
-
-    @property
-    def folds(self) -> Sequence[Fold]:
-        """Return a few operators over disjoint samples, of which this one is the mean, weighted by their samples."""
-
-    @property
-    def parts(self) -> Sequence[Part]:
-        """Return operators whose mean is this one: one per minibatch."""
-
-
-class Part(Protocol):
-    """What the stochastic solver needs of one minibatch."""
-
-    def matvec(self, vectors: Mapping[str, Tensor]) -> Vectors:
-        """Return the products of all matrices of the given names with one vector each."""
-
-
-class Fold(Part, Protocol):
-    """What the other solvers need of one part of the samples."""
-
-    samples: int
-
-    def dense(self, name: str) -> Tensor:
-        """Return the matrices of one name, (n, d, d)."""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Spectrum:
-    """Extreme eigenpairs of the n matrices of one channel group."""
+    """Extreme eigenpairs of the n splitting matrices (eq. 2 of the paper) of one channel group."""
 
-    lambda_min: Tensor  # (n,)
+    lambda_min: Tensor  # (n,), the smallest eigenvalue: where it is negative, a positive splitting lowers the loss
     v_min: Tensor  # (n, d), unit norm
     lambda_max: Tensor  # (n,)
     v_max: Tensor  # (n, d), unit norm
@@ -66,38 +27,33 @@ class Spectrum:
     held_out: HeldOut | None = None  # what the eigenvectors are worth on other samples, where there are several folds
 
 
-def with_residuals(
-    lambda_min: Tensor,
-    v_min: Tensor,
-    lambda_max: Tensor,
-    v_max: Tensor,
-    error_min: Tensor,
-    error_max: Tensor,
-    tolerance: float,
-    matvecs: int,
-) -> Spectrum:
-    """Judge eigenpairs by the norms of S v - lambda v, (n,) each."""
-    radius = torch.maximum(lambda_min.abs(), lambda_max.abs())
+@dataclass(frozen=True, eq=False)
+class Eigenpairs:
+    """One end of the spectra of n matrices, as a solver has found it."""
+
+    values: Tensor  # (n,)
+    vectors: Tensor  # (n, d), unit norm
+    errors: Tensor  # (n,), the norm of S v - lambda v
+
+
+def with_residuals(smallest: Eigenpairs, largest: Eigenpairs, tolerance: float, matvecs: int) -> Spectrum:
+    """Judge both ends by their errors relative to the spectral radius."""
+    radius = torch.maximum(smallest.values.abs(), largest.values.abs())
     scale = torch.where(radius > 0, radius, 1)  # S = 0, a dead neuron, is solved by anything
-    residual_min, residual_max = error_min / scale, error_max / scale
-    converged = torch.maximum(residual_min, residual_max) <= tolerance
-    return Spectrum(lambda_min, v_min, lambda_max, v_max, residual_min, residual_max, converged, matvecs)
+    residual_min, residual_max = smallest.errors / scale, largest.errors / scale
+    return Spectrum(
+        lambda_min=smallest.values,
+        v_min=smallest.vectors,
+        lambda_max=largest.values,
+        v_max=largest.vectors,
+        residual_min=residual_min,
+        residual_max=residual_max,
+        converged=torch.maximum(residual_min, residual_max) <= tolerance,
+        matvecs=matvecs,
+    )
 
 
-def shares_of(op: Operator) -> Tensor:
-    """Return which part of the samples every fold has, (folds,), sum 1."""
-    samples = torch.tensor([fold.samples for fold in op.folds], dtype=op.dtype, device=op.device)
-    return samples / samples.sum()
-
-
-def finite(products: Tensor, name: str) -> Tensor:
-    """Return products of the matrices of one name, or raise ModelError unless they are finite."""
-    if not products.isfinite().all():
-        raise ModelError(f"{name}: expected finite splitting matrices, got others; has training diverged?")
-    return products
-
-
-def unit(vectors: Tensor) -> Tensor:
-    """Normalise (n, d) vectors; zero stays zero."""
+def normalize(vectors: Tensor) -> Tensor:
+    """Scale (n, d) vectors to unit norm, however short they are; zero stays zero."""
     norm = vectors.norm(dim=1, keepdim=True)
     return vectors / torch.where(norm > 0, norm, 1)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from nni_s3d.growth.eigen.spectrum import unit
+from nni_s3d.growth.eigen.spectrum import normalize
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.theta import pack, scatter
 
@@ -27,7 +27,7 @@ def place(model: nn.Module, graph: ChannelGraph, new: Mapping[str, Tensor], seed
     for name, mask in new.items():
         theta = pack(graph[name], parameters)
         where = mask.to(theta.device)
-        drawn = unit(torch.randn(theta.shape, generator=generator, dtype=torch.float64)).to(theta)
+        drawn = normalize(torch.randn(theta.shape, generator=generator, dtype=torch.float64)).to(theta)
         theta[where] = drawn[where] * theta[~where].norm(dim=1).mean()
         owned = {p: parameters[p].data for layer in graph[name].producers for p in layer.parameters}
         scatter(graph[name], theta, owned, {p: tensor.shape for p, tensor in owned.items()})

@@ -5,7 +5,7 @@ import weakref
 import pytest
 import torch
 
-from nni_s3d.growth.curvature.vjp import Pullback
+from nni_s3d.growth.curvature.vjp import Vjp
 
 PROGRAM = """
 import sys, torch, nni_s3d
@@ -36,20 +36,20 @@ def cotangents():
 @pytest.mark.parametrize("given", [(True, True), (True, False), (False, True), (False, False)])
 def test_it_is_autograds_backward_pass(leaves, given):
     some = [c if there else None for c, there in zip(cotangents(), given, strict=True)]
-    pullback = Pullback(outputs_of(leaves))
+    vjp = Vjp(outputs_of(leaves))
     pairs = [(y, c) for y, c in zip(outputs_of(leaves), some, strict=True) if c is not None]
     expected = [None] * 3
     if pairs:
         outputs, weights = zip(*pairs, strict=True)
         expected = torch.autograd.grad(outputs, leaves, weights, allow_unused=True)
     for _ in range(2):
-        for found, wanted in zip(pullback(some, leaves), expected, strict=True):
+        for found, wanted in zip(vjp(some, leaves), expected, strict=True):
             assert (found is None and wanted is None) or torch.equal(found, wanted)
 
 
 def test_it_can_be_differentiated(leaves):
     some = [c.requires_grad_() for c in cotangents()]
-    found, *_ = Pullback(outputs_of(leaves))(some, leaves, create_graph=True)
+    found, *_ = Vjp(outputs_of(leaves))(some, leaves, create_graph=True)
     x, y, _ = leaves
     expected = 3 * x**2 * some[0] + y * (x * y).cos() * some[1]
     torch.testing.assert_close(found, expected)
@@ -60,18 +60,18 @@ def test_it_can_be_differentiated(leaves):
 
 
 def test_nothing_comes_of_no_outputs(leaves):
-    assert Pullback([])([], leaves) == [None] * 3
+    assert Vjp([])([], leaves) == [None] * 3
 
 
 def test_it_holds_nothing_longer_than_needed(leaves):
     outputs, some = outputs_of(leaves), cotangents()
-    pullback = Pullback(outputs)
+    vjp = Vjp(outputs)
     values, weights = [weakref.ref(x) for x in outputs], [weakref.ref(c) for c in some]
-    pullback(some, leaves)
+    vjp(some, leaves)
     del outputs, some
     assert [ref() for ref in (*values, *weights)] == [None] * 4
-    graph = weakref.ref(pullback._edge.node)
-    del pullback
+    graph = weakref.ref(vjp._edge.node)
+    del vjp
     assert graph() is None
 
 

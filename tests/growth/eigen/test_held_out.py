@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import nni_s3d as s3d
+from nni_s3d.growth.eigen.exact import exact
 from nni_s3d.growth.eigen.held_out import FOLDS, HeldOut, cross_fitted, mean_and_error
 from nni_s3d.growth.eigen.lanczos import lanczos
-from nni_s3d.growth.eigen.solve import exact
 from tests.cases import BY_NAME
 from tests.reference import DenseOperator
 
@@ -20,8 +20,8 @@ class Folds(DenseOperator):
         share = torch.tensor(samples, dtype=matrices.dtype) / sum(samples)
         super().__init__({"group": torch.einsum("f,fnij->nij", share, matrices)})
         self.folds = [DenseOperator({"group": S}) for S in matrices]
-        for fold, number in zip(self.folds, samples, strict=True):
-            fold.samples = number
+        for fold, count in zip(self.folds, samples, strict=True):
+            fold.samples = count
 
 
 def noisy(folds, n, d, signal=0.0, seed=0):

@@ -1,0 +1,31 @@
+"""What splitting matrices are measured on: a batch, and the loss of a model on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from nni_s3d.errors import ModelError
+from nni_s3d.growth.modules import tensors
+
+Batch = tuple[Any, Any]  # inputs, targets
+LossFn = Callable[[Any, Any], Tensor]  # (outputs, targets) -> scalar, the mean over the batch
+
+
+def samples_of(batch: Batch) -> int:
+    """Count the samples of a batch."""
+    return tensors(batch[0])[0].shape[0]
+
+
+def scalar_loss(loss_fn: LossFn, outputs: object, targets: object) -> Tensor:
+    """Return the mean loss over a batch.
+
+    Raises:
+        ModelError: the loss is no scalar.
+    """
+    loss = loss_fn(outputs, targets)
+    if loss.dim():
+        raise ModelError(f"loss_fn: expected a scalar, the mean over the batch, got shape {tuple(loss.shape)}")
+    return loss

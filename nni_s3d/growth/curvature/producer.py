@@ -1,0 +1,102 @@
+"""Producers, linear in their parameters: u = X theta, products with X and with its transpose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nni_s3d.growth.curvature.vjp import Vjp
+from nni_s3d.growth.graph.channels import Layer
+from nni_s3d.growth.graph.functions import canonical_name
+
+
+class LinearCall:
+    """One call of linear or conv*, whose arguments all begin with (input, weight, bias)."""
+
+    def __init__(self, func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        named = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
+        self.input: Tensor = named.pop("input")
+        self.parameters: list[Tensor] = [p for p in (named.pop("weight"), named.pop("bias", None)) if p is not None]
+        self._func, self._rest, self._settings = func, args[3:], named
+
+    @property
+    def transposed(self) -> bool:
+        """Whether the filters are not along the first dimension of the weight."""
+        return "transpose" in canonical_name(self._func)
+
+    @property
+    def call(self) -> tuple[Callable[..., Tensor], str, tuple[Any, ...], dict[str, Any]]:
+        """Function, name, arguments and keywords."""
+        weight, bias = (*self.parameters, None)[:2]
+        return self._func, canonical_name(self._func), (self.input, weight, bias, *self._rest), self._settings
+
+    def run(self, parameters: list[Tensor]) -> Tensor:
+        """Call the function with these parameters, in the order of `parameters`."""
+        weight, bias = (*parameters, None)[:2]
+        return self._func(self.input, weight, bias, *self._rest, **self._settings)
+
+
+class Producer:
+    """A producer applied to its input X, a step of autograd.
+
+    Attributes:
+        value: the number of u on the tape, or of u times a scale that the producer has absorbed.
+    """
+
+    value: int
+
+    def __init__(self, linear: LinearCall) -> None:
+        self._linear, self._continues = linear, linear.input.requires_grad
+        self._parameters = [p.detach().requires_grad_() for p in linear.parameters]
+        self._scale: Tensor | None = None  # (filters,) or (1,)
+
+    def run(self, *tensors: Tensor) -> Tensor:
+        """Return u. The graph of this one application is kept: running it backwards is the product with X'."""
+        self._linear.input = tensors[0].detach().requires_grad_()
+        with torch.enable_grad():
+            applied = self._linear.run(self._parameters)
+        self._vjp = Vjp([applied])
+        self.dtype, self.device = applied.dtype, applied.device
+        return applied.detach()
+
+    def linearize(self, cotangents: list[Tensor | None]) -> list[Tensor | None]:
+        """Return the derivatives with respect to the input."""
+        if not self._continues:
+            return [None]
+        return self._vjp(cotangents, [self._linear.input])
+
+    def absorb_scale(self, scale: Tensor) -> bool:
+        """Make the value scale * u, if the scale is one number per filter: filters are smaller than activations."""
+        weight, shape = self._parameters[0], list(scale.shape)
+        per_filter = [len(weight)] + [1] * (weight.dim() - 2)
+        while len(shape) > len(per_filter) and shape[0] == 1:
+            shape.pop(0)
+        fits = not self._linear.transposed and (scale.numel() == 1 or shape == per_filter)
+        if fits:
+            self._scale = scale.flatten()
+        return fits
+
+    @property
+    def input(self) -> Tensor:
+        """X, as the layer takes it."""
+        return self._linear.input
+
+    @torch.no_grad()
+    def times(self, filters: Mapping[str, Tensor], layer: Layer) -> Tensor:
+        """Return X v for filters v that are shaped like the parameters."""
+        # Laid out like the parameters, since tangents would else be laid out unlike what they are multiplied by.
+        laid_out = [torch.empty_like(p) for p in self._parameters]
+        return self._linear.run(
+            [q.copy_(self._scaled(filters[n])) for q, n in zip(laid_out, layer.parameters, strict=True)]
+        )
+
+    def transpose_times(self, cotangent: Tensor, layer: Layer) -> dict[str, Tensor]:
+        """Return X' w by parameter, for w that is shaped like the value."""
+        rows = self._vjp([cotangent], self._parameters)
+        return dict(zip(layer.parameters, map(self._scaled, rows), strict=True))
+
+    def _scaled(self, filters: Tensor) -> Tensor:
+        return filters if self._scale is None else filters * self._scale.reshape(-1, *[1] * (filters.dim() - 1))
