@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn import functional as F
 
@@ -27,6 +28,7 @@ from nni_s3d.search.story import tell_decision
 from nni_s3d.search.tensor_files import read_checkpoint, write_checkpoint, write_tensors
 from nni_s3d.search.trial_context import TrialContext
 from nni_s3d.tasks.data import DataSet, Loader
+from nni_s3d.tasks.machine import gflops, warning
 from nni_s3d.tasks.task import Task
 from nni_s3d.tasks.training import Hooks, Recipe, evaluate, train
 
@@ -92,6 +94,7 @@ def _parent_of(store: Store, spec: Spec) -> str | None:
 def _run(trial: TrialContext) -> dict[str, float]:
     """Train, evaluate and decide; everything that a later trial needs is in the store before the metrics are."""
     task, store, spec = trial.task, trial.store, trial.spec
+    _prepare_processor(task)
     data = task.load_data()
     start = first_weights(trial, data)
     store.write_json(trial.path("spec.json"), spec.to_parameters())
@@ -121,6 +124,13 @@ def _run(trial: TrialContext) -> dict[str, float]:
     store.write_json(trial.path("metrics.json"), metrics)
     store.remove(trial.path("checkpoint.pt"))
     return metrics
+
+
+def _prepare_processor(task: Task) -> None:
+    if task.threads is not None:
+        torch.set_num_threads(task.threads)
+    if task.torch_device.type == "cpu" and (slow := warning(gflops())):
+        _logger.warning("%s", slow)
 
 
 def _recipe(trial: TrialContext, cost: Cost, data: DataSet) -> Recipe:

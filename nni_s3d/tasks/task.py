@@ -19,6 +19,8 @@ from nni_s3d.tasks.factories import build_network
 from nni_s3d.tasks.search_space import Space
 from nni_s3d.tasks.training import Recipe
 
+_WHERE = ("device", "threads", "directory", "search_space")  # settings that say where a task runs or is written down
+
 
 @dataclass(frozen=True)
 class DataSettings:
@@ -66,11 +68,14 @@ class Task:
     curvature: CurvatureSettings = field(default_factory=CurvatureSettings)
     seed: int = 0
     device: str = "auto"  # "auto" takes a GPU where there is one
+    threads: int | None = None  # of PyTorch on the processor; by default its own choice, all cores
     directory: str = field(default=".", metadata={"setting": False})  # of task.yml; set by `read_task`
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed: expected a whole number >= 0 and < 2**63, got {self.seed!r}")
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"threads: expected a whole number >= 1, got {self.threads!r}")
         if not isinstance(self.model.get("factory"), str):
             raise ConfigError(f'model: expected factory: "package.module:function", got {self.model!r}')
         try:
@@ -87,7 +92,7 @@ class Task:
         """What determines the results on this task: everything but where it runs."""
         settings = dataclasses.asdict(self)
         del settings["curvature"]["memory"]
-        return {name: value for name, value in settings.items() if name not in ("device", "directory", "search_space")}
+        return {name: value for name, value in settings.items() if name not in _WHERE}
 
     def space(self) -> Space:
         """Read the search space."""

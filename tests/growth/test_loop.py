@@ -7,8 +7,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import nni_s3d as s3d
-from nni_s3d.growth.growth_step import decide
-from nni_s3d.growth.settings import GrowthSettings
 from tests import reference
 from tests.cases import BY_NAME
 
@@ -180,28 +178,6 @@ def test_curvature_is_measured_in_evaluation_mode_and_modes_are_restored():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_limits_of_the_widths_reach_the_selection():
-    model = seed_network(3)
-    graph = s3d.trace(model, X[:1])
-    growth = GrowthSettings(policy=s3d.TopFraction(1.0))
-    free, tight = (
-        decide(model, graph, growth, BATCHES, F.mse_loss, max_widths=limit).plan for limit in (None, {"0": 4})
-    )
-    assert free.widths == {"0": 6, "2": 6}
-    assert tight.widths == {"0": 4, "2": 6}
-
-
-@pytest.mark.parametrize("smoothing", [1.0, 3.0, 8.0])
-def test_the_smoothing_reaches_the_operator(smoothing):
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(1, 4), nn.ReLU(), nn.Linear(4, 1)).double()
-    graph = s3d.trace(model, X[:1])
-    op = s3d.SplittingOperator(model, graph, BATCHES, F.mse_loss, smoothing)
-    found = decide(model, graph, GrowthSettings(smoothing=smoothing), BATCHES, F.mse_loss).evidence["0"]
-    assert torch.equal(found.lambda_max, s3d.spectrum(op)["0"].lambda_max)
-    assert found.lambda_max.max() > 0
-
-
 @pytest.mark.parametrize("relative", [True, False])
 def test_the_unit_and_the_length_reach_the_surgery(relative):
     first, second = run(seed_network(), steps=1, phase=no_training, epsilon=0.02, relative=relative)
@@ -214,43 +190,6 @@ def test_the_unit_and_the_length_reach_the_surgery(relative):
 def test_batches_that_can_be_read_once_are_refused():
     steps = s3d.grow(seed_network(), X[:1], train, iter(BATCHES), F.mse_loss)
     with pytest.raises(s3d.ConfigError, match=r"batches: expected a collection .*, got an iterator"):
-        next(steps)
-
-
-@pytest.mark.parametrize(
-    ("settings", "match"),
-    [
-        ({"copies": 5}, "copies: expected 2, 3 or 4"),
-        ({"copies": {1}}, "copies: expected at least one of 2, 3 and 4"),
-        ({"c": 0.5}, "c: expected a number >= 1"),
-        ({"triplet": "best"}, "triplet: expected one of optimal, paper, got 'best'"),
-        ({"epsilon": -1}, "epsilon: expected a number >= 0 .*, got -1"),
-        ({"epsilon": float("inf")}, "epsilon: expected a number >= 0 .*, got inf"),
-        ({"smoothing": 0}, "smoothing: expected a number > 0 .*, got 0"),
-        ({"max_params": 0}, "max_params: expected a number > 0, got 0"),
-        ({"epsilon": 1e300}, "epsilon: expected a number >= 0 and <= 1e.06, got 1e.300"),
-        ({"smoothing": 1e300}, "smoothing: expected a number > 0 and <= 1e.06, got 1e.300"),
-        ({"epsilon": "1"}, "epsilon: expected a number >= 0 .*, got '1'"),
-        ({"smoothing": True}, "smoothing: expected a number > 0 .*, got True"),
-        ({"relative": "no"}, "relative: expected True or False, got 'no'"),
-        ({"max_params": "9"}, "max_params: expected a number > 0, got '9'"),
-        ({"max_macs": float("nan")}, "max_macs: expected a number > 0, got nan"),
-        ({"solver": "newton"}, "solver: expected one of auto, exact, lanczos, rayleigh, got 'newton'"),
-        ({"method": "s3d"}, "method: expected one of split, new_neurons.*, got 's3d'"),
-        ({"method": "new_neurons", "c": 1.0}, "c: expected it with method split.* only, got 1.0 with new_neurons"),
-        (
-            {"method": "new_neurons", "epsilon": 0.1},
-            "epsilon: expected it with method split.* only, got 0.1 with new_neurons",
-        ),
-        ({"method": "new_neurons", "copies": 4}, "copies: expected 2 with method new_neurons, got 4"),
-        ({"max_macs": -3}, "max_macs: expected a number > 0, got -3"),
-    ],
-)
-def test_wrong_settings_are_refused(settings, match):
-    with pytest.raises(s3d.ConfigError, match=match):
-        GrowthSettings(**settings)
-    steps = s3d.grow(seed_network(), X[:1], no_training, BATCHES, F.mse_loss, s3d.TopK(1), 1, **settings)
-    with pytest.raises(s3d.ConfigError, match=match):
         next(steps)
 
 
@@ -276,16 +215,6 @@ def test_new_neurons_follow_from_the_seed():
     assert any(
         tensor.shape != other[name].shape or not torch.equal(tensor, other[name]) for name, tensor in first.items()
     )
-
-
-def test_a_budget_that_pays_for_no_neuron_ends_growth():
-    model = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1)).double()
-    decision = decide(
-        model,
-        s3d.trace(model, torch.ones(1, 2, dtype=torch.float64)),
-        GrowthSettings(method="new_neurons", policy=s3d.Knapsack(growth=0.01)),
-    )
-    assert (decision.plan, decision.stop) == (None, "the policy chooses none of the neurons that could gain")
 
 
 @pytest.mark.parametrize(
@@ -316,13 +245,6 @@ def test_nothing_is_trained_that_cannot_grow(changes, error, match):
     arguments = {"model": seed_network(), "policy": s3d.TopK(1), "steps": 1, **measured, **changes}
     with pytest.raises(error, match=match):
         next(s3d.grow(example_inputs=X[:1], train=pytest.fail, **arguments))
-
-
-def test_the_defaults_are_those_of_the_docs():
-    growth = GrowthSettings()
-    assert growth.policy == s3d.Knapsack(growth=0.6, cost="macs")
-    assert (growth.method, growth.copies, growth.c, growth.smoothing) == ("split", 2, 1.3, 3.0)
-    assert (growth.epsilon, growth.relative) == (0.5, True)
 
 
 def test_one_neuron_of_each_layer_grows_from_nothing():
