@@ -1,4 +1,4 @@
-"""Whether the machine is as fast as a trial may expect: on shared processors the same work may take ten times as long."""
+"""How fast the machine is: shared processors may take ten times as long for the same work."""
 
 from __future__ import annotations
 
