@@ -95,6 +95,24 @@ def test_products_are_the_cpus(case, dtype):
 
 @both_dtypes
 @all_cases
+def test_the_plain_operator_is_the_cpus(case, dtype):
+    run = on_device(case, dtype)
+    plain = s3d.PlainSplittingOperator(run.model, run.graph, [run.batch], case.loss_fn)
+    for name in plain.shapes:
+        assert_near(plain.dense(name), measured(case).op.dense(name), TOLERANCE[dtype])
+
+
+@both_dtypes
+def test_scipy_sees_the_matrix_of_a_neuron(dtype):
+    case = BY_NAME["conv-bn-silu"]
+    matrix = on_device(case, dtype).op.to_scipy("0", 2)
+    found = torch.as_tensor(matrix @ torch.eye(matrix.shape[0], dtype=dtype).numpy()).to(DEVICE)
+    assert found.dtype == dtype
+    assert_near(found, measured(case).op.dense("0")[2], TOLERANCE[dtype])
+
+
+@both_dtypes
+@all_cases
 def test_exact_spectra_are_the_cpus(case, dtype):
     for name, expected in measured(case).spectrum.items():
         found, S = on_device(case, dtype).spectrum[name], measured(case).op.dense(name)

@@ -4,8 +4,8 @@ With z_c, the input of consumer c, and g_c, the derivative of the loss with resp
 
     h(theta) = sum_c <g_c, z_c(theta)>,    S v = (grad grad h) v,
 
-where the network is cut at every consumer. That is the gradient of <grad h, v>: the whole network, differentiated
-twice, once for every product (docs/speed.md says what the tape saves).
+where the network is cut at every consumer: the whole network, differentiated twice. The graph of grad h is kept, and a
+product is one more backward pass through it (docs/speed.md says what the tape saves).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad
+from torch.func import functional_call, grad, vjp
 from torch.overrides import TorchFunctionMode
 
 from nni_s3d.errors import ModelError
@@ -46,7 +46,7 @@ class PlainSplittingOperator(MeanOperator):
     >>> torch.allclose(plain.dense("0"), op.dense("0"))
     True
 
-    Args, attributes and errors are those of `SplittingOperator`, but for `memory`: nothing is kept but the batches.
+    Args, attributes and errors are those of `SplittingOperator`, but for `memory`: all graphs are kept.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class PlainSplittingOperator(MeanOperator):
 
 
 class PlainBatchOperator:
-    """v -> S v averaged over the samples of one batch; `passes` counts two for g, and four for every product."""
+    """v -> S v averaged over the samples of one batch; `passes` counts four at first, and four for every product."""
 
     def __init__(
         self, model: nn.Module, graph: ChannelGraph, batch: Batch, loss_fn: LossFn, smoothing: float = 3.0
@@ -73,8 +73,10 @@ class PlainBatchOperator:
         check_device(model, batch, "batch")
         self._model, self._graph, self._inputs, self._smoothing = model, graph, batch[0], smoothing
         self._parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
+        producers = [layer for group in graph.splittable_groups for layer in group.producers]
+        self._theta = {name: self._parameters[name] for layer in producers for name in layer.parameters}
         self._consumers = {layer.weight for group in graph.splittable_groups for layer in group.consumers}
-        self.shapes, self.samples, self.passes = shapes_of(graph), samples_of(batch), 2.0
+        self.shapes, self.samples, self.passes = shapes_of(graph), samples_of(batch), 4.0
         producer = self._parameters[graph.splittable_groups[0].producers[0].weight]
         self.dtype, self.device = producer.dtype, producer.device
         with untouched_state(model), torch.enable_grad():
@@ -84,24 +86,18 @@ class PlainBatchOperator:
                 raise ModelError("model: expected every consumer with gradients, got one under no_grad")
             loss = scalar_loss(loss_fn, outputs, batch[1])
             self._cotangents = torch.autograd.grad(loss, read, allow_unused=True, materialize_grads=True)
+            # The Hessian is symmetric, so that its products are those of its transpose.
+            _, self._hessian_times, *_ = vjp(grad(self._h), self._theta)
 
     def matvec(self, vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return S v for the groups in `vectors`, each (width, d), one vector per neuron."""
         check_vectors(vectors, self.shapes)
         self.passes += 4
-        groups = [self._graph[name] for name in vectors]
-        direction: dict[str, Tensor] = {}
-        for group in groups:
-            scatter(group, vectors[group.name], direction, self._graph.shapes)
-
-        def slope(theta: dict[str, Tensor]) -> Tensor:
-            slopes = grad(self._h)(theta)
-            return _inner([slopes[name] for name in direction], direction.values())
-
-        theta = {name: self._parameters[name] for name in direction}
-        with untouched_state(self._model), torch.enable_grad():
-            rows = grad(slope)(theta)
-        return {group.name: pack(group, rows) for group in groups}
+        direction = {name: torch.zeros_like(parameter) for name, parameter in self._theta.items()}
+        for name, vector in vectors.items():
+            scatter(self._graph[name], vector, direction, self._graph.shapes)
+        (rows,) = self._hessian_times(direction)
+        return {name: pack(self._graph[name], rows) for name in vectors}
 
     def dense(self, name: str) -> Tensor:
         """Return the splitting matrices of one group, shape (width, d, d)."""

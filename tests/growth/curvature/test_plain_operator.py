@@ -63,9 +63,9 @@ def test_batches_folds_and_solvers():
 
 def test_passes_are_counted():
     oracle = plain(BY_NAME["mlp-tanh"])
-    assert oracle.passes == 2
+    assert oracle.passes == 4
     oracle.dense("0")
-    assert oracle.passes == 2 + 4 * 5
+    assert oracle.passes == 4 + 4 * 5
 
 
 def test_what_was_written_in_place_goes_on():
