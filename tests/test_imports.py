@@ -31,7 +31,7 @@ GROWTH_LAYERS = (
     ("surgery",),
     ("selection", "curvature"),
     ("eigen", "graph"),
-    ("modules",),
+    ("modules", "text_table"),
 )
 
 
