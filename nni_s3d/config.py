@@ -48,7 +48,7 @@ def read_json(path: Path) -> Any:
     Raises:
         ConfigError: there is no such file, or it holds something else.
     """
-    return _read(path, "JSON", lambda text: json.loads(text, object_pairs_hook=_once))
+    return _read(path, "JSON", lambda text: json.loads(text, object_pairs_hook=_refuse_repetitions))
 
 
 def _read(path: Path, language: str, parse: Callable[[str], Any]) -> Any:
@@ -64,7 +64,7 @@ def _read(path: Path, language: str, parse: Callable[[str], Any]) -> Any:
         raise ConfigError(f"{path}: expected {language}, got: {' '.join(str(error).split())}") from error
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _refuse_repetitions(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
         keys = [key for key, _ in pairs]
@@ -101,7 +101,7 @@ def build(kind: type[T], values: object, where: str | Path) -> T:
         if needed and name not in values:
             raise ConfigError(f"{where}: expected the key {name!r}, got {', '.join(map(str, values)) or 'none'}")
     hints = typing.get_type_hints(kind)
-    converted = {name: _value(hints[name], value, _below(where, name)) for name, value in values.items()}
+    converted = {name: _convert(hints[name], value, _below(where, name)) for name, value in values.items()}
     try:
         return kind(**converted)
     except ConfigError as error:
@@ -112,28 +112,28 @@ def _below(where: str | Path, name: str) -> str:
     return f"{where}: {name}" if isinstance(where, Path) else f"{where}.{name}"
 
 
-def _value(hint: Any, value: Any, where: str) -> Any:
+def _convert(hint: Any, value: Any, where: str) -> Any:
     """Check one value against a type hint and convert it as `build` says."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
         return build(hint, value, where)  # type: ignore[arg-type]
     if origin in (typing.Union, types.UnionType):
         if named := {kind.name: kind for kind in arguments if dataclasses.is_dataclass(kind) and hasattr(kind, "name")}:
-            return _named(named, value, where)
+            return _build_named(named, value, where)
         for alternative in arguments:
             if _fits(alternative, value):
-                return _value(alternative, value, where)
+                return _convert(alternative, value, where)
     elif origin in (tuple, list, Collection) and isinstance(value, (list, tuple)):
-        items = [_value(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
+        items = [_convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
         return tuple(items) if origin is tuple else items
     elif origin is dict and isinstance(value, dict):
-        return {_value(arguments[0], k, where): _value(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
+        return {_convert(arguments[0], k, where): _convert(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
     elif _fits(hint, value):
         return _finite(value, where) if hint is float else value
     raise ConfigError(f"{where}: expected {_spelled(hint)}, got {value!r}")
 
 
-def _named(kinds: Mapping[str, Any], value: Any, where: str) -> Any:
+def _build_named(kinds: Mapping[str, Any], value: Any, where: str) -> Any:
     """Build the one of several dataclasses whose name is given by the key "name" of a mapping."""
     if not isinstance(value, Mapping):
         raise ConfigError(f"{where}: expected a mapping, got {value!r}")

@@ -15,6 +15,13 @@ TASK = {
 }
 NAMES = ("conv0", "pw1", "pw2", "pw3", "pw4", "pw5")
 SPACE = {name: {"_type": "quniform", "_value": [3, 12, 1]} for name in NAMES}
+# A network that knows nothing of widths, and the search space that `nni-s3d inspect` makes of it.
+RESIDUAL = {"factory": "tests.factories:residual", "classes": 10}
+RESIDUAL_SPACE = {
+    "stem": {"_type": "quniform", "_value": [4, 32, 1]},
+    "reduce": {"_type": "quniform", "_value": [4, 32, 2]},
+    "grouped": {"_type": "quniform", "_value": [4, 32, 2]},
+}
 EXPERIMENT = {
     "searchSpaceFile": "space.json",
     "trialCodeDirectory": ".",
@@ -43,3 +50,10 @@ def write(folder: Path, task: dict | None = None, **class_args: object) -> Path:
     (folder / "space.json").write_text(json.dumps(SPACE))
     (folder / "s3d.yml").write_text(yaml.safe_dump(experiment))
     return folder / "s3d.yml"
+
+
+def write_residual(folder: Path, space: dict | None = None, **class_args: object) -> Path:
+    """Write the files of an experiment with a network that knows nothing of widths."""
+    path = write(folder, {"model": RESIDUAL}, **class_args)
+    (folder / "space.json").write_text(json.dumps(space or RESIDUAL_SPACE))
+    return path

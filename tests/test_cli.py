@@ -14,6 +14,7 @@ from nni_s3d.search import trial
 from nni_s3d.search.experiment import TRIAL
 from nni_s3d.tasks import training
 from tests import small_task
+from tests.fresh_process import HEAVY, loaded_by
 
 
 def test_grow_prints_a_line_per_step(tmp_path, capsys):
@@ -305,3 +306,60 @@ def test_a_damaged_store_is_one_line_and_exit_code_2(finished, tmp_path, capsys,
     assert main(["grow", str(tmp_path / "copy" / "s3d.yml"), "--store", str(store)]) == 2
     one_line(capsys.readouterr().err, message)
     assert not list(store.rglob("*.tmp"))
+
+
+RESIDUAL = small_task.RESIDUAL["factory"]
+
+
+def test_inspect_makes_a_search_space(tmp_path, capsys):
+    out = tmp_path / "made.json"
+    assert main(["inspect", RESIDUAL, "--input", "1,1,8,8", "--set", "classes=10", "--search-space", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "stem and 1 more" in printed
+    assert printed.endswith(f"{out}\n")
+    assert json.loads(out.read_text()) == small_task.RESIDUAL_SPACE
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["no.such:thing", "--input", "1,1"], "model.factory: expected package.module:function, got 'no.such:thing'"),
+        ([RESIDUAL, "--input", "1,3,8,8"], "stem fails on the example inputs"),
+        (
+            [RESIDUAL, "--input", "1,1,8,8", "--set", "colour=3"],
+            "model: expected arguments that tests.factories:residual",
+        ),
+        (
+            [RESIDUAL, "--input", "1,1,8,8", "--set", "classes"],
+            "--set: expected KEY=VALUE, got 'classes'",
+        ),
+        (
+            [RESIDUAL, "--input", "1,1,8,8", "--set", "classes=[1"],
+            "--set: classes: expected a value as in YAML",
+        ),
+        (
+            [RESIDUAL, "--input", "1,1,8,8", "--search-space", "{}/s3d.yml"],
+            "s3d.yml: expected a file that is not there",
+        ),
+        (
+            [RESIDUAL, "--input", "1,1,8,8", "--search-space", "{}/no/where"],
+            "no/where: expected a file to write to",
+        ),
+    ],
+)
+def test_mistakes_of_inspect_are_one_line_and_exit_code_2(tmp_path, capsys, arguments, message):
+    (tmp_path / "s3d.yml").write_text(yaml.safe_dump({}))
+    assert main(["inspect", *(word.replace("{}", str(tmp_path)) for word in arguments)]) == 2
+    one_line(capsys.readouterr().err, message)
+    assert (tmp_path / "s3d.yml").read_text() == "{}\n"
+
+
+def test_help_loads_nothing_heavy():
+    modules = loaded_by("""
+from nni_s3d.cli import main
+try:
+    main(["--help"])
+except SystemExit:
+    pass
+""")
+    assert not (HEAVY | {"nni", "numpy", "yaml", "fsspec"}) & modules

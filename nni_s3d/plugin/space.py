@@ -50,7 +50,7 @@ class Width(Categorical[int]):
 
     def __init__(self, name: str, values: Sequence[int]) -> None:
         super().__init__(sorted(values), label=name)  # the first is the default: the width of the seed network
-        self.range = isinstance(values, range)
+        self.is_range = isinstance(values, range)
 
     def check_contains(self, sample: Sample) -> SampleValidationError | None:
         """Return what is wrong with a sample, if anything is."""
@@ -63,7 +63,7 @@ class Width(Categorical[int]):
 
     def as_legacy_dict(self) -> dict[str, Any]:
         """Return the entry of a search-space file; NNI's TPE and its web UI read it."""
-        if self.range:
+        if self.is_range:
             return {"_type": "quniform", "_value": [self.values[0], self.values[-1], 1]}
         legacy: dict[str, Any] = super().as_legacy_dict()
         return legacy

@@ -96,7 +96,7 @@ class S3D(Strategy):
         if self._controller is None:
             return
         if event.status == ModelStatus.Trained:
-            self._controller.look()
+            self._controller.collect_outcomes()
             return
         trial = self._trial_of(event.model) if len(self._controller.running) > 1 else None
         ran = trial and self._controller.run_by(trial)
@@ -109,12 +109,12 @@ class S3D(Strategy):
         """
         if not isinstance(self.engine, TrainingServiceExecutionEngine):
             return None
-        found = [
+        jobs = [
             job
             for job in self.engine.nodejs_binding.list_trial_jobs()
             if any(_sample(recorded.parameters) == model.sample for recorded in job.hyperParameters)
         ]
-        return max(found, key=lambda job: job.sequenceId).trialJobId if found else None
+        return max(jobs, key=lambda job: job.sequenceId).trialJobId if jobs else None
 
     def _cleanup(self) -> None:
         self.engine.unregister_model_event_callback(ModelEventType.TrainingEnd, self._on_end)

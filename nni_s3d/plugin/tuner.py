@@ -62,28 +62,28 @@ class S3DTuner(Tuner):
 
     def generate_parameters(self, parameter_id: int, **kwargs: Any) -> dict[str, Any]:
         """Return one spec; NNI calls `generate_multiple_parameters` instead."""
-        found = self.generate_multiple_parameters([parameter_id], **kwargs)
-        if not found:
+        specs = self.generate_multiple_parameters([parameter_id], **kwargs)
+        if not specs:
             import nni
 
             raise nni.NoMoreTrialError("no growth step can start now")
-        return found[0]
+        return specs[0]
 
     def generate_multiple_parameters(self, parameter_id_list: list[int], **kwargs: Any) -> list[dict[str, Any]]:
         """Return the specs that can start now, possibly none; the rest follows when trials end."""
         self._send = kwargs.get("st_callback", self._send)
         if self._resume:
             self._look_for_failures()
-        found: list[dict[str, Any]] = []
-        for number in parameter_id_list:
-            spec = self.controller.next(timeout=0.0 if found else _PATIENCE)
+        specs: list[dict[str, Any]] = []
+        for parameter_id in parameter_id_list:
+            spec = self.controller.next(timeout=0.0 if specs else _PATIENCE)
             with self._lock:
                 if spec is None:
-                    self._unused.append(number)
+                    self._unused.append(parameter_id)
                 else:
-                    self._started[number] = spec
-                    found.append(spec)
-        return found
+                    self._started[parameter_id] = spec
+                    specs.append(spec)
+        return specs
 
     def receive_trial_result(self, parameter_id: int, parameters: Any, value: Any, **kwargs: Any) -> None:
         """Note that a trial has finished; what came of it is in the store."""
@@ -130,9 +130,9 @@ class S3DTuner(Tuner):
                 spec = self.controller.next()
                 if spec is None:
                     break
-                number = self._unused.pop(0)
-                self._started[number] = spec
-                self._send(number, spec)
+                parameter_id = self._unused.pop(0)
+                self._started[parameter_id] = spec
+                self._send(parameter_id, spec)
         if self.controller.done:
             end_experiment()
 

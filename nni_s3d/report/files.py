@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from nni_s3d.errors import ReportError, S3DError
-from nni_s3d.report.table import best
+from nni_s3d.report.table import best_row
 
 _PANELS = {"params": "parameters", "macs": "MACs per sample", "search_macs": "search cost (MACs of all trials so far)"}
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's
@@ -18,13 +18,13 @@ _MARKERS = "osD^vPX"
 
 @dataclass(frozen=True)
 class Files:
-    """What `write` has written."""
+    """What `write_files` has written."""
 
     csv: Path
     png: Path
 
 
-def write(frame: pd.DataFrame, folder: Path) -> Files:
+def write_files(frame: pd.DataFrame, folder: Path) -> Files:
     """Write trials.csv and report.png, which shows validation accuracy against parameters, MACs and search cost.
 
     Raises:
@@ -69,26 +69,26 @@ def _figure(frame: pd.DataFrame) -> Any:
 def _title(frame: pd.DataFrame) -> str:
     finished = int((frame["status"] == "SUCCEEDED").sum())
     text = f"{frame['experiment'].iloc[0]}: {finished} finished trial{'' if finished == 1 else 's'}"
-    chosen = best(frame)
+    chosen = best_row(frame)
     return text if chosen is None else f"{text}, best validation accuracy {frame['accuracy'][chosen]:.4f}"
 
 
 def _draw(axes: Any, frame: pd.DataFrame, column: str) -> None:
     """Draw a line for every lineage, points for plain widths, and a ring round the best of all."""
     rows = frame[frame["accuracy"].notna() & frame[column].notna()]
-    for number, lineage in enumerate(sorted(set(frame["lineage"]))):
-        part = rows[rows["lineage"] == lineage].sort_values("step", kind="stable")
-        if part.empty:
+    for index, lineage in enumerate(sorted(set(frame["lineage"]))):
+        trials = rows[rows["lineage"] == lineage].sort_values("step", kind="stable")
+        if trials.empty:
             continue
-        style = {"color": _COLORS[number % len(_COLORS)], "marker": _MARKERS[number % len(_MARKERS)], "markersize": 7}
+        style = {"color": _COLORS[index % len(_COLORS)], "marker": _MARKERS[index % len(_MARKERS)], "markersize": 7}
         if lineage:
-            axes.plot(part[column], part["accuracy"], label=lineage, linewidth=2, **style)
+            axes.plot(trials[column], trials["accuracy"], label=lineage, linewidth=2, **style)
             continue
-        axes.plot(part[column], part["accuracy"], label="trials", linestyle="none", alpha=0.7, **style)
+        axes.plot(trials[column], trials["accuracy"], label="trials", linestyle="none", alpha=0.7, **style)
         if column == "search_macs":
-            top, color = part["accuracy"].cummax(), _COLORS[(number + 1) % len(_COLORS)]
-            axes.step(part[column], top, where="post", label="best so far", linewidth=2, color=color)
-    chosen = best(frame)
+            best_so_far, color = trials["accuracy"].cummax(), _COLORS[(index + 1) % len(_COLORS)]
+            axes.step(trials[column], best_so_far, where="post", label="best so far", linewidth=2, color=color)
+    chosen = best_row(frame)
     if chosen in rows.index:
         ring = {"marker": "o", "markersize": 15, "fillstyle": "none", "color": "0.25", "linestyle": "none"}
         axes.plot(rows[column][chosen], rows["accuracy"][chosen], label="best on validation", **ring)

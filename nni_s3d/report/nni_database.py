@@ -1,20 +1,19 @@
-"""Read the experiments of NNI 3.0 from its own files: which there are, and what became of their trials.
+"""The trials of an experiment of NNI 3.0, as its own database tells of them.
 
-    ~/nni-experiments/.experiment         JSON: id -> status, port, pid, startTime, logDir of every experiment
-    <logDir>/<id>/db/nni.sqlite           TrialJobEvent (what happened to trials), MetricData (what they reported),
-                                          ExperimentProfile (the configuration)
+    <logDir>/<id>/db/nni.sqlite    TrialJobEvent (what happened to trials), MetricData (what they reported),
+                                   ExperimentProfile (the configuration)
 
-Nothing is ever written there, and an experiment may run meanwhile.
+Nothing is ever written there, and the experiment may run meanwhile.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import sqlite3
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,34 +21,13 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from nni_s3d.errors import ReportError
+from nni_s3d.report.nni_experiments import ENDED, NNIExperiment
 
-ENDED = frozenset({"DONE", "STOPPED", "ERROR", "VIEWED"})  # what NNI calls an experiment in which nothing will happen
 _TRIAL_ENDED = frozenset({"SUCCEEDED", "FAILED", "USER_CANCELED", "SYS_CANCELED", "EARLY_STOPPED"})
 _STATUS_OF_EVENT = {"USER_TO_CANCEL": "USER_CANCELED", "ADD_CUSTOMIZED": "WAITING", "ADD_RESUMED": "WAITING"}
+_ATTEMPTS = 3
 _PAUSE = 0.1  # seconds between attempts
-_LIST_ATTEMPTS = 20  # NNI writes its list in place, so it may be found half written
-_DATABASE_ATTEMPTS = 3
 _LOCK_TIMEOUT = 5.0  # seconds; a commit of NNI's takes milliseconds
-
-_EVENTS = "select trialJobId, event, timestamp, data, sequenceId, logPath from TrialJobEvent order by rowid"
-_METRICS = "select trialJobId, type, parameterId, data from MetricData order by rowid"
-_PROFILES = "select params from ExperimentProfile order by revision"
-
-
-@dataclass(frozen=True)
-class NNIExperiment:
-    """One experiment as NNI lists it."""
-
-    id: str
-    name: str
-    status: str  # INITIALIZED, RUNNING, NO_MORE_TRIAL, TUNER_NO_MORE_TRIAL, STOPPING, or one of ENDED
-    port: int | None  # of the web UI, where there is one
-    folder: Path
-
-    @property
-    def database(self) -> Path:
-        """Where its trials are."""
-        return self.folder / "db" / "nni.sqlite"
 
 
 @dataclass(frozen=True)
@@ -66,61 +44,29 @@ class NNITrial:
     folder: str  # with its log and its standard error; "host:path" if remote
 
 
-def default_folder() -> Path:
-    """Return where NNI keeps its list, whatever working directory an experiment has."""
-    return Path.home() / "nni-experiments"
-
-
-def find(experiment_id: str | None = None, experiments_dir: Path | None = None) -> NNIExperiment:
-    """Return one experiment, by default the one that was started or resumed last.
-
-    Args:
-        experiment_id: as `nnictl create` prints it.
-        experiments_dir: where NNI keeps its list (default: ~/nni-experiments).
-
-    Raises:
-        ReportError: there is none, or none of this id.
-    """
-    folder = experiments_dir or default_folder()
-    entries = _read_list(folder / ".experiment")
-    newest = sorted(entries, key=lambda key: entries[key].get("startTime") or 0, reverse=True)
-    if experiment_id is None:
-        if not newest:
-            raise ReportError(f"{folder / '.experiment'}: expected an NNI experiment, found none")
-        experiment_id = newest[0]
-    entry = entries.get(experiment_id)
-    if entry is not None:
-        return _listed(experiment_id, entry, folder)
-    # A folder that was copied from another machine is in no list.
-    unlisted = NNIExperiment(experiment_id, "", "STOPPED", None, folder / experiment_id)
-    if Path(experiment_id).name != experiment_id or not unlisted.database.exists():
-        found = ", ".join(newest[:5]) + (", ..." if len(newest) > 5 else "") or "none"
-        raise ReportError(f"experiment {experiment_id!r}: expected it in {folder / '.experiment'}, found {found}")
-    return unlisted
-
-
 def read_trials(experiment: NNIExperiment) -> list[NNITrial]:
     """Return all trials: those that have ended in the order of their ends, then the others in the order of creation.
 
     Raises:
         ReportError: the database cannot be read.
     """
-    events, metrics, _ = _read_database(experiment.database)
+    rows = _read_database(experiment.database)
     parameters: dict[str, dict[str, Any]] = {}  # by parameter id
-    histories: dict[str, list[Any]] = {}
-    for trial_id, *event in events:
-        content = _loads(event[2])
+    histories: dict[str, list[_Event]] = {}  # by trial id
+    for event in rows.events:
+        content = _loads(event.data)
         if isinstance(content, dict) and isinstance(content.get("parameters"), dict):
             parameters[str(content.get("parameter_id"))] = content["parameters"]
-        if trial_id:  # imported data and trials that only wait to be created have none
-            histories.setdefault(trial_id, []).append(event)
-    used = _used(metrics)
+        if event.trial:  # imported data and trials that only wait to be created have none
+            histories.setdefault(event.trial, []).append(event)
+    reports = _reports(rows.metrics)
+    reported = {parameter_id for parameter_id, _ in reports.values()}
     trials = []
     for trial_id, history in histories.items():
         trial = _replay(trial_id, history, experiment.status in ENDED)
-        parameter_id, final = used.get(trial_id) or (_own_parameter(history, used), None)
-        reported = _numbers(final) if trial["status"] == "SUCCEEDED" else {}
-        trials.append(NNITrial(**trial, parameters=parameters.get(parameter_id, {}), metrics=reported))
+        parameter_id, final = reports.get(trial_id) or (_created_with(history, reported), None)
+        metrics = _finite_numbers(final) if trial["status"] == "SUCCEEDED" else {}
+        trials.append(NNITrial(**trial, parameters=parameters.get(parameter_id, {}), metrics=metrics))
     return sorted(trials, key=lambda trial: (trial.ended is None, trial.ended or 0, trial.sequence))
 
 
@@ -130,62 +76,47 @@ def read_config(experiment: NNIExperiment) -> dict[str, Any]:
     Raises:
         ReportError: the database cannot be read.
     """
-    rows = _read_database(experiment.database).profiles
-    config = _loads(rows[-1][0]) if rows else None
+    profiles = _read_database(experiment.database).profiles
+    config = _loads(profiles[-1]) if profiles else None
     return config if isinstance(config, dict) else {}
 
 
-def _read_list(path: Path) -> dict[str, dict[str, Any]]:
-    for attempt in range(_LIST_ATTEMPTS):
-        try:
-            entries = json.loads(path.read_text())
-            if not isinstance(entries, dict):
-                raise ValueError(f"a {type(entries).__name__}")
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError) as error:
-            if attempt == _LIST_ATTEMPTS - 1:
-                raise ReportError(f"{path}: expected NNI's list of experiments, got: {error}") from error
-            time.sleep(_PAUSE)
-        else:
-            break
-    return {key: entry for key, entry in entries.items() if isinstance(entry, dict)}
+# -- rows ------------------------------------------------------------------------------------------------------------
 
 
-def _listed(experiment_id: str, entry: dict[str, Any], folder: Path) -> NNIExperiment:
-    status = str(entry.get("status", "INITIALIZED"))
-    if status not in ENDED and not _alive(entry.get("pid")):
-        status = "STOPPED"  # the manager was killed and could not say so; nnictl does the same
-    root = Path(entry.get("logDir") or folder, experiment_id)
-    if not root.exists():
-        root = folder / experiment_id
-    return NNIExperiment(experiment_id, str(entry.get("experimentName") or ""), status, entry.get("port"), root)
+class _Event(NamedTuple):
+    trial: str
+    name: str
+    timestamp: int  # ms since 1970
+    data: str | None  # JSON
+    sequence: int | None
+    folder: str | None
 
 
-def _alive(pid: object) -> bool:
-    if not isinstance(pid, int) or pid <= 0:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+class _Metric(NamedTuple):
+    trial: str
+    kind: str
+    parameter_id: str
+    data: str  # JSON within JSON
 
 
 class _Rows(NamedTuple):
-    events: list[Any]
-    metrics: list[Any]
-    profiles: list[Any]
+    events: Sequence[_Event] = ()
+    metrics: Sequence[_Metric] = ()
+    profiles: Sequence[str] = ()  # JSON
+
+
+_EVENTS = "select trialJobId, event, timestamp, data, sequenceId, logPath from TrialJobEvent order by rowid"
+_METRICS = "select trialJobId, type, parameterId, data from MetricData order by rowid"
+_PROFILES = "select params from ExperimentProfile order by revision"
 
 
 def _read_database(database: Path) -> _Rows:
     """Return the rows of the tables; none while an experiment is only starting."""
     trouble: Exception | None = None
-    for _ in range(_DATABASE_ATTEMPTS):
+    for _ in range(_ATTEMPTS):
         if not database.exists():
-            return _Rows([], [], [])
+            return _Rows()
         for read in (_select, _select_from_copy):
             try:
                 return read(database)
@@ -209,59 +140,66 @@ def _select(database: Path, mode: str = "ro") -> _Rows:
         connection.execute("begin")  # all tables as they are at one moment
         tables = {name for (name,) in connection.execute("select name from sqlite_master where type = 'table'")}
         if not {"TrialJobEvent", "MetricData"} <= tables:
-            return _Rows([], [], [])
-        profiles = connection.execute(_PROFILES).fetchall() if "ExperimentProfile" in tables else []
-        return _Rows(connection.execute(_EVENTS).fetchall(), connection.execute(_METRICS).fetchall(), profiles)
+            return _Rows()
+        profiles = connection.execute(_PROFILES) if "ExperimentProfile" in tables else ()
+        return _Rows(
+            [_Event(*row) for row in connection.execute(_EVENTS)],
+            [_Metric(*row) for row in connection.execute(_METRICS)],
+            [params for (params,) in profiles],
+        )
 
 
-def _used(metrics: list[Any]) -> dict[str, tuple[str, Any]]:
+# -- what they mean --------------------------------------------------------------------------------------------------
+
+
+def _reports(metrics: Sequence[_Metric]) -> dict[str, tuple[str, Any]]:
     """Return by trial the id of the parameters that it ran with, and its final result or None.
 
     NNI hands the parameters of waiting trials to whichever asks first, so a trial may run with those of another one
     that was created at the same time. Its record of the trial does not tell; the metrics do. Of several final results
     NNI counts the first.
     """
-    used: dict[str, tuple[str, Any]] = {}
-    for trial_id, kind, parameter_id, data in metrics:
-        if kind == "FINAL" and used.get(trial_id, ("", None))[1] is None:
-            used[trial_id] = str(parameter_id), _loads(_loads(data))  # JSON within JSON
-        elif used.get(trial_id, ("", None))[1] is None:
-            used[trial_id] = str(parameter_id), None
-    return used
+    reports: dict[str, tuple[str, Any]] = {}
+    for metric in metrics:
+        if reports.get(metric.trial, ("", None))[1] is None:
+            final = _loads(_loads(metric.data)) if metric.kind == "FINAL" else None
+            reports[metric.trial] = str(metric.parameter_id), final
+    return reports
 
 
-def _own_parameter(history: list[Any], used: dict[str, tuple[str, Any]]) -> str:
+def _created_with(history: Sequence[_Event], reported: set[str]) -> str:
     """Return the id of the parameters that a silent trial was created with, unless another one ran with them."""
-    content = next((loaded for event in reversed(history) if isinstance(loaded := _loads(event[2]), dict)), {})
-    own = str(content.get("parameter_id"))
-    return "" if own in {parameter_id for parameter_id, _ in used.values()} else own
+    contents = (_loads(event.data) for event in reversed(history))
+    created = next((content for content in contents if isinstance(content, dict)), {})
+    parameter_id = str(created.get("parameter_id"))
+    return "" if parameter_id in reported else parameter_id
 
 
-def _replay(trial_id: str, history: list[Any], experiment_ended: bool) -> dict[str, Any]:
+def _replay(trial_id: str, history: Sequence[_Event], experiment_ended: bool) -> dict[str, Any]:
     """Return the fields of a trial that follow from its events, as NNI's own interface derives them."""
-    steps = [(_STATUS_OF_EVENT.get(event, event), when) for event, when, *_ in history if event != "ADD_HYPERPARAMETER"]
+    steps = [(_STATUS_OF_EVENT.get(e.name, e.name), e.timestamp) for e in history if e.name != "ADD_HYPERPARAMETER"]
     status, last = steps[-1] if steps else ("UNKNOWN", None)
     over = status in _TRIAL_ENDED
-    starts = [when for event, when in steps if event == "RUNNING"] or [when for _, when in steps]
+    starts = [when for name, when in steps if name == "RUNNING"] or [when for _, when in steps]
     return {
         "id": trial_id,
-        "sequence": next((int(event[3]) for event in history if event[3] is not None), -1),
+        "sequence": next((int(event.sequence) for event in history if event.sequence is not None), -1),
         "status": status if over or not experiment_ended else "STOPPED",
         "started": starts[-1] if starts else None,
         "ended": last if over else None,
-        "folder": next((event[4] for event in history if event[4]), ""),
+        "folder": next((event.folder for event in history if event.folder), ""),
     }
 
 
-def _loads(text: Any) -> Any:
+def _loads(text: str | None) -> Any:
     """Return what JSON says, or None; only the first event of a trial has parameters."""
     try:
-        return json.loads(text)
+        return json.loads(text)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return None
 
 
-def _numbers(result: Any) -> dict[str, float]:
+def _finite_numbers(result: Any) -> dict[str, float]:
     """Return the finite numbers of a final result, which is one number or a mapping with a key `default`."""
     named = result if isinstance(result, dict) else {"default": result}
     return {name: float(v) for name, v in named.items() if isinstance(v, (int, float)) and math.isfinite(v)}

@@ -11,13 +11,15 @@ from typing import Any
 import pandas as pd
 
 from nni_s3d.errors import ReportError
-from nni_s3d.report.nni_database import NNIExperiment, NNITrial, find, read_trials
+from nni_s3d.growth.text_table import table_lines
+from nni_s3d.report.nni_database import NNITrial, read_trials
+from nni_s3d.report.nni_experiments import NNIExperiment, find_experiment
 from nni_s3d.search.spec import widths_of
 
 _METRICS = ("test_accuracy", "loss", "params", "macs", "flops", "train_macs")
 
 
-def read(experiment_id: str | None = None, experiments_dir: Path | None = None) -> pd.DataFrame:
+def read_frame(experiment_id: str | None = None, experiments_dir: Path | None = None) -> pd.DataFrame:
     """Return one row per trial: those that have ended in the order of their ends, then the others.
 
     Columns: experiment, trial, sequence, lineage (empty for plain widths), step, accuracy (validation),
@@ -31,7 +33,7 @@ def read(experiment_id: str | None = None, experiments_dir: Path | None = None) 
     Raises:
         ReportError: there is no such experiment, or none of its trials has finished.
     """
-    experiment = find(experiment_id, experiments_dir)
+    experiment = find_experiment(experiment_id, experiments_dir)
     trials = read_trials(experiment)
     if not any(trial.status == "SUCCEEDED" for trial in trials):
         raise ReportError(_nothing_finished(experiment, trials))
@@ -68,13 +70,13 @@ def _whole(width: Any) -> Any:
 
 def _nothing_finished(experiment: NNIExperiment, trials: list[NNITrial]) -> str:
     counts = pd.Series([trial.status for trial in trials], dtype=str).value_counts()
-    found = ", ".join(f"{count} {name}" for name, count in counts.items()) or "no trial"
+    statuses = ", ".join(f"{count} {name}" for name, count in counts.items()) or "no trial"
     failed = next((f"; see {trial.folder}/trial.stderr" for trial in trials if trial.status == "FAILED"), "")
     where = f"experiment {experiment.id} ({experiment.status}): {experiment.database}"
-    return f"{where}: expected a finished trial, found {found}{failed}"
+    return f"{where}: expected a finished trial, found {statuses}{failed}"
 
 
-def best(frame: pd.DataFrame) -> int | None:
+def best_row(frame: pd.DataFrame) -> int | None:
     """Return the index of the row of the best validation accuracy, the first of equals; None if there is none."""
     known = frame["accuracy"].dropna()
     return None if known.empty else int(known.idxmax())
@@ -85,15 +87,15 @@ def table(frame: pd.DataFrame) -> str:
 
     Test accuracy stands beside it and is never used to choose. Columns without any value are left out.
     """
-    chosen = best(frame)
+    chosen = best_row(frame)
     columns = {
         "": ["*" if index == chosen else " " for index in frame.index],
         "trial": list(frame["trial"]),
         "lineage": list(frame["lineage"]),
-        "step": [number(value, ".0f") for value in frame["step"]],
-        "accuracy": [number(value, ".4f") for value in frame["accuracy"]],
-        "test": [number(value, ".4f") for value in frame["test_accuracy"]],
-        "loss": [number(value, ".4g") for value in frame["loss"]],
+        "step": [formatted(value, ".0f") for value in frame["step"]],
+        "accuracy": [formatted(value, ".4f") for value in frame["accuracy"]],
+        "test": [formatted(value, ".4f") for value in frame["test_accuracy"]],
+        "loss": [formatted(value, ".4g") for value in frame["loss"]],
         "params": [si(value) for value in frame["params"]],
         "MACs": [si(value) for value in frame["macs"]],
         "search MACs": [si(value) for value in frame["search_macs"]],
@@ -101,12 +103,8 @@ def table(frame: pd.DataFrame) -> str:
         "status": list(frame["status"]),
     }
     shown = {title: cells for title, cells in columns.items() if not title or any(c not in ("", "-") for c in cells)}
-    widths = [max(map(len, [title, *cells])) for title, cells in shown.items()]
-    aligned = ["<" if title in ("", "trial", "lineage", "status") else ">" for title in shown]
-    lines = [
-        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(cells, aligned, widths, strict=True)).rstrip()
-        for cells in [list(shown), ["-" * width for width in widths], *zip(*shown.values(), strict=True)]
-    ]
+    numeric = shown.keys() - {"", "trial", "lineage", "status"}
+    lines = table_lines(list(shown), zip(*shown.values(), strict=True), right=numeric, ruled=True)
     return "\n".join([*lines, "* best validation accuracy; test accuracy is shown only, never used to choose"])
 
 
@@ -121,7 +119,7 @@ def si(value: float) -> str:
     return f"{value:.0f}"
 
 
-def number(value: float, form: str) -> str:
+def formatted(value: float, form: str) -> str:
     """Return a number in a format, or a dash where there is none."""
     return f"{value:{form}}" if math.isfinite(value) else "-"
 

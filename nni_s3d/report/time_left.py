@@ -56,11 +56,11 @@ def _macs_to_come(finished: Sequence[NNITrial], config: Mapping[str, Any]) -> li
 
 def _of_lineage(lineage: Lineage, finished: Sequence[NNITrial]) -> list[float]:
     """Return the training MACs of a lineage's steps to come."""
-    own = {int(t.metrics["step"]): t for t in finished if t.parameters.get("lineage") == lineage.label}
-    macs = [own[step].metrics["train_macs"] for step in sorted(own)]
+    by_step = {int(t.metrics["step"]): t for t in finished if t.parameters.get("lineage") == lineage.label}
+    macs = [by_step[step].metrics["train_macs"] for step in sorted(by_step)]
     to_come = lineage.steps + 1 - len(macs)
     if not macs:  # as the others, for want of anything better
-        known = [trial.metrics["train_macs"] for trial in finished]
-        return [float(np.mean(known))] * to_come if known else []
+        of_others = [trial.metrics["train_macs"] for trial in finished]
+        return [float(np.mean(of_others))] * to_come if of_others else []
     growth = (macs[-1] / macs[0]) ** (1 / (len(macs) - 1)) if len(macs) > 1 and macs[0] else 1.0
     return [macs[-1] * growth**step for step in range(1, to_come + 1)]

@@ -71,8 +71,8 @@ class Controller:
         self._tracks: dict[str, Track] = {}
         tracks = {lineage.label: self._resumed(lineage.label) if resume else None for lineage in lineages}
         for label, track in tracks.items():
-            self._put(label, track or Track.start(label, space))
-        self.look()
+            self._save(label, track or Track.start(label, space))
+        self.collect_outcomes()
 
     @property
     def done(self) -> bool:
@@ -92,10 +92,10 @@ class Controller:
         return said.get("trial")
 
     def run_by(self, trial: str) -> dict[str, Any] | None:
-        """Return which of the running parameters an NNI trial has said to be its own."""
+        """Return which of the running parameters an NNI trial has said to run."""
         return next((parameters for parameters in self.running if self.trial_of(parameters) == trial), None)
 
-    def look(self) -> None:
+    def collect_outcomes(self) -> None:
         """Take note of the running trials whose outcomes are in the store by now."""
         for parameters in self.running:
             if "key" in self._outcome(parameters["lineage"], parameters["step"]):
@@ -114,12 +114,12 @@ class Controller:
             timeout: seconds to wait for a running trial to make one possible.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._with("ready") or not self._with("running"), timeout)
-            label = self._with("ready")
+            self._changed.wait_for(lambda: self._first_with("ready") or not self._first_with("running"), timeout)
+            label = self._first_with("ready")
             if label is None:
                 return None
             track = replace(self._tracks[label], status="running")
-            self._put(label, track)
+            self._save(label, track)
             return track.parameters
 
     def finished(self, parameters: dict[str, Any]) -> None:
@@ -138,12 +138,12 @@ class Controller:
     def _resumed(self, label: str) -> Track | None:
         """Return the track that the store holds of a lineage, if there is one."""
         path = state_path(label)
-        if (found := self._store.read_json(path)) is None:
+        if (state := self._store.read_json(path)) is None:
             return None
         where = self._store.url_of(path)
-        if "spec" in found:
+        if "spec" in state:
             raise StoreError(f"{where}: expected `parameters`, got `spec`, of an older version; start with a new store")
-        track = build(Track, found, f"{where}: track")
+        track = build(Track, state, f"{where}: track")
         spec = parse_spec(track.parameters, self._space, f"{where}: parameters")
         if spec.lineage != label:
             raise StoreError(f"{where}: expected the parameters of lineage {label!r}, got those of {spec.lineage!r}")
@@ -153,7 +153,8 @@ class Controller:
         """Return what came of a step: its key and the next spec or why there is none, an error, or nothing yet."""
         return self._store.read_json(outcome_path(label, step)) or {}
 
-    def _with(self, status: str) -> str | None:
+    def _first_with(self, status: str) -> str | None:
+        """Return the first lineage of a status."""
         return next((label for label, track in self._tracks.items() if track.status == status), None)
 
     def _running(self, parameters: dict[str, Any]) -> str | None:
@@ -170,23 +171,23 @@ class Controller:
         elif outcome.get("next") is None:
             reason = outcome.get("stop", "")
             _logger.info("lineage %s ends after step %d: %s", label, track.step, reason)
-            self._put(label, replace(track, status="ended", reason=reason))
+            self._save(label, replace(track, status="ended", reason=reason))
         else:
             following = {**outcome["next"], "step": track.step + 1, "lineage": label}
             spec = parse_spec(following, self._space, f"{self._store.url_of(outcome_path(label, track.step))}: next")
-            self._put(label, Track(spec.to_parameters()))
+            self._save(label, Track(spec.to_parameters()))
 
     def _retry(self, label: str, reason: str) -> None:
         track = self._tracks[label]
         failures = track.failures + 1
         if failures < TRIES:
             _logger.warning("step %d of lineage %s failed and is tried again: %s", track.step, label, reason)
-            self._put(label, replace(track, status="ready", failures=failures))
+            self._save(label, replace(track, status="ready", failures=failures))
         else:
             _logger.error("lineage %s ends: step %d failed %d times: %s", label, track.step, failures, reason)
-            self._put(label, replace(track, status="ended", failures=failures, reason=reason))
+            self._save(label, replace(track, status="ended", failures=failures, reason=reason))
 
-    def _put(self, label: str, track: Track) -> None:
+    def _save(self, label: str, track: Track) -> None:
         with self._changed:
             self._tracks[label] = track
             self._store.write_json(state_path(label), asdict(track))

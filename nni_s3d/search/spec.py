@@ -62,11 +62,11 @@ def widths_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in parameters.items() if name not in RESERVED}
 
 
-def check_name(name: str, what: str) -> None:
+def check_name(name: str, where: str) -> None:
     """Raise ConfigError unless a name can be a part of paths in a store, and stay inside it."""
     if not re.fullmatch(_NAME, name):
         expected = "1 to 64 of the characters A-Z, a-z, 0-9 and ._+-, without . at the beginning or .json at the end"
-        raise ConfigError(f"{what}: expected {expected}, got {name!r}")
+        raise ConfigError(f"{where}: expected {expected}, got {name!r}")
 
 
 _NAME = r"(?!\.)[A-Za-z0-9._+-]{1,64}(?<!\.json)"

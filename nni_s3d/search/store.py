@@ -71,11 +71,11 @@ class Store:
         """
         missing = {}
         for path, content in contents.items():
-            found = self.read_json(path)
-            if found is None:
+            stored, wanted = self.read_json(path), json.loads(json.dumps(content))
+            if stored is None:
                 missing[path] = content
-            elif found != (wanted := json.loads(json.dumps(content))):
-                differs = sorted(key for key in {*wanted, *found} if wanted.get(key, ...) != found.get(key, ...))
+            elif stored != wanted:
+                differs = sorted(key for key in {*wanted, *stored} if wanted.get(key, ...) != stored.get(key, ...))
                 raise StoreError(
                     f"{self.url_of(path)}: expected the same settings, got other ones for {', '.join(differs)}; "
                     "use another store or another name"
@@ -90,14 +90,14 @@ class Store:
 
     def read_json(self, path: str, *keys: str) -> dict[str, Any] | None:
         """Return the mapping in a JSON file, which has at least these keys, or None if there is no file."""
-        content = self.read_bytes(path)
-        if content is None:
+        text = self.read_bytes(path)
+        if text is None:
             return None
-        found = self.decode(path, content, json.loads)
-        if not isinstance(found, dict) or not found.keys() >= set(keys):
+        content = self.decode(path, text, json.loads)
+        if not isinstance(content, dict) or not content.keys() >= set(keys):
             expected = f"a mapping with {', '.join(keys)}" if keys else "a mapping"
-            raise StoreError(f"{self.url_of(path)}: expected {expected}, got {found!s:.80}")
-        return found
+            raise StoreError(f"{self.url_of(path)}: expected {expected}, got {content!s:.80}")
+        return content
 
     def write_json(self, path: str, content: dict[str, Any]) -> None:
         """Write a JSON file."""

@@ -55,7 +55,8 @@ def run(
     spec = parse_spec(parameters, space)
     lineage = _lineage(store, spec)
     store.claim(task.fingerprint)
-    trial = TrialContext(task, space, store, spec, lineage, _parent_of(store, spec), report)
+    parent = _parent_of(store, spec)
+    trial = TrialContext(task, space, store, spec, lineage=lineage, parent=parent, report=report)
     metrics: dict[str, float] | None = store.read_json(trial.path("metrics.json"), *_SHOWN)
     if spec.lineage is not None:
         store.write_json(trial_path(spec.lineage, spec.step), {"trial": os.environ.get("NNI_TRIAL_JOB_ID")})
@@ -98,7 +99,7 @@ def _run(trial: TrialContext) -> dict[str, float]:
     data = task.load_data()
     start = first_weights(trial, data)
     store.write_json(trial.path("spec.json"), spec.to_parameters())
-    graph = check_network(task, data, start.model, spec.widths, trial.lineage, start.graph)
+    graph = check_network(task, data, start.model, spec.widths, lineage=trial.lineage, graph=start.graph)
     cost = count(graph)
     recipe = _recipe(trial, cost, data)
     validation, test = (
@@ -106,7 +107,8 @@ def _run(trial: TrialContext) -> dict[str, float]:
     )
     begun = time.perf_counter()
     hooks = _hooks(trial, start.model, validation, recipe.epochs)
-    train(start.model, task.training_loader(data, trial.seed_of_step), recipe, trial.seed, hooks, f"step {spec.step}")
+    batches = task.training_loader(data, trial.seed_of_step)
+    train(start.model, batches, recipe, seed=trial.seed, hooks=hooks, title=f"step {spec.step}")
     _logger.info("trained for %d epochs in %.1f s", recipe.epochs, time.perf_counter() - begun)
     train_macs = start.macs + 3 * cost.macs * len(data.train) * recipe.epochs
     if trial.lineage is not None and spec.step < trial.lineage.steps:

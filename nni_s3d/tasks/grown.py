@@ -29,8 +29,8 @@ def save_grown(model: nn.Module, path: str | Path) -> None:
     Raises:
         StoreError: the file cannot be written.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _own_tensors(model).items()}
-    sizes = {name: found for name, module in model.named_modules() if (found := _sizes(module))}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _tensors(model).items()}
+    sizes = {name: _sizes(module) for name, module in model.named_modules() if _sizes(module)}
     try:
         save_file(tensors, Path(path), metadata={_KEY: json.dumps(sizes)})
     except (OSError, SafetensorError) as error:
@@ -50,19 +50,19 @@ def load_grown(build: Callable[[], nn.Module], path: str | Path) -> nn.Module:
     """
     tensors, sizes = _read(Path(path))
     model = build()
-    own = _own_tensors(model)
-    for name in (*own, *tensors):
-        if name not in own or name not in tensors:
-            where = "the file" if name in own else "the network that was built"
+    built = _tensors(model)
+    for name in (*built, *tensors):
+        if name not in built or name not in tensors:
+            where = "the file" if name in built else "the network that was built"
             raise ModelError(f"{name}: expected it in {where} too, got none")
-        if own[name].dim() != tensors[name].dim():
-            raise ModelError(f"{name}: expected {own[name].dim()} dimensions, got {tensors[name].dim()} in {path}")
+        if built[name].dim() != tensors[name].dim():
+            raise ModelError(f"{name}: expected {built[name].dim()} dimensions, got {tensors[name].dim()} in {path}")
     with torch.no_grad():
         for name, tensor in tensors.items():
-            if tensor.shape == own[name].shape:
-                own[name].copy_(tensor)  # in place, so that what is tied to it stays so
+            if tensor.shape == built[name].shape:
+                built[name].copy_(tensor)  # in place, so that what is tied to it stays so
             else:
-                replace_tensor(model, name, tensor.to(own[name]), own[name].requires_grad)
+                replace_tensor(model, name, tensor.to(built[name]), built[name].requires_grad)
     for name, module in model.named_modules():
         for attribute in _sizes(module).keys() & sizes.get(name, {}).keys():
             setattr(module, attribute, int(sizes[name][attribute]))
@@ -79,14 +79,14 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, dict[str, int]]]:
         raise StoreError(f"{path}: expected a file that save_grown wrote, got {reason}") from error
 
 
-def _own_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Return what a state dict holds, each tied tensor once."""
-    found: dict[int, str] = {}
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors of a state dict, each tied one once."""
+    first_names: dict[int, str] = {}
     state: Mapping[str, Any] = model.state_dict(keep_vars=True)
     return {
         name: tensor
         for name, tensor in state.items()
-        if isinstance(tensor, Tensor) and found.setdefault(id(tensor), name) == name
+        if isinstance(tensor, Tensor) and first_names.setdefault(id(tensor), name) == name
     }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.cost import count, marginal_cost
 from nni_s3d.growth.graph.equal_parts import parts
+from nni_s3d.growth.text_table import table_lines
 
 CAP = 8  # times its width that a group may grow to, in a search space to start from
 
@@ -17,17 +18,14 @@ def table(graph: ChannelGraph) -> str:
     A group is called after its first producer; a residual stream has more.
     """
     params, macs = (marginal_cost(graph, kind) for kind in ("params", "macs"))
-    rows: list[tuple[str, ...]] = [("group", "width", "params/neuron", "MACs/neuron", "splittable")]
+    titles = ("group", "width", "params/neuron", "MACs/neuron", "splittable")
+    rows = []
     for group in graph:
         costs = (f"{float(price[group.channels].mean()):,.0f}" for price in (params, macs))
-        others = len(group.producers) - 1
-        name = group.name + (f" and {others} more" if others else "")
+        more = len(group.producers) - 1
+        name = group.name + (f" and {more} more" if more else "")
         rows.append((name, f"{group.width:,}", *costs, "yes" if group.splittable else f"no: {group.reason}"))
-    sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(size) if i in (0, 4) else cell.rjust(size) for i, (cell, size) in enumerate(line)).rstrip()
-        for line in (list(zip(row, sizes, strict=True)) for row in rows)
-    ]
+    lines = table_lines(titles, rows, right=titles[1:4])
     cost, channels = count(graph), sum(group.width for group in graph)
     share = sum(graph.widths.values())
     lines.append(f"{cost.params:,} parameters, {cost.macs:,} MACs; {share:,} of {channels:,} channels can be split")

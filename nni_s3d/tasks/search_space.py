@@ -70,8 +70,8 @@ class Space:
                 trouble = "missing" if name not in widths else "not in the search space"
                 raise ConfigError(f"{where}: {name!r} is {trouble}; expected {', '.join(self.low)}")
         for name, width in widths.items():
-            number = isinstance(width, (int, float)) and not isinstance(width, bool)
-            if not number or not self.low[name] <= width <= self.high[name] or width != int(width):
+            is_number = isinstance(width, (int, float)) and not isinstance(width, bool)
+            if not is_number or not self.low[name] <= width <= self.high[name] or width != int(width):
                 expected = f"a whole number from {self.low[name]} to {self.high[name]}"
                 raise ConfigError(f"{where}: {name}: expected {expected}, got {width!r}")
         return {name: int(widths[name]) for name in self.low}
@@ -91,9 +91,9 @@ def _values_of(entry: Any, where: str) -> Sequence[int]:
         raise ConfigError(f"{where}: expected whole numbers from 1 to {WIDEST}, got {values!r}")
     if choice:
         return sorted(values)
-    found = range(values[0], values[1] + 1, values[2]) if quniform else range(*values)
-    if not found:
+    widths = range(values[0], values[1] + 1, values[2]) if quniform else range(*values)
+    if not widths:
         raise ConfigError(f"{where}: expected low <= high, got {values!r}")
     if quniform and any(end % values[2] for end in values[:2]):  # NNI draws whole multiples of the step
         raise ConfigError(f"{where}: expected multiples of {values[2]}, got {values!r}")
-    return found
+    return widths

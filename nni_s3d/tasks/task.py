@@ -157,10 +157,10 @@ class Task:
             data.mean,
             data.std,
             self.training.batch_size,
-            seed,
-            self.data.pad,
-            self.data.flip,
-            self.torch_device,
+            seed=seed,
+            pad=self.data.pad,
+            flip=self.data.flip,
+            device=self.torch_device,
         )
 
     def curvature_loader(self, data: DataSet, seed: int) -> Loader:

@@ -114,15 +114,15 @@ def train(
     device = next(model.parameters()).device
     amp = recipe.amp and device.type == "cuda"
     scaler = torch.amp.GradScaler(device.type, enabled=amp)
-    kept: dict[str, Any] = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
-    first = _restore(kept, recipe, hooks)
+    phase = _Phase(model, optimizer, scheduler, scaler)
+    first = _restore(phase, recipe, hooks)
     model.train()
     with tqdm(total=recipe.epochs, initial=first, desc=title, unit="epoch", disable=None, leave=False) as bar:
         for epoch in range(first, recipe.epochs):
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                 torch.manual_seed(hash((seed, epoch)) % 2**63)  # dropout
-                loss = _epoch(model, loader, recipe, epoch, optimizer, scheduler, scaler)
-            hooks.save({"epoch": epoch + 1} | {name: part.state_dict() for name, part in kept.items()})
+                loss = _epoch(phase, loader, recipe, epoch)
+            hooks.save({"epoch": epoch + 1} | {name: part.state_dict() for name, part in vars(phase).items()})
             hooks.progress(epoch + 1, recipe.epochs)
             bar.set_postfix(loss=f"{loss:.3f}")
             bar.update()
@@ -141,36 +141,38 @@ def evaluate(model: nn.Module, loader: Loader) -> Evaluation:
     return Evaluation(right / len(loader.images), loss / len(loader.images))
 
 
-def _epoch(
-    model: nn.Module,
-    loader: Loader,
-    recipe: Recipe,
-    epoch: int,
-    optimizer: Optimizer,
-    scheduler: torch.optim.lr_scheduler.LambdaLR,
-    scaler: torch.amp.GradScaler,
-) -> float:
+@dataclass(frozen=True)
+class _Phase:
+    """Everything that changes while a network is trained, by the names that its checkpoint uses."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    scheduler: torch.optim.lr_scheduler.LambdaLR
+    scaler: torch.amp.GradScaler
+
+
+def _epoch(phase: _Phase, loader: Loader, recipe: Recipe, epoch: int) -> float:
     """Train for one epoch and return the loss of its last batch."""
     loss = torch.zeros(())
     for inputs, targets in loader.epoch(epoch):
         inputs = inputs.contiguous(memory_format=recipe.memory_format)
-        optimizer.zero_grad()
-        with torch.autocast(inputs.device.type, enabled=scaler.is_enabled()):
-            loss = F.cross_entropy(model(inputs), targets, label_smoothing=recipe.label_smoothing)
-        scaler.scale(loss).backward()
-        scaler.step(optimizer)
-        scaler.update()
-        scheduler.step()
+        phase.optimizer.zero_grad()
+        with torch.autocast(inputs.device.type, enabled=phase.scaler.is_enabled()):
+            loss = F.cross_entropy(phase.model(inputs), targets, label_smoothing=recipe.label_smoothing)
+        phase.scaler.scale(loss).backward()
+        phase.scaler.step(phase.optimizer)
+        phase.scaler.update()
+        phase.scheduler.step()
     return loss.item()
 
 
-def _restore(parts: dict[str, Any], recipe: Recipe, hooks: Hooks) -> int:
-    """Put every part back into the state of a checkpoint and return the epochs that are done."""
+def _restore(phase: _Phase, recipe: Recipe, hooks: Hooks) -> int:
+    """Put a phase back into the state of a checkpoint and return the epochs that are done."""
     state = hooks.load()
     if state is None:
         return 0
     try:
-        for name, part in parts.items():
+        for name, part in vars(phase).items():
             part.load_state_dict(state[name])
         if (done := state["epoch"]) in range(recipe.epochs + 1):
             return int(done)

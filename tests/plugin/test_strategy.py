@@ -1,29 +1,23 @@
-import json
 import threading
 import time
 from types import SimpleNamespace
 
 import pytest
-import torch
-import yaml
 from nni.nas.evaluator import FunctionalEvaluator
 from nni.nas.execution import ExecutionEngine, SequentialExecutionEngine
 from nni.nas.execution.event import TrainingEndEvent
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.space import ModelStatus, SimplifiedModelSpace
-from nni.nas.strategy import Random
-from torch import nn
 
 from nni_s3d.errors import ConfigError
 from nni_s3d.plugin import strategy as strategy_module
 from nni_s3d.plugin.space import TaskSpace
 from nni_s3d.plugin.strategy import S3D
 from nni_s3d.plugin.trial import evaluate_model
-from nni_s3d.search.spec import widths_of
 from nni_s3d.search.store import Store
-from nni_s3d.tasks.search_space import RESERVED
 from tests import small_task
 from tests.plugin.contract import SPACE, STEPS, Contract, leave_outcome
+from tests.plugin.task_space import model_space
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:nni")
 
@@ -33,10 +27,6 @@ def hurry(monkeypatch):
     """Let NNI's loop that waits for a worker look a hundred times as often."""
     monkeypatch.setattr("nni.nas.strategy.base.time", SimpleNamespace(sleep=lambda seconds: time.sleep(seconds / 100)))
     monkeypatch.setattr(strategy_module, "_PAUSE", 0.01)
-
-
-def network(widths):
-    return nn.Linear(widths["a"], widths["b"])
 
 
 class Engine(ExecutionEngine):
@@ -62,20 +52,8 @@ class Engine(ExecutionEngine):
         self.models.remove(model)
 
 
-SCRATCH = dict.fromkeys(RESERVED)  # what a sample says beside the widths of a network that is trained from scratch
-
-
 class Foreign(ModelSpace):
     """A space that is not a task's."""
-
-
-def model_space(folder, space, evaluator=None, **task):
-    """Return the space of a task that is never trained, as an experiment makes it."""
-    (folder / "space.json").write_text(json.dumps(space))
-    content = {**small_task.TASK, "model": {"factory": f"{__name__}:network"}, **task}
-    (folder / "task.yml").write_text(yaml.safe_dump(content))
-    evaluator = evaluator or FunctionalEvaluator(evaluate_model, store=str(folder / "store"))
-    return SimplifiedModelSpace.from_model(TaskSpace(str(folder / "task.yml")), evaluator)
 
 
 class TestContract(Contract):
@@ -164,40 +142,6 @@ def test_a_failed_model_is_tried_again_in_this_process_too(tmp_path, monkeypatch
     space = SimplifiedModelSpace.from_model(TaskSpace(str(tmp_path / "task.yml")), evaluator)
     S3D(steps=1)(space, engine)
     assert [model.sample["step"] for model in engine.list_models()] == [0, 0, 1]
-
-
-def test_the_strategies_of_nni_draw_plain_widths_for_the_same_trial(tmp_path):
-    small_task.write(tmp_path)
-    evaluator = FunctionalEvaluator(evaluate_model, store=str(tmp_path / "store"))
-    space = SimplifiedModelSpace.from_model(TaskSpace(str(tmp_path / "task.yml")), evaluator)
-    engine = SequentialExecutionEngine(max_model_count=2)
-    Random(seed=0)(space, engine)
-    for model in engine.list_models():
-        assert set(widths_of(model.sample)) == set(small_task.NAMES)
-        assert {model.sample[name] for name in RESERVED} == {None}
-        assert 0 <= model.metric <= 1
-
-
-def test_the_module_of_a_sample_has_its_widths(tmp_path):
-    space = model_space(tmp_path, SPACE)
-    module = space.freeze({"a": 7, "b": 33, **SCRATCH}).executable_model()
-    assert module(torch.zeros(1, 7)).shape == (1, 33)
-    assert "digits" in repr(module)
-
-
-@pytest.mark.parametrize(
-    ("sample", "message"),
-    [
-        ({"a": 3, "b": 4, **SCRATCH}, "a: expected a whole number from 4 to 64, got 3"),
-        ({"a": 4.5, "b": 4, **SCRATCH}, "a: expected a whole number from 4 to 64, got 4.5"),
-        ({"b": 4, **SCRATCH}, "Label a is missing"),
-        ({"a": 4, "b": 4}, "Label step is missing"),
-    ],
-)
-def test_samples_outside_the_space_are_refused(tmp_path, sample, message):
-    space = model_space(tmp_path, SPACE)
-    with pytest.raises(Exception, match=message):
-        space.freeze(sample)
 
 
 def test_other_spaces_and_evaluators_are_refused(tmp_path):

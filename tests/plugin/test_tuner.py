@@ -8,6 +8,7 @@ from nni_s3d.plugin import tuner as tuner_module
 from nni_s3d.plugin.tuner import S3DArgsValidator, S3DTuner
 from nni_s3d.search.lineage import outcome_path, state_path, trial_path
 from nni_s3d.search.store import Store
+from tests.fresh_process import HEAVY, loaded_by
 from tests.plugin.contract import SPACE, STEPS, Contract, leave_outcome
 
 
@@ -32,8 +33,8 @@ class Nni:
     def ask(self, count):
         ids = list(range(self.next_id, self.next_id + count))
         self.next_id += count
-        found = self.tuner.generate_multiple_parameters(ids, st_callback=self.trials.__setitem__)
-        self.trials.update(zip(ids, found, strict=False))
+        specs = self.tuner.generate_multiple_parameters(ids, st_callback=self.trials.__setitem__)
+        self.trials.update(zip(ids, specs, strict=False))
 
     def id_of(self, spec):
         return next(number for number, running in self.trials.items() if running == spec)
@@ -171,12 +172,12 @@ def test_results_and_requests_may_come_from_two_threads(tmp_path, store, monkeyp
     tuner = make()
     (spec,) = tuner.generate_multiple_parameters([0])
     leave_outcome(store, spec)
-    found = []
-    asking = threading.Thread(target=lambda: found.extend(tuner.generate_multiple_parameters([1])))
+    specs = []
+    asking = threading.Thread(target=lambda: specs.extend(tuner.generate_multiple_parameters([1])))
     asking.start()
     tuner.receive_trial_result(0, "", {})
     asking.join(10)
-    assert [s["step"] for s in found] == [1]
+    assert [s["step"] for s in specs] == [1]
 
 
 def test_a_store_with_other_settings_is_refused_and_untouched(tmp_path, store):
@@ -236,3 +237,41 @@ def test_bad_arguments_are_refused(settings, message):
         S3DTuner(**settings)
     with pytest.raises(ConfigError, match=message):
         S3DArgsValidator().validate_class_args(**settings)
+
+
+def test_a_tuner_starts_without_torch(tmp_path):
+    """NNI gives a tuner ten seconds to connect; this is what it does to start one, and the first answer."""
+    modules = loaded_by(f"""
+import os
+os.environ["NNI_S3D_STORE"] = {str(tmp_path / "store")!r}
+import nni.__main__
+from nni_s3d.plugin.tuner import S3DTuner, S3DArgsValidator
+S3DArgsValidator().validate_class_args(steps=2, policy={{"name": "knapsack", "growth": 0.6}})
+tuner = S3DTuner(steps=2)
+tuner.update_search_space({{"conv0": {{"_type": "quniform", "_value": [3, 9, 1]}}}})
+assert tuner.generate_multiple_parameters([0])[0]["conv0"] == 3
+""")
+    assert not HEAVY & modules
+    ours = {name for name in modules if name.startswith("nni_s3d.")}
+    assert ours == {
+        "nni_s3d.config",
+        "nni_s3d.errors",
+        "nni_s3d.growth",
+        "nni_s3d.growth.eigen",
+        "nni_s3d.growth.eigen.solver_names",
+        "nni_s3d.growth.graph",
+        "nni_s3d.growth.graph.cost_names",
+        "nni_s3d.growth.selection",
+        "nni_s3d.growth.selection.settings",
+        "nni_s3d.growth.settings",
+        "nni_s3d.plugin",
+        "nni_s3d.plugin.manager",
+        "nni_s3d.plugin.tuner",
+        "nni_s3d.search",
+        "nni_s3d.search.controller",
+        "nni_s3d.search.lineage",
+        "nni_s3d.search.spec",
+        "nni_s3d.search.store",
+        "nni_s3d.tasks",
+        "nni_s3d.tasks.search_space",
+    }

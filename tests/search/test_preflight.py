@@ -2,9 +2,12 @@ import pytest
 import torch
 from torch import nn
 
-from nni_s3d.errors import ModelError
-from nni_s3d.search.preflight import try_step
+from nni_s3d.errors import ConfigError, ModelError
+from nni_s3d.search.lineage import Lineage
+from nni_s3d.search.preflight import check_network, try_step
 from nni_s3d.tasks.data import Images, Loader
+from nni_s3d.tasks.task import read_task
+from tests import small_task
 
 
 def loader(n, batch_size=4):
@@ -67,3 +70,38 @@ def test_a_network_that_cannot_be_trained_is_refused(model, samples, message):
 def test_a_machine_without_memory_is_not_the_networks_fault(error):
     with pytest.raises(type(error), match="full"):
         try_step(network(Failing(error)), loader(8), 3)
+
+
+@pytest.fixture
+def task(tmp_path):
+    small_task.write(tmp_path)
+    return read_task(tmp_path / "task.yml")
+
+
+SEED = dict.fromkeys(small_task.NAMES, 3)
+
+
+def test_the_channel_graph_of_a_network_that_can_grow_is_returned(task):
+    model = task.build_model(SEED, 0)
+    graph = check_network(task, task.load_data(), model, SEED, Lineage())
+    assert graph.widths == SEED
+    known = graph.refuse_others(["conv0"], "known before")
+    assert check_network(task, task.load_data(), model, SEED, graph=known) is known
+
+
+@pytest.mark.parametrize(
+    ("widths", "lineage", "error", "message"),
+    [
+        (SEED | {"pw1": 4}, None, ModelError, "expected layers of the widths .*'pw1': 4.*, got 3 in pw1"),
+        (SEED | {"pw9": 4}, Lineage(), ModelError, "expected pw9, .*, among its layers, which it does not have"),
+        (SEED | {"classifier": 10}, Lineage(), ModelError, "among its layers, which cannot be split: it is an output"),
+        (SEED, Lineage(max_params=1), ConfigError, "max_params: expected at least 313, what the network has, got 1"),
+    ],
+)
+def test_a_network_that_cannot_grow_as_asked_is_refused(task, widths, lineage, error, message):
+    with pytest.raises(error, match=message):
+        check_network(task, task.load_data(), task.build_model(SEED, 0), widths, lineage)
+
+
+def test_names_that_only_growth_needs_are_free_without_it(task):
+    assert check_network(task, task.load_data(), task.build_model(SEED, 0), SEED | {"pw9": 4}).widths == SEED

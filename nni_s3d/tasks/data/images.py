@@ -59,12 +59,12 @@ class Loader:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return self.epoch(0)
 
-    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Iterate over one epoch."""
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Iterate over the batches of one epoch, counted from 0."""
         order = torch.arange(len(self.images))
         generator = torch.Generator()
         if self.seed is not None:
-            generator.manual_seed(hash((self.seed, number)) % 2**63)
+            generator.manual_seed(hash((self.seed, epoch)) % 2**63)
             order = torch.randperm(len(order), generator=generator)
         images = self.images.to(self.device)
         mean, std = (torch.tensor(v, device=self.device).reshape(-1, 1, 1) for v in (self.mean, self.std))

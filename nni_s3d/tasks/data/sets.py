@@ -61,10 +61,16 @@ def load(name: str, validation: float = 0.1, samples: int | None = None, root: s
     held_out = max(1, round(validation * len(order)))
     if held_out == len(order):
         raise ConfigError(f"validation: expected a fraction that leaves some of {held_out} samples, got {validation!r}")
-    kept, validated = train[order[held_out:]], train[order[:held_out]]
-    scaled = kept.pixels.float() / 255
-    mean, std = scaled.mean(dim=(0, 2, 3)), scaled.std(dim=(0, 2, 3))
-    return DataSet(kept, validated, test, int(train.labels.max()) + 1, tuple(mean.tolist()), tuple(std.tolist()))
+    training = train[order[held_out:]]
+    scaled = training.pixels.float() / 255
+    return DataSet(
+        train=training,
+        validation=train[order[:held_out]],
+        test=test,
+        num_classes=int(train.labels.max()) + 1,
+        mean=tuple(scaled.mean(dim=(0, 2, 3)).tolist()),
+        std=tuple(scaled.std(dim=(0, 2, 3)).tolist()),
+    )
 
 
 def data_directory(root: str | Path | None = None) -> Path:
@@ -77,10 +83,10 @@ def _digits(root: Path) -> tuple[Images, Images]:
 
     digits = load_digits()
     pixels = torch.from_numpy((digits.images * 15).astype(np.uint8))[:, None]  # they come as 0..16
-    every = Images(pixels, torch.from_numpy(digits.target).long())
-    order = torch.randperm(len(every), generator=torch.Generator().manual_seed(_SPLIT_SEED))
-    test = len(every) // 5
-    return every[order[test:]], every[order[:test]]
+    images = Images(pixels, torch.from_numpy(digits.target).long())
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(_SPLIT_SEED))
+    test = len(images) // 5
+    return images[order[test:]], images[order[:test]]
 
 
 def _fashion_mnist(root: Path) -> tuple[Images, Images]:

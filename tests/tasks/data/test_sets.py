@@ -5,14 +5,9 @@ import pytest
 import torch
 
 from nni_s3d.errors import ConfigError, DataError
-from nni_s3d.tasks.data import Images, Loader, load
+from nni_s3d.tasks.data import Loader, load
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
-
-
-def images(n=10, size=4):
-    pixels = torch.arange(n * size * size, dtype=torch.float32).remainder(256).to(torch.uint8)
-    return Images(pixels.reshape(n, 1, size, size), torch.arange(n))
 
 
 def test_digits_are_three_disjoint_sets_that_stay_the_same():
@@ -30,41 +25,6 @@ def test_statistics_are_those_of_the_training_set_alone():
     assert float(batch.std()) == pytest.approx(1, abs=1e-4)
 
 
-def test_an_epoch_shows_every_image_once_in_an_order_of_its_own():
-    loader = Loader(images(), (0.0,), (1.0,), batch_size=3, seed=1)
-    labels = [torch.cat([y for _, y in loader.epoch(number)]).tolist() for number in (0, 1, 0)]
-    assert sorted(labels[0]) == list(range(10))
-    assert labels[0] != labels[1]
-    assert labels[0] == labels[2]
-    assert len(loader) == 4
-
-
-def test_without_a_seed_the_order_is_that_of_the_set():
-    loader = Loader(images(), (0.0,), (1.0,), batch_size=4)
-    assert torch.cat([y for _, y in loader]).tolist() == list(range(10))
-
-
-def test_every_crop_is_a_window_of_the_padded_image():
-    one = images(1, 4)
-    padded = torch.nn.functional.pad(one.pixels.float() / 255, (1, 1, 1, 1))[0, 0]
-    windows = [padded[i : i + 4, j : j + 4] for i in range(3) for j in range(3)]
-    loader = Loader(one, (0.0,), (1.0,), seed=0, pad=1)
-    found = {
-        next(k for k, w in enumerate(windows) if torch.equal(w, x[0, 0])) for e in range(60) for x, _ in loader.epoch(e)
-    }
-    assert found == set(range(9))
-
-
-def test_flips_are_mirror_images():
-    one = images(1, 4)
-    still = one.pixels.float() / 255
-    loader = Loader(one, (0.0,), (1.0,), seed=0, flip=True)
-    kinds = [torch.equal(x, still) for e in range(20) for x, _ in loader.epoch(e)]
-    assert 0 < sum(kinds) < 20
-    flipped = next(x for e in range(20) for x, _ in loader.epoch(e) if not torch.equal(x, still))
-    assert torch.equal(flipped, still.flip(-1))
-
-
 @pytest.mark.parametrize(("name", "folder"), [("fashion_mnist", "FashionMNIST/raw"), ("cifar100", "cifar-100-python")])
 def test_missing_files_say_what_to_put_where(name, folder, tmp_path):
     with pytest.raises(DataError, match=f"{folder}: expected .* NNI_S3D_DATA"):
@@ -80,11 +40,6 @@ def test_other_files_are_refused(tmp_path):
         DataError, match=r"FashionMNIST/raw: expected the four idx files .* FashionMNIST, got none that"
     ):
         load("fashion_mnist", root=tmp_path)
-
-
-def test_a_batch_may_be_larger_than_the_set():
-    (batch,) = Loader(images(), (0.0,), (1.0,), batch_size=10**30)
-    assert len(batch[1]) == 10
 
 
 def test_bad_settings_are_refused():
