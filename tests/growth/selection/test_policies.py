@@ -515,3 +515,19 @@ def test_plans_can_be_compared():
     assert first == first
     assert first != second
     assert len({first, second}) == 2
+
+
+@pytest.mark.parametrize(
+    ("norms", "match"),
+    [
+        ({}, r"theta_norms: 0: expected shape \(2,\), got none"),
+        ({"0": torch.ones(3)}, r"theta_norms: 0: expected shape \(2,\), got \(3,\)"),
+    ],
+)
+def test_a_relative_plan_needs_the_norm_of_every_neuron(norms, match):
+    graph = network(2)
+    spectrum = spectrum_of(graph, [(-1.0, 1.0)] * 2)
+    with pytest.raises(ModelError, match=match):
+        s3d.select(spectrum, graph, TopK(1), theta_norms=norms)
+    with pytest.raises(ModelError, match=match):
+        s3d.plan_from_copies(graph, {"0": [2, 1]}, spectrum, theta_norms=norms)
