@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nni_s3d.growth.eigen.spectrum import unit
+from nni_s3d.growth.eigen.spectrum import normalize
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.theta import dimension
 from nni_s3d.growth.selection.priorities import random_priorities
@@ -50,6 +50,6 @@ def random_splits(model: nn.Module, graph: ChannelGraph, seed: int = 0) -> Rando
     directions = {}
     for group in graph.splittable_groups:
         shape = (group.width, dimension(group, graph.shapes))
-        drawn = unit(torch.randn(shape, generator=generator, dtype=torch.float64))
+        drawn = normalize(torch.randn(shape, generator=generator, dtype=torch.float64))
         directions[group.name] = drawn.to(parameters[group.producers[0].weight])  # its precision and its device
     return RandomSplits(priorities, directions)
