@@ -11,7 +11,7 @@ from torch import Tensor
 from nni_s3d.errors import ConfigError, ModelError
 from nni_s3d.growth.eigen.spectrum import Spectrum
 from nni_s3d.growth.graph.channels import ChannelGraph
-from nni_s3d.growth.selection.knapsack import Candidates
+from nni_s3d.growth.selection.candidates import Candidates
 from nni_s3d.growth.selection.new_neurons import NewNeurons
 from nni_s3d.growth.selection.placement import eigenvalues, squared_norms
 from nni_s3d.growth.selection.plan import GrowthPlan
@@ -84,8 +84,8 @@ def select_plan(
         gains = _priorities(evidence, graph, settings)
     else:
         gains = _second_order(evidence, graph, settings, theta_norms)
-    room = {g.name: max(0.0, limits.get(g.name, math.inf) - g.width) for g in graph.splittable_groups}
-    chosen = choose(policy, Candidates(graph, settings.choices, gains, room))
+    capacity = {g.name: max(0.0, limits.get(g.name, math.inf) - g.width) for g in graph.splittable_groups}
+    chosen = choose(policy, Candidates(graph, settings.choices, gains, capacity))
     copies = {group.name: chosen[group.channels] for group in graph.splittable_groups}
     return plan_of(graph, copies, evidence, settings, theta_norms)
 
