@@ -1,5 +1,6 @@
 """The exact cost holds, and no better neuron fits into what is left."""
 
+import math
 from itertools import product
 
 import pytest
@@ -7,9 +8,13 @@ import torch
 
 import nni_s3d as s3d
 from nni_s3d import Knapsack
-from nni_s3d.growth.graph.cost import COSTS, total_cost
+from nni_s3d.growth.graph.cost import COSTS, CostModel, total_cost
+from nni_s3d.growth.graph.equal_parts import check
+from nni_s3d.growth.selection.budget import drop_until_affordable, resolve_within_budget, spend_remainder
+from nni_s3d.growth.selection.candidates import Candidates
 from tests.cases import all_cases, measured
 from tests.growth.selection.made_up import C, chosen, gains_of, network, random_ends, spectrum_of
+from tests.wide import WIDE
 
 
 @pytest.mark.parametrize("cost", COSTS)
@@ -39,3 +44,46 @@ def test_what_is_left_of_the_budget_fits_no_better_neuron(seed, relaxed):
             if m > copies[i] and gains[i][m - 1] < gains[i][copies[i] - 1]:
                 more = torch.tensor([*copies[:i], m, *copies[i + 1 :], 1, 1, 1])
                 assert total_cost(graph, "params", more) > total_cost(graph, "params") * (1 + growth)
+
+
+def of(graph: s3d.ChannelGraph, gains: list[float], cap: float = math.inf) -> Candidates:
+    """Return the candidates of a network with these gains of its neurons in two copies."""
+    padded = torch.zeros(1, graph.num_channels, dtype=torch.float64)
+    padded[0, : len(gains)] = torch.tensor(gains)
+    return Candidates(graph, (2,), padded, dict.fromkeys(graph.widths, cap))
+
+
+def test_neurons_of_least_gain_per_cost_are_dropped_first():
+    graph = network(4)
+    candidates, cost = of(graph, [-3.0, -1.0, -4.0, -2.0]), CostModel(graph, "neurons")
+    copies = torch.tensor([2, 2, 2, 2, 1, 1, 1])
+    for budget, expected in ((8, [2, 2, 2, 2]), (7, [2, 1, 2, 2]), (6, [2, 1, 2, 1]), (4, [1, 1, 1, 1])):
+        assert drop_until_affordable(candidates, cost, copies, budget)[:4].tolist() == expected
+    assert copies[:4].tolist() == [2, 2, 2, 2]  # what is given is left as it is
+
+
+def test_what_is_left_goes_to_the_best_neurons():
+    graph = network(4)
+    candidates, cost = of(graph, [-3.0, -1.0, -4.0, 0.0]), CostModel(graph, "neurons")
+    nothing = torch.ones(7, dtype=torch.int64)
+    for budget, expected in ((4, [1, 1, 1, 1]), (5, [1, 1, 2, 1]), (6, [2, 1, 2, 1]), (9, [2, 2, 2, 1])):
+        assert spend_remainder(candidates, cost, nothing, budget)[:4].tolist() == expected
+    capped = of(graph, [-3.0, -1.0, -4.0, 0.0], cap=1.0)
+    assert spend_remainder(capped, cost, nothing, 9)[:4].tolist() == [1, 1, 2, 1]
+
+
+@pytest.mark.parametrize("case", [case for case in WIDE if measured(case).graph.equal_parts], ids=lambda c: c.name)
+def test_equal_parts_are_solved_again_for_less(case):
+    graph = measured(case).graph
+    gains = torch.zeros(1, graph.num_channels, dtype=torch.float64)
+    for group in graph.splittable_groups:
+        gains[0, group.channels] = -1 - torch.arange(group.width) / 10
+    candidates = Candidates(graph, (2,), gains, dict.fromkeys(graph.widths, math.inf))
+    cost, copies = CostModel(graph, "macs"), torch.ones(graph.num_channels, dtype=torch.int64)
+    for group in graph.splittable_groups:
+        copies[group.channels] = 2
+    for growth in (0.0, 0.3, 0.9):
+        budget = cost.total() * (1 + growth)
+        fitting = resolve_within_budget(candidates, cost, copies, cost.marginal(copies), budget)
+        assert cost.total(fitting) <= budget
+        check(graph, fitting)

@@ -1,10 +1,12 @@
 """Policies against brute force: the largest gains, or the best gain under a budget."""
 
 import pytest
+import torch
 
 import nni_s3d as s3d
 from nni_s3d import ConfigError, Knapsack, TopFraction, TopK
 from nni_s3d.growth.graph.cost import COSTS, total_cost
+from nni_s3d.growth.selection.policies import budget_of
 from tests import reference
 from tests.growth.selection.made_up import C, chosen, gains_of, network, random_ends, spectrum_of
 
@@ -161,3 +163,27 @@ def test_a_budget_below_the_cost_of_the_network_is_refused():
     now = s3d.count(graph).macs
     with pytest.raises(ConfigError, match=f"budget: expected at least {now} macs, what the network costs, got 36"):
         s3d.select(spectrum_of(graph, random_ends(7, 0)), graph, Knapsack(36), 2, c=C)
+
+
+def test_a_policy_of_a_users_own_chooses():
+    class EveryOther:
+        """Asks for the candidates' graph, gains and capacity."""
+
+        def choose(self, candidates):
+            assert candidates.gains.shape == (1, candidates.graph.num_channels)
+            copies = torch.ones(candidates.graph.num_channels, dtype=torch.int64)
+            copies[0:4:2] = candidates.choices[0]
+            return copies
+
+    graph = network(4)
+    assert chosen(s3d.select(spectrum_of(graph, random_ends(4, 0)), graph, EveryOther(), 3)) == [3, 1, 3, 1]
+
+
+def test_budgets():
+    graph = network(4)
+    now = s3d.count(graph).macs
+    assert budget_of(Knapsack(now + 9), graph) == now + 9
+    assert budget_of(Knapsack(growth=0.5), graph) == 1.5 * now
+    assert budget_of(Knapsack(growth=0.5, cost="neurons"), graph) == 6
+    with pytest.raises(ConfigError, match=f"budget: expected at least {now} macs, .*, got {now - 1}"):
+        budget_of(Knapsack(now - 1), graph)
