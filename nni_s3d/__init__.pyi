@@ -8,7 +8,9 @@ from .growth.graph.cost import Cost, count
 from .growth.graph.equal_parts import with_equal_parts
 from .growth.loop import GrowthStep, grow
 from .growth.selection.new_neurons import NewNeurons, new_neurons
-from .growth.selection.plan import GrowthPlan, plan_from_copies
+from .growth.selection.plan import GrowthPlan
+from .growth.selection.plan_from_copies import plan_from_copies
+from .growth.selection.random_splits import RandomSplits, random_splits
 from .growth.selection.schemes import Scheme, gain, scheme
 from .growth.selection.select import select
 from .growth.selection.settings import Knapsack, TopFraction, TopK
@@ -31,6 +33,7 @@ __all__ = [
     "ModelError",
     "NewNeurons",
     "PlainSplittingOperator",
+    "RandomSplits",
     "S3DError",
     "Scheme",
     "Spectrum",
@@ -45,6 +48,7 @@ __all__ = [
     "load_grown",
     "new_neurons",
     "plan_from_copies",
+    "random_splits",
     "save_grown",
     "scheme",
     "select",

@@ -131,7 +131,7 @@ def test_growth_imports_only_torch_numpy_scipy_and_itself(path):
 
 @pytest.mark.parametrize("path", [*below("growth/eigen"), *below("growth/selection")], ids=named)
 def test_solvers_and_choices_never_see_a_module(path):
-    if path.name != "new_neurons.py":  # it reads |theta| off the model
+    if path.name not in ("priorities.py", "new_neurons.py", "random_splits.py"):  # |theta| is read off the model
         assert not {"nn", "Module"} & identifiers(path)
         assert not any(module.startswith("torch.nn") for module in imported(path))
 

@@ -14,7 +14,7 @@ from nni_s3d.tasks.task import read_task
 
 ROOT = Path(__file__).parents[1]
 TASKS = ["digits", "fashion_mnist", "cifar100"]
-GROWING = ["s3d", "s2d", "s3d_paper", "new_neurons"]
+GROWING = ["s3d", "s2d", "s3d_paper", "new_neurons", "random_splits"]
 STRATEGIES = [*GROWING, "random", "tpe", "evolution"]
 README = (ROOT / "README.md").read_text()
 
@@ -49,6 +49,7 @@ def test_configs_say_the_method_by_its_name(name):
         "s2d": "split",
         "s3d_paper": "split",
         "new_neurons": "new_neurons",
+        "random_splits": "random",
     }
     s3d, paper = lineages["s3d"], lineages["s3d_paper"]
     chain = {f.name: getattr(s3d, f.name) for f in fields(Lineage) if f.name in ("steps", "epochs", "phase_budget")}

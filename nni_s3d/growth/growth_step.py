@@ -18,11 +18,12 @@ from nni_s3d.growth.graph.theta import theta_norms
 from nni_s3d.growth.selection.new_neurons import NewNeurons, new_neurons
 from nni_s3d.growth.selection.plan import GrowthPlan
 from nni_s3d.growth.selection.policies import budget_of
+from nni_s3d.growth.selection.random_splits import RandomSplits, random_splits
 from nni_s3d.growth.selection.select import select_plan
 from nni_s3d.growth.selection.settings import Knapsack, TopK
 from nni_s3d.growth.settings import GrowthSettings
 
-Evidence = dict[str, Spectrum] | NewNeurons
+Evidence = dict[str, Spectrum] | NewNeurons | RandomSplits
 
 
 def check_growth(settings: GrowthSettings, graph: ChannelGraph) -> None:
@@ -110,6 +111,8 @@ def _evidence(
     """Return what a plan rests on, and the passes that it has cost."""
     if settings.method == "new_neurons":
         return new_neurons(model, graph, seed), 0.0
+    if settings.method == "random":
+        return random_splits(model, graph, seed), 0.0
     assert loss_fn is not None
     op = SplittingOperator(model, graph, batches, loss_fn, settings.smoothing, memory)
     return spectrum(op, settings.solver), op.passes

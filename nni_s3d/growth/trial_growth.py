@@ -18,7 +18,7 @@ from nni_s3d.errors import ModelError, first_line
 from nni_s3d.growth.graph.channels import ChannelGraph, ChannelGroup
 from nni_s3d.growth.graph.equal_parts import with_equal_parts
 from nni_s3d.growth.modules import call, copied, evaluation_mode, tensors
-from nni_s3d.growth.selection.plan import plan_from_copies
+from nni_s3d.growth.selection.plan_from_copies import plan_from_copies
 from nni_s3d.growth.surgery.split import split
 
 _EVERY = 8  # of the neurons of a group one in so many is split, and the first

@@ -193,24 +193,31 @@ def test_batches_that_can_be_read_once_are_refused():
         next(steps)
 
 
-def grown_by_new_neurons(seed: int) -> list[s3d.GrowthStep]:
+def grown_without_derivatives(method: str, seed: int = 0, **settings: object) -> list[s3d.GrowthStep]:
     case = BY_NAME["conv-bn-relu"]
 
     def loss(model: nn.Module) -> float:
         return case.loss_fn(model.eval()(case.inputs()), case.targets()).item()
 
-    return list(s3d.grow(case.model(), case.inputs(), loss, steps=2, method="new_neurons", seed=seed))
+    return list(s3d.grow(case.model(), case.inputs(), loss, steps=2, method=method, seed=seed, **settings))
 
 
-def test_a_network_grows_by_new_neurons():
-    steps = grown_by_new_neurons(seed=0)
+@pytest.mark.parametrize(("method", "settings"), [("new_neurons", {}), ("random", {"epsilon": 0.0})])
+def test_a_network_grows_without_derivatives(method, settings):
+    steps = grown_without_derivatives(method, **settings)
     assert [step.decision.passes for step in steps[:2]] == [0, 0]
     assert all(sum(after.widths.values()) > sum(step.widths.values()) for step, after in pairwise(steps))
     assert steps[2].trained == pytest.approx(steps[0].trained, rel=1e-12)  # nothing is trained here
 
 
-def test_new_neurons_follow_from_the_seed():
-    first, second, other = (grown_by_new_neurons(seed)[-1].model.state_dict() for seed in (0, 0, 1))
+def test_random_splits_move():
+    still, moved = (grown_without_derivatives("random", epsilon=epsilon)[1].trained for epsilon in (0.0, 0.5))
+    assert abs(moved - still) > 1e-3
+
+
+@pytest.mark.parametrize("method", ["new_neurons", "random"])
+def test_random_growth_follows_from_the_seed(method):
+    first, second, other = (grown_without_derivatives(method, seed)[-1].model.state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
     assert any(
         tensor.shape != other[name].shape or not torch.equal(tensor, other[name]) for name, tensor in first.items()

@@ -34,6 +34,8 @@ from nni_s3d.growth.settings import METHODS, GrowthSettings
             "epsilon: expected it with method split.* only, got 0.1 with new_neurons",
         ),
         ({"method": "new_neurons", "copies": 4}, "copies: expected 2 with method new_neurons, got 4"),
+        ({"method": "random", "c": 1.0}, "c: expected it with method split only, got 1.0 with random"),
+        ({"method": "random", "copies": 3}, "copies: expected 2 with method random, got 3"),
         ({"max_macs": -3}, "max_macs: expected a number > 0, got -3"),
     ],
 )

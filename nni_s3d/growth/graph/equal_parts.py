@@ -16,6 +16,7 @@ from torch import Tensor
 
 from nni_s3d.errors import ModelError
 from nni_s3d.growth.graph.channels import ChannelGraph
+from nni_s3d.growth.graph.integer_program import milp
 
 MOST = 4  # copies of one neuron; more never gain more (Theorem 2.3)
 
@@ -73,7 +74,7 @@ def with_equal_parts(graph: ChannelGraph, copies: Mapping[str, Tensor]) -> dict[
     Raises:
         ModelError: no number of copies up to 4 of every neuron makes them equal.
     """
-    from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.optimize import Bounds, LinearConstraint
 
     wanted, most = torch.ones(graph.num_channels, dtype=torch.int64), torch.ones(graph.num_channels, dtype=torch.int64)
     for group in graph.splittable_groups:

@@ -1,83 +1,29 @@
-"""The multiple-choice knapsack of Appendix C.1: which copies gain most for what they cost.
+"""The multiple-choice knapsack of Appendix C.1 at fixed prices: which copies gain most for what they cost.
 
-Prices (channels,) are those of one more copy of each neuron.
+Prices (channels,) are those of one more copy of each neuron. What is solved, and how well:
+
+- up to `EXACT_CANDIDATES` choices that gain: the integer program, to one part in 10^4;
+- more of them: the linear relaxation rounded down, by sorting. Without caps on widths it misses the best by less than
+  the gain of one neuron;
+- where parts must stay equally large: the integer program, however many there are.
 """
 
 from __future__ import annotations
 
-import math
-import os
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property, partial
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from nni_s3d.growth.graph.channels import ChannelGraph, ChannelGroup
-from nni_s3d.growth.graph.cost import CostModel
 from nni_s3d.growth.graph.equal_parts import bound, equations
+from nni_s3d.growth.graph.integer_program import milp
+from nni_s3d.growth.selection.candidates import Candidates
 
-EXACT = 600  # candidates up to which the integer program is solved
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """What there is to choose from."""
-
-    graph: ChannelGraph
-    choices: tuple[int, ...]  # the numbers of copies that a neuron may be split into
-    gains: Tensor  # (choices, channels) <= 0, 0 where nothing can be won
-    room: Mapping[str, float]  # how many copies every group may take
-
-    @property
-    def tight(self) -> list[ChannelGroup]:
-        """The groups that may not take as many copies as they like."""
-        return [group for group in self.graph.splittable_groups if math.isfinite(self.room[group.name])]
-
-    def gain_of(self, copies: Tensor) -> Tensor:
-        """Return the gain of each neuron (channels,) with these copies."""
-        gain = torch.zeros(self.graph.num_channels, dtype=self.gains.dtype)
-        for row, m in enumerate(self.choices):
-            gain = torch.where(copies == m, self.gains[row], gain)
-        return gain
-
-    def gain(self, copies: Tensor) -> float:
-        """Return the gain of all neurons together."""
-        return float(self.gain_of(copies).sum())
-
-    @cached_property
-    def hull(self) -> _Steps:
-        """The convex hull of every neuron's choices, from one copy to the last that pays; prices do not bend it."""
-        number = torch.tensor([1, *self.choices])
-        gain = torch.cat([torch.zeros_like(self.gains[:1]), self.gains])
-        neurons = torch.arange(self.graph.num_channels)
-        best, steps = torch.zeros_like(neurons), []  # the choice that every neuron has come to
-        while True:
-            more = number[:, None] - number[best]
-            won = gain - gain[best, neurons]
-            slope, following = torch.where(more > 0, won / more.clamp(min=1), math.inf).min(dim=0)
-            who = (slope < 0).nonzero()[:, 0]
-            if not len(who):
-                break
-            steps.append((who, number[following[who]], more[following[who], who], slope[who]))
-            best[who] = following[who]
-        empty = (neurons[:0], neurons[:0], neurons[:0], self.gains[0, :0])
-        return _Steps(*(torch.cat(parts) for parts in zip(empty, *steps, strict=True)))
-
-
-@dataclass(frozen=True)
-class _Steps:
-    """Steps of neurons from one number of copies to the next, those of one neuron in their order."""
-
-    neuron: Tensor
-    number: Tensor  # of copies after the step
-    added: Tensor
-    gain: Tensor  # per added copy
-
+EXACT_CANDIDATES = 600  # choices that gain, up to which the integer program is solved
+_FILLER = 1e-6  # what a copy without a gain counts, in units of the largest gain, so that none is made for nothing
+_GAP = 1e-4  # between the best solution and its bound at which HiGHS stops
 
 Solver = Callable[[Candidates, Tensor, float], Tensor]
 
@@ -90,130 +36,78 @@ def solve(candidates: Candidates, prices: Tensor, budget: float) -> Tensor:
 def solvers(candidates: Candidates, relaxed: bool = False) -> list[Solver]:
     """Return functions like `solve`, the best one last; a rough one before it takes no time.
 
-    Few candidates are chosen from exactly; of many, those of most gain per cost are taken, which is the optimum of the
-    linear relaxation rounded down: without caps on widths it misses the best by less than one neuron's gain.
+    Args:
+        candidates: what there is to choose from.
+        relaxed: leave out the integer program, unless parts must stay equally large.
     """
-    program = partial(_program, relaxed=relaxed)
     if candidates.graph.equal_parts:
-        return [program]
-    return [_greedy, program] if int((candidates.gains < 0).sum()) <= EXACT else [_greedy]
+        return [integer_program]
+    few = int((candidates.gains < 0).sum()) <= EXACT_CANDIDATES
+    return [rounded_relaxation, integer_program] if few and not relaxed else [rounded_relaxation]
 
 
-def _greedy(candidates: Candidates, prices: Tensor, budget: float) -> Tensor:
-    """Solve the relaxation by sorting: raise neurons along the hulls of their choices, best rate first."""
-    steps, copies = candidates.hull, torch.ones(candidates.graph.num_channels, dtype=torch.int64)
+def rounded_relaxation(candidates: Candidates, prices: Tensor, budget: float) -> Tensor:
+    """Return copies (channels,) by sorting: neurons climb their gain hulls, the best gain per cost first."""
+    steps, copies = candidates.gain_hulls, torch.ones(candidates.graph.num_channels, dtype=torch.int64)
     price = prices[steps.neuron].clamp(min=1e-12)
     order = torch.argsort(steps.gain / price, stable=True)  # keeps the steps of one neuron in order: hulls are convex
     neuron, added = steps.neuron[order], steps.added[order]
-    for group in candidates.tight:
-        mine = (neuron >= group.first) & (neuron < group.first + group.width)
-        added = torch.where(mine & ((added * mine).cumsum(0) > candidates.room[group.name]), 0, added)
+    for group in candidates.capped_groups:
+        inside = (neuron >= group.first) & (neuron < group.first + group.width)
+        added = torch.where(inside & ((added * inside).cumsum(0) > candidates.capacity[group.name]), 0, added)
     taken = ((added * price[order]).cumsum(0) <= budget) & (added > 0)
-    copies.scatter_reduce_(0, neuron[taken], steps.number[order][taken], "amax")
+    copies.scatter_reduce_(0, neuron[taken], steps.copies[order][taken], "amax")
     return copies
 
 
-def _program(candidates: Candidates, prices: Tensor, budget: float, relaxed: bool) -> Tensor:
-    """Solve the multiple-choice knapsack at fixed prices with HiGHS; the relaxation is rounded down.
+def integer_program(candidates: Candidates, prices: Tensor, budget: float) -> Tensor:
+    """Return copies (channels,) by HiGHS: one binary variable for every neuron and number of copies that may be chosen.
 
-    Where parts must stay equally large, neurons without a gain may be split to fill up; nothing is rounded there.
+    Where parts must stay equally large, neurons without a gain may be split to fill up.
     """
-    from scipy.optimize import Bounds, LinearConstraint, milp
+    copies = torch.ones(candidates.graph.num_channels, dtype=torch.int64)
+    if not bool((candidates.gains < 0).any()):
+        return copies
+    choice, neuron = ((candidates.gains < 0) | _fillers(candidates)).nonzero(as_tuple=True)
+    chosen = torch.tensor(candidates.choices)[choice]  # copies of the neuron, for every variable that is 1
+    gains = candidates.gains[choice, neuron].numpy() / float(candidates.gains.abs().max())
+    solution = milp(
+        np.where(gains < 0, gains, _FILLER),
+        constraints=_constraints(candidates, neuron, chosen, prices, budget),
+        bounds=(0, 1),
+        integrality=np.ones(len(gains)),
+        options={"mip_rel_gap": _GAP},
+    )
+    if solution.x is not None:
+        taken = torch.from_numpy(solution.x > 1 - 1e-6)
+        copies[neuron[taken]] = chosen[taken]
+    return copies
+
+
+def _fillers(candidates: Candidates) -> Tensor:
+    """Return which choices (choices, channels) bool may be taken to keep parts equally large."""
+    fillers = torch.zeros_like(candidates.gains, dtype=torch.bool)
+    for group in candidates.graph.splittable_groups:
+        fillers[:, group.channels] = bound(candidates.graph)[group.channels]
+    return fillers
+
+
+def _constraints(candidates: Candidates, neuron: Tensor, chosen: Tensor, prices: Tensor, budget: float) -> list[Any]:
+    """Return what holds for variables (n,) of these neurons with so many copies: a row each over the variables."""
+    from scipy.optimize import LinearConstraint
     from scipy.sparse import csr_array, vstack
 
-    graph, gains = candidates.graph, candidates.gains
-    copies = torch.ones(graph.num_channels, dtype=torch.int64)
-    fillers = torch.zeros_like(gains, dtype=torch.bool)
-    for group in graph.splittable_groups:
-        fillers[:, group.channels] = bound(graph)[group.channels]
-    row, neuron = ((gains < 0) | fillers).nonzero(as_tuple=True)
-    if not bool((gains < 0).any()):
-        return copies
-    number = torch.tensor(candidates.choices)[row]
-    price = ((number - 1) * prices[neuron]).numpy()
-    worth = gains[row, neuron].numpy() / float(gains.abs().max())
-    shape = (graph.num_channels, len(worth))
-    each = csr_array((np.ones(len(worth)), (neuron.numpy(), np.arange(len(worth)))), shape=shape)
-    more = csr_array(((number - 1).numpy().astype(float), (neuron.numpy(), np.arange(len(worth)))), shape=shape)
-    inside = [(neuron >= group.first) & (neuron < group.first + group.width) for group in candidates.tight]
-    crowding = [csr_array(((number - 1) * member).numpy()[None]) for member in inside]
-    rooms = [candidates.room[group.name] for group in candidates.tight]
-    limits = np.concatenate([np.ones(graph.num_channels), [budget], rooms])
-    constraints = [LinearConstraint(vstack([each, csr_array(price[None]), *crowding]), ub=limits)]
+    graph, n = candidates.graph, len(neuron)
+    added = chosen - 1
+    place, shape = (neuron.numpy(), np.arange(n)), (graph.num_channels, n)
+    one_choice_each = csr_array((np.ones(n), place), shape=shape)
+    spent = csr_array((added * prices[neuron]).numpy()[None])
+    inside = [(neuron >= group.first) & (neuron < group.first + group.width) for group in candidates.capped_groups]
+    filled = [csr_array((added * member).numpy()[None]) for member in inside]
+    capacities = [candidates.capacity[group.name] for group in candidates.capped_groups]
+    limits = np.concatenate([np.ones(graph.num_channels), [budget], capacities])
+    constraints = [LinearConstraint(vstack([one_choice_each, spent, *filled]), ub=limits)]
     if graph.equal_parts:
-        constraints.append(LinearConstraint(equations(graph) @ more, 0, 0))
-    with _quiet():
-        solved = milp(
-            np.where(worth < 0, worth, 1e-6),
-            constraints=constraints,
-            bounds=Bounds(0, 1),
-            integrality=None if relaxed and not graph.equal_parts else np.ones(len(worth)),
-            options={"mip_rel_gap": 1e-4},
-        )
-    if solved.x is not None:
-        taken = torch.from_numpy(solved.x > 1 - 1e-6)
-        copies[neuron[taken]] = number[taken]
-    return copies
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep standard output clean: HiGHS prints a forgotten line there, whatever `disp` says (HiGHS.jl, issue 312)."""
-    try:
-        kept = os.dup(1)
-    except OSError:  # there is no standard output
-        yield
-        return
-    with open(os.devnull, "w") as nowhere:
-        sys.stdout.flush()
-        os.dup2(nowhere.fileno(), 1)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
-
-
-def tightened(candidates: Candidates, cost: CostModel, copies: Tensor, prices: Tensor, budget: float) -> Tensor:
-    """Solve again for less, until the network is within the budget: single neurons cannot be given up here."""
-    spend = budget - cost.total()
-    while (over := cost.total(copies) - budget) > 0:
-        spend -= over
-        copies = solve(candidates, prices, spend) if spend > 0 else torch.ones_like(copies)
-    return copies
-
-
-def trimmed(candidates: Candidates, cost: CostModel, copies: Tensor, budget: float) -> Tensor:
-    """Give up the neurons of least gain per cost until the network is within the budget."""
-    copies = copies.clone()
-    while (over := cost.total(copies) - budget) > 0:
-        split = (copies > 1).nonzero()[:, 0]
-        price = (cost.marginal(copies) * (copies - 1))[split]
-        rate = candidates.gain_of(copies)[split] / price.clamp(min=1e-12)
-        order = torch.argsort(rate, descending=True, stable=True)
-        enough = int((price[order].cumsum(0) < over).sum()) + 1
-        copies[split[order[:enough]]] = 1
-    return copies
-
-
-def filled(candidates: Candidates, cost: CostModel, copies: Tensor, budget: float) -> Tensor:
-    """Spend what is left of the budget on the best neurons that still fit."""
-    copies, open_to_more = copies.clone(), ~bound(candidates.graph)
-    while True:
-        left = budget - cost.total(copies)
-        price = cost.marginal(copies * 2 - 1)  # with all other sizes as they are after the plan
-        added = torch.stack([m - copies for m in candidates.choices])
-        extra = added * price
-        better = candidates.gains - candidates.gain_of(copies)
-        space = torch.full(copies.shape, math.inf, dtype=torch.float64)
-        for group in candidates.tight:
-            space[group.channels] = candidates.room[group.name] - float((copies[group.channels] - 1).sum())
-        fits = (extra > 0) & (extra <= left) & (better < 0) & open_to_more & (added <= space)
-        if not fits.any():
-            return copies
-        rate = torch.where(fits, better / extra.clamp(min=1e-12), 0)
-        row, neuron = divmod(int(rate.argmin()), candidates.graph.num_channels)
-        before = int(copies[neuron])
-        copies[neuron] = candidates.choices[row]
-        if cost.total(copies) > budget:  # a neuron that reads its own group costs more than its price
-            copies[neuron], open_to_more[neuron] = before, False
+        added_copies = csr_array((added.numpy().astype(float), place), shape=shape)
+        constraints.append(LinearConstraint(equations(graph) @ added_copies, 0, 0))
+    return constraints

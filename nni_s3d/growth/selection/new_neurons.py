@@ -12,14 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nni_s3d.errors import ModelError
 from nni_s3d.growth.graph.channels import ChannelGraph
-from nni_s3d.growth.graph.theta import theta_norms
+from nni_s3d.growth.selection.priorities import random_priorities
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NewNeurons:
-    """Where new neurons are to come."""
+    """Where new neurons are to come; `select` and `plan_from_copies` take it in the place of a spectrum."""
 
     priorities: dict[str, Tensor]  # {group: (width,)} >= 0, of one beside each neuron; in the place of gains
     seed: int  # of what they will read
@@ -38,11 +37,4 @@ def new_neurons(model: nn.Module, graph: ChannelGraph, seed: int = 0) -> NewNeur
     Raises:
         ModelError: the model is not that of the graph, or its parameters are not finite.
     """
-    graph.check(model)
-    generator = torch.Generator().manual_seed(seed)
-    found = theta_norms(graph.splittable_groups, dict(model.named_parameters()))
-    for name, length in found.items():
-        if not length.isfinite().all():
-            raise ModelError(f"{name}: expected finite weights, got others; has training diverged?")
-    chance = {name: torch.rand(len(length), generator=generator, dtype=torch.float64) for name, length in found.items()}
-    return NewNeurons({name: chance[name] * length.cpu().double() ** 2 for name, length in found.items()}, seed)
+    return NewNeurons(random_priorities(model, graph, torch.Generator().manual_seed(seed)), seed)

@@ -11,8 +11,12 @@ from torch import Tensor
 from nni_s3d.errors import ConfigError
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.cost import CostModel, total_cost
-from nni_s3d.growth.selection.knapsack import Candidates, filled, solve, solvers, tightened, trimmed
+from nni_s3d.growth.selection.budget import drop_until_affordable, resolve_within_budget, spend_remainder
+from nni_s3d.growth.selection.candidates import Candidates
+from nni_s3d.growth.selection.knapsack import solve, solvers
 from nni_s3d.growth.selection.settings import Knapsack, Policy, TopFraction, TopK, check_policy
+
+PRICE_UPDATES = 8  # of one solver, if it comes to no solution twice
 
 
 def choose(policy: Policy, candidates: Candidates) -> Tensor:
@@ -35,7 +39,7 @@ def choose(policy: Policy, candidates: Candidates) -> Tensor:
 
 def _largest_gains(candidates: Candidates, k: int, eta: float, policy: TopK | TopFraction) -> Tensor:
     """Split the k neurons of most negative gain, as far as it is <= -eta."""
-    graph, choices, room = candidates.graph, candidates.choices, candidates.room
+    graph, choices = candidates.graph, candidates.choices
     if len(choices) > 1:
         expected = f"{type(policy).__name__} expects one of 2, 3 and 4"
         raise ConfigError(f"copies: {expected}, got {set(choices)}; a mixed choice needs Knapsack")
@@ -43,10 +47,10 @@ def _largest_gains(candidates: Candidates, k: int, eta: float, policy: TopK | To
     if graph.equal_parts:
         price = torch.full((graph.num_channels,), 1 / (choices[0] - 1), dtype=torch.float64)
         return solve(replace(candidates, gains=gain[None]), price, k)
-    for group in candidates.tight:
-        if room[group.name] < (choices[0] - 1) * group.width:
+    for group in candidates.capped_groups:
+        if (neurons := candidates.capacity[group.name] // (choices[0] - 1)) < group.width:
             best_first = group.first + torch.argsort(gain[group.channels], stable=True)
-            gain[best_first[int(room[group.name] // (choices[0] - 1)) :]] = 0
+            gain[best_first[int(neurons) :]] = 0
     order = torch.argsort(gain, stable=True)[:k]  # ties: the earlier neuron first
     copies = torch.ones(gain.numel(), dtype=torch.int64)
     copies[order[gain[order] < 0]] = choices[0]
@@ -79,14 +83,14 @@ def _best_within_budget(candidates: Candidates, policy: Knapsack) -> Tensor:
     best = copies = torch.ones(candidates.graph.num_channels, dtype=torch.int64)
     for solver in solvers(candidates, policy.relaxed):
         seen: list[Tensor] = []
-        while len(seen) < 8 and not any(torch.equal(copies, earlier) for earlier in seen):
+        while len(seen) < PRICE_UPDATES and not any(torch.equal(copies, earlier) for earlier in seen):
             seen.append(copies)
             prices = cost.marginal(copies)
             copies = solver(candidates, prices, budget - now)
             if candidates.graph.equal_parts:
-                copies = tightened(candidates, cost, copies, prices, budget)
+                copies = resolve_within_budget(candidates, cost, copies, prices, budget)
             else:
-                copies = trimmed(candidates, cost, copies, budget)
+                copies = drop_until_affordable(candidates, cost, copies, budget)
             if candidates.gain(copies) < candidates.gain(best):
                 best = copies
-    return filled(candidates, cost, best, budget)
+    return spend_remainder(candidates, cost, best, budget)

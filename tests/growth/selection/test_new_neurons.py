@@ -69,21 +69,41 @@ def test_new_neurons_read_at_random_and_as_much_as_the_others(case):
         assert (new != 0).all()  # of other new neurons, too
 
 
+def test_what_new_neurons_read_is_uniform_on_the_sphere():
+    n, d = 5000, 4
+    model = nn.Sequential(nn.Linear(d - 1, n), nn.Tanh(), nn.Linear(n, 1)).double()
+    graph = s3d.trace(model, torch.zeros(1, d - 1, dtype=torch.float64))
+    plan = s3d.plan_from_copies(graph, one_beside_each(graph), s3d.new_neurons(model, graph))
+    ((old, new),) = thetas(s3d.split(model, graph, plan)).values()
+    u, error = F.normalize(new, dim=1), 5 / n**0.5
+    assert u.mean(dim=0).abs().max() < error
+    assert (u.mT @ u / n - torch.eye(d) / d).abs().max() < error
+    assert F.cosine_similarity(old, new).mean().abs() < error
+
+
 @all_cases
 def test_what_reads_new_neurons_has_a_gradient(case):
     result = grown(case)
     inputs, targets = case.batch()
     case.loss_fn(result.model(inputs), targets).backward()
     parameters = dict(result.model.named_parameters())
+    new = torch.zeros(result.graph.num_channels + 1, dtype=torch.bool)  # the last for slots of no channel
+    for group in result.graph.splittable_groups:
+        new[group.channels] = torch.arange(group.width) % 2 == 1
     for group in result.graph.splittable_groups:
         gradient = torch.zeros(group.width, dtype=torch.float64)
-        for axis in (a for layer in group.consumers for a in layer.axes if a.role is Role.COLUMN and a.blocks == 1):
-            weight = parameters[axis.tensor].movedim(axis.dim, 0).detach()
-            slopes = parameters[axis.tensor].grad.movedim(axis.dim, 0)
-            own = ((axis.slots >= group.first) & (axis.slots < group.first + group.width)).nonzero()[:, 0]
-            channels = axis.slots[own] - group.first
-            gradient.index_add_(0, channels, slopes[own].flatten(1).abs().sum(1))
-            assert (weight[own[channels % 2 == 1]] == 0).any()
+        for layer in group.consumers:
+            rows = {a.tensor: a for a in layer.axes if a.role is Role.ROW}
+            for axis in (a for a in layer.axes if a.role is Role.COLUMN and a.blocks == 1):
+                columns = ((axis.slots >= group.first) & (axis.slots < group.first + group.width)).nonzero()[:, 0]
+                row = rows[axis.tensor]
+                weight, slopes = (
+                    x.movedim((axis.dim, row.dim), (0, 1))[columns]
+                    for x in (parameters[axis.tensor].detach(), parameters[axis.tensor].grad)
+                )
+                gradient.index_add_(0, axis.slots[columns] - group.first, slopes.flatten(1).abs().sum(1))
+                fresh = weight[new[axis.slots[columns]]]
+                assert not fresh[:, ~new[row.slots]].any()  # no old neuron reads a new one yet
         assert (gradient[1::2] > 0).any()
 
 

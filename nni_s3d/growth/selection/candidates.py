@@ -1,0 +1,72 @@
+"""What a policy chooses from: the gain of every neuron with every number of copies, and what the groups may take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from nni_s3d.growth.graph.channels import ChannelGraph, ChannelGroup
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Gains and limits; channels are those of the graph, those that cannot be split included."""
+
+    graph: ChannelGraph
+    choices: tuple[int, ...]  # the numbers of copies that a neuron may be split into, in ascending order
+    gains: Tensor  # (choices, channels) float64 <= 0, 0 where nothing can be won
+    capacity: Mapping[str, float]  # how many copies every splittable group may be given on top, infinite without a cap
+
+    @property
+    def capped_groups(self) -> list[ChannelGroup]:
+        """The groups that may not take as many copies as they like."""
+        return [group for group in self.graph.splittable_groups if math.isfinite(self.capacity[group.name])]
+
+    def gain_of_each(self, copies: Tensor) -> Tensor:
+        """Return the gain of every neuron (channels,) with these copies (channels,)."""
+        gain = torch.zeros(self.graph.num_channels, dtype=self.gains.dtype)
+        for gains, m in zip(self.gains, self.choices, strict=True):
+            gain = torch.where(copies == m, gains, gain)
+        return gain
+
+    def gain(self, copies: Tensor) -> float:
+        """Return the gain of all neurons together."""
+        return float(self.gain_of_each(copies).sum())
+
+    @cached_property
+    def gain_hulls(self) -> HullSteps:
+        """The lower convex hull of every neuron's gain over its copies, from 1 to the last that pays.
+
+        A hull is over the number of copies, so no price of a copy bends it.
+        """
+        copies = torch.tensor([1, *self.choices])
+        gain = torch.cat([torch.zeros_like(self.gains[:1]), self.gains])
+        neurons = torch.arange(self.graph.num_channels)
+        corner = torch.zeros_like(neurons)  # the choice that every neuron has come to
+        steps = []
+        while True:
+            added = copies[:, None] - copies[corner]
+            won = gain - gain[corner, neurons]
+            slope, following = torch.where(added > 0, won / added.clamp(min=1), math.inf).min(dim=0)
+            moving = (slope < 0).nonzero()[:, 0]
+            if not len(moving):
+                break
+            steps.append((moving, copies[following[moving]], added[following[moving], moving], slope[moving]))
+            corner[moving] = following[moving]
+        empty = (neurons[:0], neurons[:0], neurons[:0], self.gains[0, :0])
+        return HullSteps(*(torch.cat(fields) for fields in zip(empty, *steps, strict=True)))
+
+
+@dataclass(frozen=True, eq=False)
+class HullSteps:
+    """Steps from one corner of a neuron's hull to the next, those of one neuron in their order."""
+
+    neuron: Tensor  # (steps,) its channel
+    copies: Tensor  # (steps,) of the neuron after the step
+    added: Tensor  # (steps,) copies
+    gain: Tensor  # (steps,) per added copy, < 0, ascending along a hull
