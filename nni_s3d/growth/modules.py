@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -73,9 +73,27 @@ def check_device(model: nn.Module, inputs: object, what: str) -> None:
 def tensors(tree: object) -> list[Tensor]:
     """Return all tensors in nested tuples, lists, dicts, registered containers and dataclasses."""
     found: list[Tensor] = []
-    for leaf in pytree.tree_leaves(tree):
-        if isinstance(leaf, Tensor):
-            found.append(leaf)
-        elif dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
-            found += tensors([getattr(leaf, field.name) for field in dataclasses.fields(leaf)])
+    _gather(tree, found)
     return found
+
+
+def _gather(tree: object, found: list[Tensor]) -> None:
+    """Append the tensors of a tree; the containers of almost every call are walked without pytree, which is slow."""
+    kind = type(tree)
+    if isinstance(tree, Tensor):
+        found.append(tree)
+    elif kind is tuple or kind is list:
+        for leaf in cast(Sequence[object], tree):
+            _gather(leaf, found)
+    elif kind is dict:
+        for leaf in cast(dict[object, object], tree).values():
+            _gather(leaf, found)
+    elif kind not in _PLAIN:
+        leaves = pytree.tree_leaves(tree)
+        if len(leaves) != 1 or leaves[0] is not tree:
+            _gather(leaves, found)
+        elif dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+            _gather([getattr(tree, field.name) for field in dataclasses.fields(tree)], found)
+
+
+_PLAIN = {int, float, bool, str, type(None), type(...), torch.dtype, torch.device, torch.Size}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ def batch_norm_arguments(func: Callable[..., Any], args: tuple[Any, ...], kwargs
     return {"weight": None, "bias": None, "training": False, "eps": 1e-5} | given
 
 
+@lru_cache(maxsize=4096)  # looking a name up takes longer than many a function
 def canonical_name(func: Callable[..., Any]) -> str:
     """Return a function's name without its module, in-place underscores and operator dunders."""
     name = (resolve_name(func) or getattr(func, "__name__", repr(func))).removesuffix(".__get__")
