@@ -73,8 +73,9 @@ class Tracer(TorchFunctionMode):
             *model.named_buffers(remove_duplicate=False),
         ):
             self.owners.setdefault(id(tensor), []).append(name)
+        self._shared = {name for names in self.owners.values() if len(names) > 1 for name in names}
         self.same = UnionFind()
-        self.refused: dict[int, str] = {}
+        self.refusals: list[tuple[Tensor, str]] = []  # channels and the reason; of several reasons the first one counts
         self.layers: list[Layer] = []
         self.operations: list[Operation] = []
         self.equal_parts: list[EqualParts] = []
@@ -122,7 +123,8 @@ class Tracer(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        known, labelled = len(self.layers), [x for x in tensors((args, kwargs)) if self.labels(x) is not None]
+        entering = tensors((args, kwargs))
+        known, labelled = len(self.layers), [x for x in entering if self.labels(x) is not None]
         call = FunctionCall(canonical_name(func), func, {id(x): x.shape for x in labelled})
         out = func(*args, **kwargs)
         if call.name.startswith("new_") or call.name in _READS_NO_VALUES:  # they read a type and a device
@@ -135,8 +137,8 @@ class Tracer(TorchFunctionMode):
             for output, labels in pairs:
                 self._labels[id(output)] = (output, labels)
             understood = {axis.tensor for layer in self.layers[known:] for axis in layer.axes}
-            owners = {self.owner(tensor) for tensor in tensors((args, kwargs))} - {None} - understood
-            self.elsewhere.update(dict.fromkeys((owner for owner in owners if owner), call.name))
+            owners = (self.owner(tensor) for tensor in entering)
+            self.elsewhere.update({owner: call.name for owner in owners if owner and owner not in understood})
         elif call.name in _READS_VALUES:
             self.refuse_inputs(call.name, labelled)
         return out
@@ -177,10 +179,7 @@ class Tracer(TorchFunctionMode):
         """Refuse all these channels, for the first reason given; what comes out carries no labels."""
         for label in labels:
             if label is not None:
-                met = torch.zeros(len(self.same.parent) + 2, dtype=torch.bool)
-                met[label.flatten()] = True  # what belongs to no channel is negative, and ends at the end
-                for channel in met[:-2].nonzero()[:, 0].tolist():
-                    self.refused.setdefault(channel, reason)
+                self.refusals.append((label.flatten(), reason))
         return None
 
     def refuse_inputs(self, name: str, inputs: object, reason: str = "") -> Tensor | None:
@@ -208,9 +207,8 @@ class Tracer(TorchFunctionMode):
     def join(self, first: Tensor, second: Tensor) -> None:
         """Make the channels one that meet where two labels are laid over each other."""
         first, second = torch.broadcast_tensors(first, second)
-        both, base = (first >= 0) & (second >= 0), len(self.same.parent)
-        for pair in (first[both] * base + second[both]).unique().tolist():
-            self.same.union(*divmod(pair, base))
+        both = (first >= 0) & (second >= 0)
+        self.same.union(first[both], second[both])
 
     def note_equal_parts(self, where: str, slots: Tensor, parts: int) -> None:
         """Note that these slots are cut into parts that must stay equally large."""
@@ -241,7 +239,7 @@ class Tracer(TorchFunctionMode):
         name = axes[0].tensor.rpartition(".")[0]
         names = list(dict.fromkeys(axis.tensor for axis in axes))
         self.layers.append(Layer(name, kind, tuple(p for p in parameters if p), tuple(axes)))
-        shared = next((n for n in names for other in self.owners.values() if n in other and len(other) > 1), None)
+        shared = next((n for n in names if n in self._shared), None)
         twice = shared or next((n for n in names if self.used[n]), None)
         self.used.update(names)
         if twice is not None:
