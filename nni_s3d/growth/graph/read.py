@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nni_s3d.errors import ModelError
 from nni_s3d.growth.graph.channels import ChannelGraph
@@ -17,8 +17,14 @@ from nni_s3d.growth.modules import copied
 
 def read_graph(model: nn.Module, example_inputs: object) -> ChannelGraph:
     """Return the channel graph that the rules find in one example run, as `trace` does but without its last look."""
+    return read_graph_and_outputs(model, example_inputs)[0]
+
+
+def read_graph_and_outputs(model: nn.Module, example_inputs: object) -> tuple[ChannelGraph, list[Tensor]]:
+    """Return the channel graph, see `read_graph`, and the tensors that the run in evaluation mode put out."""
     tracer = Tracer(model, RULES)
     tracer.run(example_inputs)
+    outputs = tracer.outputs
     if tracer.unreached():  # auxiliary heads, perhaps, which run in training mode only
         again = Tracer(_as_if_training(model), RULES)
         # Where this fails too, the graph names what was not reached.
@@ -26,7 +32,7 @@ def read_graph(model: nn.Module, example_inputs: object) -> ChannelGraph:
             again.run(example_inputs, training=True)
             if set(again.unreached()) < set(tracer.unreached()):
                 tracer = again
-    return build(tracer, example_inputs)
+    return build(tracer, example_inputs), outputs
 
 
 def _as_if_training(model: nn.Module) -> nn.Module:

@@ -82,6 +82,7 @@ class Tracer(TorchFunctionMode):
         self.used: Counter[str] = Counter()
         self.elsewhere: dict[str, str] = {}  # parameters and buffers that also enter a function without a rule for them
         self.samples = 1
+        self.outputs: list[Tensor] = []
         # The run's tensors are kept alive so that no two of them ever share an id.
         self._labels: dict[int, tuple[Tensor, Tensor | None]] = {}
         self._by_storage: dict[int, list[Tensor]] = {}
@@ -108,7 +109,8 @@ class Tracer(TorchFunctionMode):
                 raise ModelError(f"{where} fails on the example inputs: {error}") from error
         if not tensors(outputs):
             raise ModelError(f"model: expected tensors among its outputs, got {type(outputs).__name__}")
-        for output in tensors(outputs):
+        self.outputs = tensors(outputs)
+        for output in self.outputs:
             self.refuse([self.labels(output)], "it is an output of the network")
         for axis in (axis for layer in self.layers for axis in layer.axes if axis.tensor in self.elsewhere):
             self.refuse([axis.slots], f"the parameter {axis.tensor} also enters {self.elsewhere[axis.tensor]}")
