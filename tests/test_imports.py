@@ -26,7 +26,8 @@ LAYERS = (
 GROWTH_LAYERS = (
     ("loop",),
     ("trace",),
-    ("trial_growth",),
+    ("rehearsal",),
+    ("rehearsal_pattern",),
     ("surgery",),
     ("selection", "curvature"),
     ("eigen", "graph"),

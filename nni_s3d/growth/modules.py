@@ -32,7 +32,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 def untouched_state(model: nn.Module) -> Iterator[None]:
     """Restore the buffers of a model, which its forward pass may change, and the random state."""
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=None if torch.cuda.is_initialized() else []):  # asking for devices takes time
         try:
             yield
         finally:

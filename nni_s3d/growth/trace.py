@@ -1,4 +1,4 @@
-"""From a model to its channel graph, tried out before it is believed."""
+"""From a model to its channel graph, rehearsed before it is believed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import nn
 
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.read import read_graph
-from nni_s3d.growth.trial_growth import refuse_groups_that_change_outputs
+from nni_s3d.growth.rehearsal import refuse_groups_that_change_outputs
 
 
 def trace(model: nn.Module, example_inputs: object) -> ChannelGraph:

@@ -11,7 +11,7 @@ each channel side by side, as a flatten leaves them, and one slot that belongs t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -71,6 +71,11 @@ class AxisGrowth:
     def grows(self, name: str) -> bool:
         """Whether a parameter or buffer gets larger."""
         return name in self._axes
+
+    def values(self, tensors: Mapping[str, Tensor], moves: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Return all tensors that grow as they will be; arguments as for `value`, by name."""
+        moves = moves or {}
+        return {name: self.value(name, x, moves.get(name)) for name, x in tensors.items() if self.grows(name)}
 
     def value(self, name: str, tensor: Tensor, move: Tensor | None = None) -> Tensor:
         """Return a tensor that grows as it will be: rows move, then columns are copied and multiplied by w_j.

@@ -149,10 +149,8 @@ def _new_channels(graph: ChannelGraph, plan: GrowthPlan) -> NewChannels:
 
 def _grown(model: nn.Module, graph: ChannelGraph, growth: AxisGrowth, plan: GrowthPlan, step: StepLength) -> nn.Module:
     """Return a copy of the model in which every tensor has grown."""
-    parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
-    moved = moves(parameters, graph, growth, plan, step)
     old = dict((*model.named_parameters(), *model.named_buffers()))
-    values = {name: growth.value(name, old[name], moved.get(name)) for name in old if growth.grows(name)}
+    values = growth.values(old, moves(old, graph, growth, plan, step))
     # What grows is not copied; what does not is copied as it is, tied to another parameter perhaps.
     grown = copied(model, {id(old[name]): old[name] for name in values})
     install(grown, values, graph.layers)
