@@ -19,13 +19,15 @@ from nni_s3d.errors import ModelError
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Put every module into evaluation mode; restore each one's own mode, buffers and the random state afterwards."""
     modes = {module: module.training for module in model.modules()}
-    model.eval()
+    if any(modes.values()):
+        model.eval()
     try:
         with untouched_state(model):
             yield
     finally:
         for module, mode in modes.items():
-            module.training = mode
+            if module.training != mode:
+                module.training = mode
 
 
 @contextmanager

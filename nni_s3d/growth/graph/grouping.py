@@ -48,7 +48,7 @@ def build(t: Tracer, example_inputs: object) -> ChannelGraph:
         layers=layers,
         operations=tuple(replace(w, slots=None if w.slots is None else number[w.slots]) for w in t.operations),
         equal_parts=tuple(EqualParts(b.where, parts) for b in t.equal_parts if not _trivial(parts := number[b.parts])),
-        shapes={name: parameter.shape for name, parameter in t.model.named_parameters()},
+        shapes={name: parameter.shape for name, parameter in t.parameters.items()},
         unreached=tuple(t.unreached()),
         example_inputs=example_inputs,
     )
@@ -102,9 +102,10 @@ def _reasons(refusals: Sequence[tuple[Tensor, str]], number: Tensor, group_of: T
 
 
 def _renumbered(layers: Sequence[Layer], number: Tensor) -> tuple[Layer, ...]:
-    """Return the layers with new numbers at their slots, of which many axes share one tensor."""
+    """Return the layers with new numbers at their slots; axes with equal slots share one tensor."""
     slots = {id(axis.slots): axis.slots for layer in layers for axis in layer.axes}
-    new = {key: number[old] for key, old in slots.items()}
+    shared: dict[bytes, Tensor] = {}
+    new = {key: shared.setdefault((fresh := number[old]).numpy().tobytes(), fresh) for key, old in slots.items()}
     return tuple(
         replace(layer, axes=tuple(replace(axis, slots=new[id(axis.slots)]) for axis in layer.axes)) for layer in layers
     )
@@ -114,9 +115,15 @@ def _with_role(layers: Sequence[Layer], role: Role, group_of: Tensor, groups: in
     """Return the layers that are this to the channels of each group."""
     found: list[list[Layer]] = [[] for _ in range(groups)]
     owners = np.append(group_of.numpy(), -1)
+    known: dict[int, set[int]] = {}  # the groups along slots, by their ids
     for layer in layers:
-        slots = {id(axis.slots): owners[axis.slots.numpy()] for axis in layer.axes if axis.role is role}
-        for group in sorted(set().union(*(np.unique(owner).tolist() for owner in slots.values())) - {-1}):
+        met: set[int] = set()
+        for axis in layer.axes:
+            if axis.role is role:
+                if id(axis.slots) not in known:
+                    known[id(axis.slots)] = set(np.unique(owners[axis.slots.numpy()]).tolist())
+                met |= known[id(axis.slots)]
+        for group in sorted(met - {-1}):
             found[group].append(layer)
     return [tuple(part) for part in found]
 

@@ -68,11 +68,13 @@ class Tracer(TorchFunctionMode):
         self.rules = rules
         self.model = model
         self.owners: dict[int, list[str]] = {}
-        for name, tensor in (
-            *model.named_parameters(remove_duplicate=False),
-            *model.named_buffers(remove_duplicate=False),
-        ):
-            self.owners.setdefault(id(tensor), []).append(name)
+        self.parameters: dict[str, nn.Parameter] = {}  # each under its first name
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            if id(parameter) not in self.owners:
+                self.parameters[name] = parameter
+            self.owners.setdefault(id(parameter), []).append(name)
+        for name, buffer in model.named_buffers(remove_duplicate=False):
+            self.owners.setdefault(id(buffer), []).append(name)
         self._shared = {name for names in self.owners.values() if len(names) > 1 for name in names}
         self.same = UnionFind()
         self.refusals: list[tuple[Tensor, str]] = []  # channels and the reason; of several reasons the first one counts
@@ -95,7 +97,7 @@ class Tracer(TorchFunctionMode):
             raise ModelError("example_inputs: expected at least one tensor with a batch dimension, got none")
         if inputs[0].shape[0] == 0:
             raise ModelError("example_inputs: expected at least one sample, got none")
-        for name, parameter in self.model.named_parameters():
+        for name, parameter in self.parameters.items():
             if isinstance(parameter, UninitializedParameter):
                 raise ModelError(f"{name}: expected a parameter with a shape, got a lazy one; run the model once")
         check_device(self.model, example_inputs, "example_inputs")
@@ -232,8 +234,7 @@ class Tracer(TorchFunctionMode):
     def unreached(self) -> list[str]:
         """Return the modules with parameters that no function was given."""
         seen = {axis.tensor for layer in self.layers for axis in layer.axes} | self.elsewhere.keys()
-        aliases = {name: names for names in self.owners.values() for name in names}
-        missed = (name for name, _ in self.model.named_parameters() if seen.isdisjoint(aliases[name]))
+        missed = (name for name, p in self.parameters.items() if seen.isdisjoint(self.owners[id(p)]))
         return list(dict.fromkeys(name.rpartition(".")[0] for name in missed))
 
     def add_layer(self, kind: str, parameters: Iterable[str | None], axes: list[Axis]) -> None:
