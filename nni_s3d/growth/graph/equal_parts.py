@@ -55,11 +55,11 @@ def parts(graph: ChannelGraph, name: str) -> int:
 def check(graph: ChannelGraph, copies: Tensor) -> None:
     """Raise ModelError unless copies (channels,) leave all parts of every balance equally large."""
     for balance in graph.equal_parts:
-        sizes = torch.where(balance.parts >= 0, copies[balance.parts.clamp(min=0)], 1).sum(dim=1).tolist()
-        if len(set(sizes)) > 1:
+        found = sizes(balance.parts, copies).tolist()
+        if len(set(found)) > 1:
             raise ModelError(
-                f"plan: expected {len(sizes)} equal parts where {balance.where} cuts its channels, "
-                f"got {min(sizes)} to {max(sizes)} channels; `with_equal_parts` finds the nearest copies that fit"
+                f"plan: expected {len(found)} equal parts where {balance.where} cuts its channels, "
+                f"got {min(found)} to {max(found)} channels; `with_equal_parts` finds the nearest copies that fit"
             )
 
 
@@ -73,24 +73,37 @@ def with_equal_parts(graph: ChannelGraph, copies: Mapping[str, Tensor]) -> dict[
     Raises:
         ModelError: no number of copies up to 4 of every neuron makes them equal.
     """
-    from scipy.optimize import Bounds, LinearConstraint, milp
-
     wanted, most = torch.ones(graph.num_channels, dtype=torch.int64), torch.ones(graph.num_channels, dtype=torch.int64)
     for group in graph.splittable_groups:
         wanted[group.channels] = torch.as_tensor(copies.get(group.name, 1)).to(torch.int64)
         most[group.channels] = MOST
-    rule = equations(graph)
-    off = rule @ (wanted - 1).numpy()
-    if off.any():
-        solved = milp(
-            np.ones(graph.num_channels),
-            constraints=LinearConstraint(rule, -off, -off),
-            bounds=Bounds(0, (most - wanted).numpy()),
-            integrality=np.ones(graph.num_channels),
-            options={"mip_rel_gap": 0.01},
-        )
-        if solved.x is None:
+    ends = [(sizes(balance.parts, wanted), sizes(balance.parts, most)) for balance in graph.equal_parts]
+    if any(int(now.max()) > int(now.min()) for now, _ in ends):
+        # A part that cannot become as large as another one already is needs no integer program.
+        possible = all(int(now.max()) <= int(largest.min()) for now, largest in ends)
+        more = _fewest_more(equations(graph), (wanted - 1).numpy(), (most - wanted).numpy()) if possible else None
+        if more is None:
             where = ", ".join(dict.fromkeys(balance.where for balance in graph.equal_parts))
             raise ModelError(f"no copies leave equal parts everywhere where channels are cut ({where})")
-        wanted += torch.from_numpy(solved.x).round().to(torch.int64)
+        wanted += torch.from_numpy(more)
     return {group.name: wanted[group.channels] for group in graph.splittable_groups}
+
+
+def _fewest_more(rule: Any, extra: np.ndarray, room: np.ndarray) -> np.ndarray | None:
+    """Return the fewest copies (channels,) to add, at most `room`, that fulfil `rule @ (extra + more) = 0`, if any."""
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
+    off = rule @ extra
+    solved = milp(
+        np.ones(len(extra)),
+        constraints=LinearConstraint(rule, -off, -off),
+        bounds=Bounds(0, room),
+        integrality=np.ones(len(extra)),
+        options={"mip_rel_gap": 0.01},
+    )
+    return None if solved.x is None else solved.x.round().astype(np.int64)
+
+
+def sizes(parts: Tensor, copies: Tensor) -> Tensor:
+    """Return the new sizes (parts,) of parts (parts, n) with these copies (channels,)."""
+    return torch.where(parts >= 0, copies[parts.clamp(min=0)], 1).sum(dim=1)
