@@ -189,8 +189,9 @@ def _exchange(model: nn.Module, parameters: Mapping[int, nn.Parameter]) -> None:
 def _asleep(parameter: Tensor) -> bool:
     if not parameter.is_floating_point() or not parameter.numel():
         return False
-    first = parameter.flatten()[:1].abs()  # most parameters are settled by one look
-    return not bool(first >= _ASLEEP) and float(parameter.abs().max()) < _ASLEEP
+    if abs(parameter.flatten()[0].item()) >= _ASLEEP:  # settled by one look, as most are
+        return False
+    return float(parameter.abs().max()) < _ASLEEP
 
 
 def _unmoved(copies: Tensor) -> NewChannels:

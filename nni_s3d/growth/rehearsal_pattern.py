@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from nni_s3d.growth.graph.channels import ChannelGraph, ChannelGroup
-from nni_s3d.growth.graph.equal_parts import MOST, with_equal_parts
+from nni_s3d.growth.graph.equal_parts import MOST, bound, sizes, with_equal_parts
 
-_EVERY = 8  # of the neurons of a group one in so many is split, and the first
+_EVERY = 8  # of the neurons of a group one in so many is split, and the first; of a wide group fewer
+_MOST = 32  # neurons of a group, about
 _COPIES = 3
 _ROUNDS = 10  # of filling up unequal parts, one cut after the other, before an integer program does it
 
@@ -28,19 +29,23 @@ def rehearsed_copies(graph: ChannelGraph, groups: Sequence[ChannelGroup]) -> Ten
     Raises:
         ModelError: no copies of these groups alone leave equal parts wherever channels are cut.
     """
-    copies = torch.ones(graph.num_channels, dtype=torch.int64)
+    copies, cut = torch.ones(graph.num_channels, dtype=torch.int64), bound(graph)
     for number, group in enumerate(groups):
-        copies[group.channels] = _pattern(group.width, number)
+        copies[group.channels] = _pattern(group.width, number, bool(cut[group.channels].any()))
     filled = copies.clone()
     if _fill_up_all(graph, filled):
         return filled
     return graph.per_channel(with_equal_parts(graph, {group.name: copies[group.channels] for group in groups}))
 
 
-def _pattern(width: int, number: int) -> Tensor:
+def _pattern(width: int, number: int, cut: bool) -> Tensor:
+    """Return the copies (width,) of a group; if it is cut into parts, all of them will grow like one neuron."""
     copies = torch.ones(width, dtype=torch.int64)
-    copies[number % _EVERY :: _EVERY] = _COPIES
-    copies[0] = _COPIES - number % 2
+    if cut:
+        copies[number % min(width, _EVERY)] = _COPIES - number % 2
+    else:
+        copies[number % _EVERY :: max(_EVERY, width // _MOST)] = _COPIES
+        copies[0] = _COPIES - number % 2
     return copies
 
 
@@ -53,26 +58,29 @@ def _fill_up_all(graph: ChannelGraph, copies: Tensor) -> bool:
     most = torch.ones_like(copies)
     for group in graph.splittable_groups:
         most[group.channels] = MOST
+    generator = np.random.default_rng(0)
     for _ in range(_ROUNDS):
-        before = copies.clone()
+        now = [sizes(cut.parts, copies) for cut in graph.equal_parts]
+        if all(bool((here == here[:1]).all()) for here in now):
+            return True
+        if any(
+            int(here.max()) > int(sizes(cut.parts, most).min())
+            for here, cut in zip(now, graph.equal_parts, strict=True)
+        ):
+            return False  # no copies will do
         for cut in graph.equal_parts:
-            _fill_up(cut.parts.numpy(), copies.numpy(), most.numpy())
-        if torch.equal(before, copies):
-            return all(_even(cut.parts, copies) for cut in graph.equal_parts)
+            _fill_up(cut.parts.numpy(), copies.numpy(), most.numpy(), generator)
     return False
 
 
-def _fill_up(parts: np.ndarray, copies: np.ndarray, most: np.ndarray) -> None:
-    """Add copies to the first channels that have room in every part (parts, n) that is too small."""
+def _fill_up(parts: np.ndarray, copies: np.ndarray, most: np.ndarray, generator: np.random.Generator) -> None:
+    """Add copies to random channels that have room in every part (parts, n) that is too small."""
+    # Equal patterns in all parts would hide that copies end up in other places than those that read them expect.
+    parts = generator.permuted(parts, axis=1)
     inside = parts >= 0
-    sizes = np.where(inside, copies[parts], 1)
-    missing = sizes.sum(axis=1).max() - sizes.sum(axis=1)
+    now = np.where(inside, copies[parts], 1)
+    missing = now.sum(axis=1).max() - now.sum(axis=1)
     if missing.any():
-        room = np.where(inside, most[parts], 1) - sizes
+        room = np.where(inside, most[parts], 1) - now
         more = np.clip(missing[:, None] - (room.cumsum(axis=1) - room), 0, room)
-        copies[parts[inside]] = (sizes + more)[inside]
-
-
-def _even(parts: Tensor, copies: Tensor) -> bool:
-    sizes = torch.where(parts >= 0, copies[parts.clamp(min=0)], 1).sum(dim=1)
-    return bool((sizes == sizes[:1]).all())
+        copies[parts[inside]] = (now + more)[inside]

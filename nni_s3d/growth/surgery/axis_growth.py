@@ -58,10 +58,10 @@ class AxisGrowth:
     def __init__(self, graph: ChannelGraph, new: NewChannels, slots: Sequence[Tensor]) -> None:
         self.slots = slots
         self._axes: dict[str, list[_GrownAxis]] = {}  # those that get longer, by tensor
-        grown: dict[tuple[bytes, bytes], tuple[Tensor, Tensor, Tensor]] = {}  # most axes look like another one
+        grown: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}  # most axes share their slots with others
         parents = new.parents
         for axis, after in zip(graph.axes(), slots, strict=True):
-            key = (axis.slots.numpy().tobytes(), after.numpy().tobytes())
+            key = (id(axis.slots), id(after))
             if key not in grown:
                 source = sources(axis.tensor, axis.slots, after, parents)
                 grown[key] = (source, _at_slots(after, new.weights), _at_slots(after, new.inherits))
@@ -119,10 +119,10 @@ class AxisGrowth:
 
 def slots_in_place(graph: ChannelGraph, copies: Tensor) -> list[Tensor]:
     """Return the new slots of every axis of a graph, if copies (channels,) sit where their neuron sat."""
-    known: dict[bytes, Tensor] = {}
+    known: dict[int, Tensor] = {}
     slots = []
     for axis in graph.axes():
-        key = axis.slots.numpy().tobytes()
+        key = id(axis.slots)
         if key not in known:
             known[key] = in_place(axis.slots, copies)
         slots.append(known[key])

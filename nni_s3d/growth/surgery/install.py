@@ -18,16 +18,15 @@ def install(model: nn.Module, tensors: Mapping[str, Tensor], layers: Iterable[La
         tensors: {name: value}; a parameter stays one, with gradients or without.
         layers: whose modules know their own sizes.
     """
+    modules = dict(model.named_modules())
     for name, value in tensors.items():
-        replace_tensor(model, name, value)
+        path, _, attribute = name.rpartition(".")
+        _replace(modules[path], attribute, value)
     for layer in layers:
-        _set_sizes(model.get_submodule(layer.name), any(axis.role is Role.FOLLOW for axis in layer.axes))
+        _set_sizes(modules[layer.name], any(axis.role is Role.FOLLOW for axis in layer.axes))
 
 
-def replace_tensor(model: nn.Module, name: str, value: Tensor) -> None:
-    """Put a tensor into the place of a parameter or buffer."""
-    path, _, attribute = name.rpartition(".")
-    module = model.get_submodule(path)
+def _replace(module: nn.Module, attribute: str, value: Tensor) -> None:
     old = module._parameters.get(attribute)
     if old is not None:
         module._parameters[attribute] = nn.Parameter(value, requires_grad=old.requires_grad)
