@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, cast
 
 import torch
@@ -30,11 +30,17 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
                 module.training = mode
 
 
+def untouched_random_state() -> AbstractContextManager[None]:
+    """Restore the state of the random generators."""
+    # To ask for devices takes longer than some networks, and those that were never used have nothing to restore.
+    return torch.random.fork_rng(devices=None if torch.cuda.is_initialized() else [])
+
+
 @contextmanager
 def untouched_state(model: nn.Module) -> Iterator[None]:
     """Restore the buffers of a model, which its forward pass may change, and the random state."""
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    with torch.random.fork_rng(devices=None if torch.cuda.is_initialized() else []):  # asking for devices takes time
+    buffers = [(x, x.detach().clone()) for module in model.modules() for x in module._buffers.values() if x is not None]
+    with untouched_random_state():
         try:
             yield
         finally:
@@ -63,10 +69,13 @@ def call(model: nn.Module, inputs: object) -> Any:
 def check_device(model: nn.Module, inputs: object, what: str) -> None:
     """Raise ModelError unless all parameters, buffers and input tensors are on one device."""
     first: tuple[str, Any] | None = None
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        first = first or (name, tensor.device)
-        if tensor.device != first[1]:
-            raise ModelError(f"{name}: expected it on {first[1]}, where {first[0]} is, got {tensor.device}")
+    for path, module in model.named_modules():
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is not None:
+                first = first or (f"{path}.{name}".lstrip("."), tensor.device)
+                if tensor.device != first[1]:
+                    where = f"{path}.{name}".lstrip(".")
+                    raise ModelError(f"{where}: expected it on {first[1]}, where {first[0]} is, got {tensor.device}")
     for leaf in tensors(inputs):
         if first is not None and leaf.device != first[1]:
             raise ModelError(f"{what}: expected tensors on {first[1]}, where the model is, got {leaf.device}")

@@ -19,8 +19,9 @@ from torch.utils import _pytree as pytree
 
 from nni_s3d.errors import ModelError, first_line
 from nni_s3d.growth.graph.channels import ChannelGraph, ChannelGroup
+from nni_s3d.growth.graph.read import read_graph_and_outputs
 from nni_s3d.growth.graph.union_find import UnionFind
-from nni_s3d.growth.modules import call, copied, evaluation_mode, tensors
+from nni_s3d.growth.modules import call, copied, evaluation_mode, tensors, untouched_random_state
 from nni_s3d.growth.rehearsal_pattern import rehearsed_copies
 from nni_s3d.growth.selection.schemes import COPIES, scheme
 from nni_s3d.growth.surgery.axis_growth import AxisGrowth, NewChannels, slots_in_place
@@ -33,12 +34,17 @@ _STRICT = 3e-5  # the relative difference that a quick rehearsal takes for round
 _DIFFERENT = "the model computes something else when it grows"
 
 
-def refuse_groups_that_change_outputs(model: nn.Module, graph: ChannelGraph) -> ChannelGraph:
-    """Return the graph with the groups refused that cannot grow in this model, which is left as it is."""
-    if not graph.splittable_groups:
-        return graph
-    search = _Search(model, graph)
-    with torch.no_grad(), torch.random.fork_rng():
+def rehearsed_graph(model: nn.Module, example_inputs: object) -> ChannelGraph:
+    """Return the channel graph of a model, which is left as it is; groups that cannot grow in it are refused.
+
+    Raises:
+        ModelError: as `trace`.
+    """
+    with torch.no_grad(), untouched_random_state():
+        graph, quick = _Rehearsal.in_place(model, example_inputs)
+        if not graph.splittable_groups:
+            return graph
+        search = _Search(graph, quick)
         search.run(graph.splittable_groups)
     groups = (replace(group, reason=group.reason or search.refused.get(group.name, "")) for group in graph)
     return replace(graph, groups=tuple(groups))
@@ -48,11 +54,10 @@ def refuse_groups_that_change_outputs(model: nn.Module, graph: ChannelGraph) -> 
 class _Search:
     """Looks for the groups that cannot grow together with those that are fine."""
 
-    model: nn.Module
     graph: ChannelGraph
+    quick: _Rehearsal
     fine: list[ChannelGroup] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)  # {group: reason}
-    _quick: _Rehearsal | None = None
     _careful: _Rehearsal | None = None
 
     def run(self, suspects: Sequence[ChannelGroup]) -> None:
@@ -73,10 +78,9 @@ class _Search:
             copies = rehearsed_copies(part, groups)
         except ModelError as error:
             return str(error)
-        self._quick = self._quick or _Rehearsal.in_place(self.model, self.graph)
-        trouble = self._quick.trouble(part, copies)
+        trouble = self.quick.trouble(part, copies)
         if trouble == _DIFFERENT:
-            self._careful = self._careful or _Rehearsal.in_float64(self.model, self.graph)
+            self._careful = self._careful or _Rehearsal.in_float64(self.quick.model, self.graph.example_inputs)
             trouble = self._careful.trouble(part, copies)
         return trouble
 
@@ -112,25 +116,28 @@ class _Rehearsal:
     strict: bool = False  # whether to take small differences for real ones
 
     @classmethod
-    def in_place(cls, model: nn.Module, graph: ChannelGraph) -> _Rehearsal:
-        """Return a rehearsal in the model itself."""
-        awake = _awake(model)
-        with modules_restored(model):
-            _exchange(model, awake)
-            expected = _outputs(model, graph.example_inputs)
-        return cls(model, graph.example_inputs, expected, awake, strict=True)
+    def in_place(cls, model: nn.Module, inputs: object) -> tuple[ChannelGraph, _Rehearsal]:
+        """Return the graph of a model, and a rehearsal in the model itself; both come from the same run of it."""
+        awake: dict[int, nn.Parameter] = {}
+        try:
+            awake = _awake(model)
+            graph, expected = _read(model, inputs, awake)
+        except Exception:  # code that wants other values, or the model fails anyway: then it is to say so
+            awake = {}
+            graph, expected = _read(model, inputs, awake)
+        return graph, cls(model, inputs, expected, awake, strict=True)
 
     @classmethod
-    def in_float64(cls, model: nn.Module, graph: ChannelGraph) -> _Rehearsal:
+    def in_float64(cls, model: nn.Module, inputs: object) -> _Rehearsal:
         """Return a rehearsal in a copy in double precision if that runs, else in the model as it is."""
         try:
             double = copied(model).double()
             _exchange(double, _awake(double))
-            rehearsal = cls._with_fixed_outputs(double, pytree.tree_map_only(Tensor, _doubled, graph.example_inputs))
+            rehearsal = cls._with_fixed_outputs(double, pytree.tree_map_only(Tensor, _doubled, inputs))
         except Exception:  # code that wants another precision, say
-            return cls._with_fixed_outputs(model, graph.example_inputs)
+            return cls._with_fixed_outputs(model, inputs)
         finite = all(bool(output.isfinite().all()) for output in rehearsal.expected or ())
-        return rehearsal if finite else cls._with_fixed_outputs(model, graph.example_inputs)
+        return rehearsal if finite else cls._with_fixed_outputs(model, inputs)
 
     @classmethod
     def _with_fixed_outputs(cls, model: nn.Module, inputs: object) -> _Rehearsal:
@@ -169,6 +176,14 @@ class _Rehearsal:
         return len(outputs) == len(expected) and all(
             _close(output, wanted, largest) for output, wanted in zip(outputs, expected, strict=True)
         )
+
+
+def _read(model: nn.Module, inputs: object, awake: Mapping[int, nn.Parameter]) -> tuple[ChannelGraph, list[Tensor]]:
+    """Return the graph and the outputs of a model with some parameters exchanged."""
+    with modules_restored(model):
+        _exchange(model, awake)
+        torch.manual_seed(0)
+        return read_graph_and_outputs(model, inputs)
 
 
 def _awake(model: nn.Module) -> dict[int, nn.Parameter]:

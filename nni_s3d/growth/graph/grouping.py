@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nni_s3d.growth.graph.channels import ChannelGraph, ChannelGroup, EqualParts, Layer, Role
+from nni_s3d.growth.graph.channels import Axis, ChannelGraph, ChannelGroup, EqualParts, Layer, Role
 from nni_s3d.growth.graph.tracer import Tracer
 
 
@@ -107,7 +107,8 @@ def _renumbered(layers: Sequence[Layer], number: Tensor) -> tuple[Layer, ...]:
     shared: dict[bytes, Tensor] = {}
     new = {key: shared.setdefault((fresh := number[old]).numpy().tobytes(), fresh) for key, old in slots.items()}
     return tuple(
-        replace(layer, axes=tuple(replace(axis, slots=new[id(axis.slots)]) for axis in layer.axes)) for layer in layers
+        replace(layer, axes=tuple(Axis(a.tensor, a.dim, a.role, new[id(a.slots)], a.blocks) for a in layer.axes))
+        for layer in layers
     )
 
 

@@ -69,12 +69,14 @@ class Tracer(TorchFunctionMode):
         self.model = model
         self.owners: dict[int, list[str]] = {}
         self.parameters: dict[str, nn.Parameter] = {}  # each under its first name
-        for name, parameter in model.named_parameters(remove_duplicate=False):
-            if id(parameter) not in self.owners:
-                self.parameters[name] = parameter
-            self.owners.setdefault(id(parameter), []).append(name)
-        for name, buffer in model.named_buffers(remove_duplicate=False):
-            self.owners.setdefault(id(buffer), []).append(name)
+        for path, module in model.named_modules(remove_duplicate=False):
+            prefix = f"{path}." if path else ""
+            for name, parameter in module._parameters.items():
+                if parameter is not None and id(parameter) not in self.owners:
+                    self.parameters[prefix + name] = parameter
+            for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+                if tensor is not None:
+                    self.owners.setdefault(id(tensor), []).append(prefix + name)
         self._shared = {name for names in self.owners.values() if len(names) > 1 for name in names}
         self.same = UnionFind()
         self.refusals: list[tuple[Tensor, str]] = []  # channels and the reason; of several reasons the first one counts
