@@ -27,7 +27,6 @@ GROWTH_LAYERS = (
     ("loop",),
     ("trace",),
     ("rehearsal",),
-    ("rehearsal_pattern",),
     ("surgery",),
     ("selection", "curvature"),
     ("eigen", "graph"),
@@ -94,7 +93,7 @@ def test_there_is_something_to_check():
     assert {dotted(path) for path in below("growth")} >= {"growth.selection.schemes", "growth.graph.rules.layers"}
     assert "torch.Tensor" in imported(ROOT / "growth" / "selection" / "schemes.py")
     assert "Module" in identifiers(ROOT / "growth" / "surgery" / "split.py")
-    assert "growth.graph.read" in ours(ROOT / "growth" / "trace.py")
+    assert "growth.graph.read" in ours(ROOT / "growth" / "rehearsal" / "rehearsal.py")
 
 
 def test_no_two_files_import_each_other_in_a_circle():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from nni_s3d.growth.graph.channels import ChannelGraph
-from nni_s3d.growth.rehearsal import rehearsed_graph
+from nni_s3d.growth.rehearsal.search import rehearsed_graph
 
 
 def trace(model: nn.Module, example_inputs: object) -> ChannelGraph:
