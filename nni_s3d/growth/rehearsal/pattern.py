@@ -12,7 +12,7 @@ from nni_s3d.growth.graph.channels import ChannelGraph, ChannelGroup
 from nni_s3d.growth.graph.equal_parts import MOST, bound, sizes, with_equal_parts
 
 _EVERY = 8  # of the neurons of a group one in so many is split, and the first; of a wide group fewer
-_MOST = 32  # neurons of a group, about
+_MOST = 16  # neurons of a group, about
 _COPIES = 3
 _ROUNDS = 10  # of filling up unequal parts, one cut after the other, before an integer program does it
 

@@ -208,7 +208,9 @@ def _scaled(tensor: Tensor, axis: Axis, factors: Tensor) -> Tensor:
     if axis.blocks == 1:
         shape = [1] * tensor.dim()
         shape[axis.dim] = -1
-        return tensor.mul_(factors.reshape(shape))
+        changed = (factors != 1).nonzero()[:, 0]  # few, as a rule
+        values = tensor.index_select(axis.dim, changed) * factors[changed].reshape(shape)
+        return tensor.index_copy_(axis.dim, changed, values)
     shape = [axis.blocks, 1] + [1] * (tensor.dim() - 1)
     shape[axis.dim + 1] = -1
     tensor.unflatten(0, (axis.blocks, -1)).mul_(factors.reshape(shape))
