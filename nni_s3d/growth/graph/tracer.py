@@ -9,7 +9,6 @@ channels become one. Whatever has no rule seals the channels that enter it: they
 from __future__ import annotations
 
 import traceback
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ _RETURNS_IT = {
     *("expand_as", *DROPOUTS),
 }
 _READS_NO_VALUES = {"zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"}
+_NO_LABELS: tuple[Tensor | None, Tensor | None] = (None, None)
 Rule = Callable[..., Any]
 
 
@@ -83,7 +83,7 @@ class Tracer(TorchFunctionMode):
         self.layers: list[Layer] = []
         self.operations: list[Operation] = []
         self.equal_parts: list[EqualParts] = []
-        self.used: Counter[str] = Counter()
+        self.used: set[str] = set()  # parameters and buffers of layers
         self.elsewhere: dict[str, str] = {}  # parameters and buffers that also enter a function without a rule for them
         self.samples = 1
         self.outputs: list[Tensor] = []
@@ -130,7 +130,7 @@ class Tracer(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         entering = tensors((args, kwargs))
-        known, labelled = len(self.layers), [x for x in entering if self.labels(x) is not None]
+        known, labelled = len(self.layers), [x for x in entering if self._labels.get(id(x), _NO_LABELS)[1] is not None]
         call = FunctionCall(canonical_name(func), func, {id(x): x.shape for x in labelled})
         out = func(*args, **kwargs)
         if call.name.startswith("new_") or call.name in _READS_NO_VALUES:  # they read a type and a device
@@ -154,7 +154,7 @@ class Tracer(TorchFunctionMode):
     ) -> Any:
         """Return the labels of what came out; arguments that no rule has asked about are refused."""
         given = {("dim" if key == "axis" else key): value for key, value in kwargs.items() if key != "out"}
-        before = {id(x): self.labels(x) for x in labelled}
+        before = {id(x): self._labels[id(x)][1] for x in labelled}
         if call.name not in self.rules or kwargs.get("out") is not None:
             return self.refuse_inputs(call.name, labelled)
         self._asked = set()
@@ -179,7 +179,7 @@ class Tracer(TorchFunctionMode):
     def labels(self, tensor: object) -> Tensor | None:
         """Return the labels of a tensor, or None if it carries no channels."""
         self._asked.add(id(tensor))
-        return self._labels.get(id(tensor), (None, None))[1]
+        return self._labels.get(id(tensor), _NO_LABELS)[1]
 
     def refuse(self, labels: Iterable[Tensor | None], reason: str) -> Tensor | None:
         """Refuse all these channels, for the first reason given; what comes out carries no labels."""
@@ -245,7 +245,7 @@ class Tracer(TorchFunctionMode):
         names = list(dict.fromkeys(axis.tensor for axis in axes))
         self.layers.append(Layer(name, kind, tuple(p for p in parameters if p), tuple(axes)))
         shared = next((n for n in names if n in self._shared), None)
-        twice = shared or next((n for n in names if self.used[n]), None)
+        twice = shared or next((n for n in names if n in self.used), None)
         self.used.update(names)
         if twice is not None:
             again = (a.slots for layer in self.layers for a in layer.axes if layer.name == name or a.tensor in names)
