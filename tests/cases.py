@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import nni_s3d as s3d
+from tests.reference import plan_of_random_copies
 
 
 @dataclass(frozen=True)
@@ -250,3 +251,10 @@ def measured(case: Case) -> Measured:
     graph = s3d.trace(model, case.inputs())
     op = s3d.SplittingOperator(model, graph, [case.batch()], case.loss_fn)
     return Measured(model, graph, op, s3d.spectrum(op, "exact"))
+
+
+def random_plan(case: Case, seed: int, moving: bool = True, c: float = 2.0, choices=(1, 2, 3, 4)) -> s3d.GrowthPlan:
+    """Return a plan with random copies of the neurons of all groups at once."""
+    run = measured(case)
+    copies = plan_of_random_copies(run.graph, choices, seed)
+    return s3d.plan_from_copies(run.graph, copies, run.spectrum if moving else None, c)
