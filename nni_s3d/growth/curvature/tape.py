@@ -14,7 +14,6 @@ cotangent of h at the function's output: the same for all products.
 
 from __future__ import annotations
 
-import re
 import weakref
 from functools import partial
 from typing import Any
@@ -30,18 +29,8 @@ from nni_s3d.growth.curvature.nodes import Choice, Function, Linear, Node, Other
 from nni_s3d.growth.curvature.recorded_call import RecordedCall
 from nni_s3d.growth.curvature.smoothing import SMOOTHED, ramp_derivatives
 from nni_s3d.growth.curvature.zero_buffer import Zeros
-from nni_s3d.growth.graph.functions import DROPOUTS, LINEAR
-from nni_s3d.growth.graph.rules import RULES, elementwise, reductions, shapes
+from nni_s3d.growth.graph.functions import ELEMENTWISE, KINDS, LINEAR, Kind
 from nni_s3d.growth.graph.union_find import UnionFind
-
-_IDENTITIES = frozenset(("contiguous", "clone", "identity", *DROPOUTS))
-_SHIFTS = frozenset("add sub iadd isub radd".split())
-_SCALES = frozenset("mul multiply imul rmul div truediv itruediv idiv".split())
-_SUMS = frozenset("add sub iadd isub radd mean sum interpolate".split())
-_AVERAGES = frozenset(name for name in reductions.RULES if "avg_pool" in name)
-_MAX_POOL = re.compile(r"(?:adaptive_)?max_pool([123])d")
-_LINEAR = frozenset(LINEAR) | _SUMS | _AVERAGES | shapes.RULES.keys() - {"pad"}
-_ELEMENTWISE = (elementwise.RULES.keys() | {"prelu"}) - {"glu"}
 
 
 class Tape:
@@ -77,11 +66,11 @@ class Tape:
     def apply(self, func: Function, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a function, and record it if anything that it takes depends on a leaf."""
         args, kwargs = pytree.tree_map_only(nn.Parameter, Tensor.detach, (args, kwargs))
-        call = RecordedCall(func, name, args, kwargs, self._beta, self._is_alive)
-        unknown = not call.tensors or name == "detach" or name not in RULES
+        call, kind = RecordedCall(func, name, args, kwargs, self._beta, self._is_alive), KINDS.get(name)
+        unknown = not call.tensors or kind is None
         if unknown and name not in SMOOTHED:
             return func(*args, **kwargs)
-        shifts = name in _IDENTITIES or (name in _SHIFTS and call.leads and call.keeps_shape())
+        shifts = kind is Kind.IDENTITY or (kind is Kind.SUM and call.leads and call.keeps_shape())
         if not (unknown or shifts) and any(x.requires_grad for x in call.constants):
             # They do not depend on a leaf, but other neurons reach the loss through them.
             call = RecordedCall(func, name, args, kwargs, self._beta, lambda x: self._is_alive(x) or _requires_grad(x))
@@ -110,23 +99,23 @@ class Tape:
         return out
 
     def _node(self, call: RecordedCall, numbers: list[int]) -> Node:
-        name, x = call.name, call.tensors[0]
-        if name == "batch_norm":
+        name, kind, x = call.name, KINDS[call.name], call.tensors[0]
+        if kind is Kind.BATCH_NORM:
             return Scale(numbers, call, slope_of(call, x))
-        if name in _SCALES and call.leads and call.arguments == 2 and call.keeps_shape():
+        if kind is Kind.PRODUCT and call.leads and call.arguments == 2 and call.keeps_shape():
             factor = call.second if "mul" in name else 1 / call.second
             return Scale(numbers, call, torch.as_tensor(factor, dtype=x.dtype, device=x.device))
-        if name in _ELEMENTWISE and call.keeps_shape():
+        if kind in ELEMENTWISE and call.keeps_shape():
             before = self._made_by.get(numbers[0])
             both = partial(ramp_derivatives, beta=self._beta) if name == "relu" else partial(derivatives, call)
             if isinstance(before, Scale):
                 return Elementwise(before.inputs, call, both, before.scale)
             return Elementwise(numbers, call, both)
-        if pooled := _MAX_POOL.fullmatch(name):
-            return Choice(numbers, call.by(getattr(F, f"{name}_with_indices")), int(pooled[1]))
-        if name in LINEAR:
+        if kind is Kind.MAX_POOL:
+            return Choice(numbers, call.by(getattr(F, f"{name}_with_indices")), int(name[-2]))
+        if kind is Kind.LINEAR:
             return Linear(numbers, call, call.moving, constant=False, zeros=self._zeros)
-        if name in _LINEAR:
+        if kind in LINEAR:
             return Linear(numbers, call, call, constant=bool(call.constants), zeros=self._zeros)
         return Other(numbers, call)
 

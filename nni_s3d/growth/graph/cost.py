@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from nni_s3d.errors import ConfigError
 from nni_s3d.growth.graph.channels import ChannelGraph
-from nni_s3d.growth.graph.functions import LINEAR
+from nni_s3d.growth.graph.functions import Kind, functions
 from nni_s3d.growth.modules import call, evaluation_mode
 
 # FLOPs per application of a weight entry, or per element of the output, as the paper's tables count them on CIFAR.
 FLOPS = {
-    **dict.fromkeys(LINEAR, 2),
+    **dict.fromkeys(functions(Kind.LINEAR), 2),
     "matmul": 2,
     "batch_norm": 2,
 }

@@ -8,34 +8,21 @@ import torch
 from torch import Tensor
 
 from nni_s3d.growth.graph.channels import Axis, Role
-from nni_s3d.growth.graph.functions import DROPOUTS
+from nni_s3d.growth.graph.functions import KINDS, Kind, functions
 from nni_s3d.growth.graph.tracer import FunctionCall, Tracer, registry
 
 RULES, rule = registry()
 
-_ACTIVATIONS = (
-    "relu relu6 hardtanh leaky_relu rrelu threshold hardswish hardsigmoid elu selu celu gelu silu mish softplus "
-    "softsign sigmoid logsigmoid tanh tanhshrink hardshrink softshrink"
-).split()
-_UNARY = (
-    "neg abs exp log log1p expm1 sqrt rsqrt square reciprocal sin cos erf clone contiguous float double half "
-    "bfloat16 to type type_as clamp clip identity"
-).split()
-_BINARY = (
-    "add sub mul multiply div truediv pow iadd isub imul idiv itruediv radd rsub rmul rdiv rtruediv rpow "
-    "maximum minimum"
-).split()
 
-
-@rule(*_ACTIVATIONS, *_UNARY, *DROPOUTS)
+@rule(*functions(Kind.IDENTITY, Kind.CAST, Kind.ACTIVATION, Kind.ELEMENTWISE))
 def _elementwise(t: Tracer, call: FunctionCall, out: Tensor, input: Tensor, *_: object, **__: object) -> Any:
     labels = t.labels(input)
-    if call.name in _ACTIVATIONS:
+    if KINDS[call.name] is Kind.ACTIVATION:
         t.activation_work(call.name, out, labels)
     return labels
 
 
-@rule(*_BINARY)
+@rule(*functions(Kind.SUM, Kind.PRODUCT, Kind.COMBINATION))
 def _binary(t: Tracer, call: FunctionCall, out: Tensor, input: object, other: object, **_: object) -> Any:
     first, second = (_aligned(t, x, y, out) for x, y in ((input, other), (other, input)))
     if first is None or second is None:
@@ -52,7 +39,7 @@ def _binary(t: Tracer, call: FunctionCall, out: Tensor, input: object, other: ob
     return torch.maximum(first, second).clamp(min=-1)
 
 
-@rule("glu")
+@rule(*functions(Kind.GLU))
 def _glu(t: Tracer, call: FunctionCall, out: Tensor, input: Tensor, dim: int = -1) -> Any:
     labels = t.labels(input)
     if labels is None:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from nni_s3d.growth.graph.channels import Axis, Operation, Role
-from nni_s3d.growth.graph.functions import batch_norm_arguments
+from nni_s3d.growth.graph.functions import Kind, batch_norm_arguments, functions
 from nni_s3d.growth.graph.tracer import FunctionCall, Tracer, registry
 
 RULES, rule = registry()
@@ -112,7 +112,7 @@ def _depthwise(
     return _follow(t, call, out, dim, slots, weight, bias)
 
 
-@rule("batch_norm")
+@rule(*functions(Kind.BATCH_NORM))
 def _batch_norm(t: Tracer, call: FunctionCall, out: Tensor, input: Tensor, *args: Any, **kwargs: Any) -> Any:
     norm = batch_norm_arguments(call.func, args, kwargs)
     slots = t.along(input, 1)
@@ -124,7 +124,7 @@ def _batch_norm(t: Tracer, call: FunctionCall, out: Tensor, input: Tensor, *args
     return _follow(t, call, out, 1, slots, *(norm[key] for key in ("weight", "bias", "running_mean", "running_var")))
 
 
-@rule("instance_norm")
+@rule(*functions(Kind.INSTANCE_NORM))
 def _instance_norm(
     t: Tracer,
     call: FunctionCall,
@@ -144,13 +144,13 @@ def _instance_norm(
     return _follow(t, call, out, 1, slots, weight, bias, running_mean, running_var)
 
 
-@rule("layer_norm", "group_norm", "rms_norm")
+@rule(*functions(Kind.MIXING_NORM))
 def _mixing_norm(t: Tracer, call: FunctionCall, out: Tensor, input: Tensor, *_: object, **__: object) -> Any:
     """A norm over several channels, or over a number of them that the code says."""
     return t.refuse_inputs(call.name, (input,), f"{call.name} mixes its channels")
 
 
-@rule("prelu")
+@rule(*functions(Kind.PRELU))
 def _prelu(t: Tracer, call: FunctionCall, out: Tensor, input: Tensor, weight: Tensor) -> Any:
     t.activation_work(call.name, out, t.labels(input))
     if weight.numel() == 1:

@@ -7,19 +7,20 @@ from typing import Any
 from torch import Tensor
 
 from nni_s3d.growth.graph.channels import Operation
+from nni_s3d.growth.graph.functions import Kind, functions
 from nni_s3d.growth.graph.tracer import FunctionCall, Tracer, registry
 
 RULES, rule = registry()
 
 
-@rule("matmul", "bmm", "mm", "addmm", "baddbmm", "rmatmul")
+@rule(*functions(Kind.MATRIX_PRODUCT))
 def _matmul(t: Tracer, call: FunctionCall, out: Tensor, *operands: Any, **_: object) -> Any:
     first = operands[1] if call.name in ("addmm", "baddbmm") else operands[-1 if call.name == "rmatmul" else 0]
     t.operations.append(Operation("matmul", out.numel() * first.shape[-1] // t.samples))
     return t.refuse_inputs(call.name, operands)
 
 
-@rule("scaled_dot_product_attention")
+@rule(*functions(Kind.ATTENTION))
 def _attention(
     t: Tracer, call: FunctionCall, out: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
 ) -> Any:
@@ -27,7 +28,7 @@ def _attention(
     return t.refuse_inputs(call.name, (query, key, value))
 
 
-@rule("multi_head_attention_forward")
+@rule(*functions(Kind.MULTI_HEAD))
 def _multi_head_attention(
     t: Tracer, call: FunctionCall, out: Any, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
 ) -> Any:

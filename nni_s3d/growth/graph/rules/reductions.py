@@ -6,26 +6,21 @@ from typing import Any
 
 from torch import Tensor
 
+from nni_s3d.growth.graph.functions import Kind, functions
 from nni_s3d.growth.graph.tracer import FunctionCall, Tracer, registry
 
 RULES, rule = registry()
 
-_POOLS = {
-    f"{kind}{n}d": n
-    for n in (1, 2, 3)
-    for kind in ("max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool", "lp_pool")
-}
 
-
-@rule(*_POOLS)
+@rule(*functions(Kind.AVERAGE_POOL, Kind.MAX_POOL, Kind.OTHER_POOL))
 def _pool(t: Tracer, call: FunctionCall, out: Any, input: Tensor, *_: object, **__: object) -> Any:
     labels = t.labels(input)
-    if labels is not None and any(size > 1 for size in labels.shape[-_POOLS[call.name] :]):
+    if labels is not None and any(size > 1 for size in labels.shape[-int(call.name[-2]) :]):
         return t.refuse_inputs(call.name, (input,), f"{call.name} pools across its channels")
     return labels if isinstance(out, Tensor) else (labels,) * len(out)
 
 
-@rule("interpolate", "upsample", "upsample_nearest", "upsample_bilinear", "grid_sample")
+@rule(*functions(Kind.INTERPOLATE, Kind.SAMPLE))
 def _resize(t: Tracer, call: FunctionCall, out: Tensor, input: Tensor, *_: object, **__: object) -> Any:
     labels = t.labels(input)
     if labels is not None and any(size > 1 for size in labels.shape[2:]):
@@ -33,7 +28,7 @@ def _resize(t: Tracer, call: FunctionCall, out: Tensor, input: Tensor, *_: objec
     return labels
 
 
-@rule("mean", "sum", "amax", "amin", "std", "var", "logsumexp", "prod")
+@rule(*functions(Kind.MEAN, Kind.REDUCTION))
 def _reduce(
     t: Tracer,
     call: FunctionCall,
@@ -56,14 +51,14 @@ def _reduce(
     return labels.amax(tuple(dims), keepdim)
 
 
-@rule("max", "min", "median")
+@rule(*functions(Kind.EXTREME))
 def _extreme(t: Tracer, call: FunctionCall, out: Any, input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
     if isinstance(dim, Tensor) or isinstance(out, Tensor):  # an extreme of two tensors, or of all elements
         return t.refuse_inputs(call.name, (input, dim))
     return _reduce(t, call, out[0], input, dim, keepdim=keepdim), None
 
 
-@rule("softmax", "log_softmax", "softmin", "cumsum")
+@rule(*functions(Kind.ALONG_DIM))
 def _along_one_dimension(t: Tracer, call: FunctionCall, out: Tensor, input: Tensor, *args: Any, **kwargs: Any) -> Any:
     labels = t.labels(input)
     dim = kwargs.get("dim", next((a for a in args if isinstance(a, int)), None))
@@ -74,7 +69,7 @@ def _along_one_dimension(t: Tracer, call: FunctionCall, out: Tensor, input: Tens
     return labels
 
 
-@rule("normalize")
+@rule(*functions(Kind.NORMALIZE))
 def _normalize(
     t: Tracer, call: FunctionCall, out: Tensor, input: Tensor, p: float = 2.0, dim: int = 1, *_: Any, **__: Any
 ) -> Any:

@@ -7,25 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nni_s3d.growth.graph.functions import Kind, functions
 from nni_s3d.growth.graph.labels import compressed
 from nni_s3d.growth.graph.tracer import FunctionCall, Tracer, registry
 
 RULES, rule = registry()
 
-_RESHAPES = ("flatten", "reshape", "view", "unflatten", "squeeze", "unsqueeze")
-_CUTS = ("chunk", "split", "tensor_split", "unbind", "narrow", "getitem", "select")
-_MOVES = (
-    "permute transpose swapaxes swapdims movedim moveaxis t T mT expand expand_as flip roll channel_shuffle "
-    "broadcast_to repeat tile repeat_interleave"
-).split()
 
-
-@rule(*_MOVES)
+@rule(*functions(Kind.MOVE))
 def _move(t: Tracer, call: FunctionCall, out: Any, input: Tensor, *args: Any, **kwargs: Any) -> Any:
     return _replayed(t, call, input, args, kwargs)
 
 
-@rule(*_RESHAPES)
+@rule(*functions(Kind.RESHAPE))
 def _reshape(t: Tracer, call: FunctionCall, out: Any, input: Tensor, *args: Any, **kwargs: Any) -> Any:
     labels = _replayed(t, call, input, args, kwargs)
     if isinstance(labels, Tensor):
@@ -33,7 +27,7 @@ def _reshape(t: Tracer, call: FunctionCall, out: Any, input: Tensor, *args: Any,
     return labels
 
 
-@rule(*_CUTS)
+@rule(*functions(Kind.CUT))
 def _cut(t: Tracer, call: FunctionCall, out: Any, input: Tensor, *args: Any, **kwargs: Any) -> Any:
     labels = t.labels(input)
     if labels is None:
@@ -46,7 +40,7 @@ def _cut(t: Tracer, call: FunctionCall, out: Any, input: Tensor, *args: Any, **k
     return pieces
 
 
-@rule("cat", "concat", "concatenate")
+@rule(*functions(Kind.CONCATENATE))
 def _cat(t: Tracer, call: FunctionCall, out: Tensor, tensors: Any, dim: int = 0, **_: Any) -> Any:
     labels = [t.labels(x) for x in tensors]
     if all(label is None for label in labels):
@@ -60,7 +54,7 @@ def _cat(t: Tracer, call: FunctionCall, out: Tensor, tensors: Any, dim: int = 0,
     return compressed(torch.cat(full, dim))
 
 
-@rule("stack")
+@rule(*functions(Kind.STACK))
 def _stack(t: Tracer, call: FunctionCall, out: Tensor, tensors: Any, dim: int = 0, **_: Any) -> Any:
     dim %= out.dim()
     if dim == 0:
@@ -69,7 +63,7 @@ def _stack(t: Tracer, call: FunctionCall, out: Tensor, tensors: Any, dim: int = 
     return compressed(torch.stack(labels, dim)) if any(t.labels(x) is not None for x in tensors) else None
 
 
-@rule("pad")
+@rule(*functions(Kind.PAD))
 def _pad(t: Tracer, call: FunctionCall, out: Tensor, input: Tensor, pad: Any, *_: Any, **__: Any) -> Any:
     labels = t.labels(input)
     padded = range(input.dim() - len(pad) // 2, input.dim())
