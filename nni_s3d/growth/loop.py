@@ -14,7 +14,7 @@ from nni_s3d.growth.curvature.splitting_operator import Batch, SplittingOperator
 from nni_s3d.growth.eigen.solve import SOLVERS, spectrum
 from nni_s3d.growth.eigen.spectrum import Spectrum
 from nni_s3d.growth.graph.channels import ChannelGraph
-from nni_s3d.growth.graph.cost import Cost, count
+from nni_s3d.growth.graph.cost import Cost, check_budget, count
 from nni_s3d.growth.graph.theta import theta_norms
 from nni_s3d.growth.modules import evaluation_mode
 from nni_s3d.growth.selection.new_neurons import NewNeurons, new_neurons
@@ -93,6 +93,8 @@ def check(growth: GrowthSettings, graph: ChannelGraph) -> None:
         raise ModelError(f"model: expected a layer that can be split, got none ({reasons})")
     if isinstance(growth.policy, Knapsack):
         growth.policy.allowed(graph)
+    if growth.max_macs is not None:
+        check_budget(graph, "macs", "max_macs")
     cost = count(graph)
     for name, size, limit in (
         ("max_params", cost.params, growth.max_params),

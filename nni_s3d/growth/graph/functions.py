@@ -54,8 +54,10 @@ class Kind(Enum):
     PAD = "constants around the elements"
 
     MATRIX_PRODUCT = "the product of two matrices"
+    AFFINE_MATRIX_PRODUCT = "a matrix and the product of two others"
     ATTENTION = "softmax(Q K') V"
     MULTI_HEAD = "attention with its projections"
+    RECURRENT = "a layer that runs over a sequence"
 
 
 ELEMENTWISE = frozenset(  # of one or two tensors, whose shapes may be stretched over each other
@@ -124,9 +126,11 @@ _NAMES = {
     Kind.CONCATENATE: "cat concat concatenate",
     Kind.STACK: "stack",
     Kind.PAD: "pad",
-    Kind.MATRIX_PRODUCT: "matmul bmm mm addmm baddbmm rmatmul",
+    Kind.MATRIX_PRODUCT: "matmul bmm mm rmatmul",
+    Kind.AFFINE_MATRIX_PRODUCT: "addmm baddbmm",
     Kind.ATTENTION: "scaled_dot_product_attention",
     Kind.MULTI_HEAD: "multi_head_attention_forward",
+    Kind.RECURRENT: "lstm gru rnn_tanh rnn_relu",
 }
 KINDS: dict[str, Kind] = {name: kind for kind, names in _NAMES.items() for name in names.split()}
 DROPOUTS = tuple(name for name in KINDS if "dropout" in name)

@@ -1,135 +1,147 @@
-"""From the labels of a trace to channel groups.
+"""From the notes of a trace to the channel graph.
 
-Channels belong to one group if they have the same producers; so every neuron of a group has the same parameters.
+Channels belong to one group if they have the same producers; so every neuron of a group has the same parameters. The
+tracer numbers channels in the order in which it meets them; here they are numbered group by group.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from nni_s3d.growth.graph.channels import Axis, ChannelGraph, ChannelGroup, EqualParts, Layer, Role
-from nni_s3d.growth.graph.tracer import Tracer
+from nni_s3d.growth.graph.channels import ChannelGraph, ChannelGroup, EqualParts, Layer, Role
+from nni_s3d.growth.graph.labels import NONE
+from nni_s3d.growth.graph.notes import Notes
 
 
-def build(t: Tracer, example_inputs: object) -> ChannelGraph:
-    """Number the channels group by group and translate everything that was noted."""
-    roots = t.same.roots()
-    drafts = _by_producers(t.layers, roots)
-    number = _numbers([members for _, members in drafts], roots)
-    group_of = torch.arange(len(drafts)).repeat_interleave(torch.tensor([len(members) for _, members in drafts]).long())
-    reasons = _reasons(t.refusals, number, group_of)
-    layers = _renumbered(t.layers, number)
-    followers, consumers = (_with_role(layers, role, group_of, len(drafts)) for role in (Role.FOLLOW, Role.COLUMN))
+@dataclass(frozen=True)
+class _Draft:
+    """A group before its channels are numbered."""
+
+    producers: tuple[int, ...]  # numbers of the layers, each as often as it has rows for one neuron
+    channels: np.ndarray  # (width,) as the tracer numbers those that stand for all that are one
+
+
+def build_graph(notes: Notes, example_inputs: object) -> ChannelGraph:
+    """Return the channel graph of the model that these notes were taken of."""
+    representatives = notes.same.roots()
+    drafts = _drafts(notes.layers, representatives)
+    renumbering = _Renumbering(drafts, representatives)
+    layers = tuple(
+        replace(layer, axes=tuple(replace(axis, slots=renumbering(axis.slots)) for axis in layer.axes))
+        for layer in notes.layers
+    )
+    operations = (replace(one, slots=None if one.slots is None else renumbering(one.slots)) for one in notes.operations)
+    equal_parts = (EqualParts(cut.where, renumbering(cut.parts)) for cut in notes.equal_parts)
+    return ChannelGraph(
+        groups=_groups(drafts, layers, _reasons(notes.refusals, renumbering)),
+        layers=layers,
+        operations=tuple(operations),
+        equal_parts=tuple(cut for cut in equal_parts if not _holds_always(cut.parts)),
+        shapes={name: parameter.shape for name, parameter in notes.model.named_parameters()},
+        unreached=tuple(notes.unreached()),
+        example_inputs=example_inputs,
+        uncounted=tuple(notes.uncounted),
+    )
+
+
+def _drafts(layers: Sequence[Layer], representatives: np.ndarray) -> list[_Draft]:
+    """Gather the channels by their producers, in the order in which the run came to them.
+
+    Layer by layer, channels that had the same producers so far stay together if the layer has the same rows for them.
+    """
+    rows = [(n, representatives[layer.row_slots.numpy()]) for n, layer in enumerate(layers)]
+    together = np.zeros(len(representatives), np.int64)  # equal for channels that had the same producers so far
+    producers: list[tuple[int, ...]] = [()]
+    for n, slots in rows:
+        channels, times = np.unique(slots, return_counts=True)
+        base = times.max(initial=0) + 1
+        keys, which = np.unique(together[channels] * base + times, return_inverse=True)
+        together[channels] = len(producers) + which
+        producers += [producers[key // base] + (n,) * int(key % base) for key in keys]
+    produced = np.concatenate([representatives[:0], *(slots for _, slots in rows)])
+    met, place = np.unique(produced, return_index=True)
+    met = met[np.argsort(place)]
+    return [_Draft(producers[n], met[together[met] == n]) for n in dict.fromkeys(together[met].tolist())]
+
+
+class _Renumbering:
+    """From the numbers of channels in the trace to those in the graph."""
+
+    def __init__(self, drafts: Sequence[_Draft], representatives: np.ndarray) -> None:
+        self.first = np.cumsum([0, *(len(draft.channels) for draft in drafts)])  # (groups + 1,)
+        place = np.full(len(representatives), NONE)
+        for start, draft in zip(self.first, drafts, strict=False):
+            place[draft.channels] = start + np.arange(len(draft.channels))
+        self._numbers = torch.from_numpy(place[representatives])
+        self._done: dict[int, tuple[Tensor, Tensor]] = {}  # by id, since many axes share one tensor
+
+    def __call__(self, slots: Tensor) -> Tensor:
+        """Return the slots, of any shape, with the graph's numbers; NONE for channels that no layer produces."""
+        if id(slots) not in self._done:
+            renumbered, inside = torch.full_like(slots, NONE), slots >= 0
+            renumbered[inside] = self._numbers[slots[inside]]
+            self._done[id(slots)] = (slots, renumbered)
+        return self._done[id(slots)][1]
+
+
+def _reasons(refusals: Sequence[tuple[Tensor, str]], renumbering: _Renumbering) -> list[str]:
+    """Return why each group is refused: the first reason for the first of its channels that has one."""
+    first = renumbering.first
+    refusal = np.full(first[-1], NONE)  # number of the first refusal of each channel
+    for n, (channels, _) in reversed(list(enumerate(refusals))):
+        numbers = renumbering(channels).numpy()
+        refusal[numbers[numbers >= 0]] = n
+    reasons = []
+    for start, stop in pairwise(first):
+        refused = refusal[start:stop][refusal[start:stop] >= 0]
+        reasons.append(refusals[refused[0]][1] if len(refused) else "")
+    return reasons
+
+
+def _groups(drafts: Sequence[_Draft], layers: Sequence[Layer], reasons: Sequence[str]) -> tuple[ChannelGroup, ...]:
+    """Return the groups, named after their first producers."""
+    widths = [len(draft.channels) for draft in drafts]
+    group_of = np.repeat(np.arange(len(drafts)), widths)
+    followers, consumers = (_by_group(layers, role, group_of, len(drafts)) for role in (Role.FOLLOW, Role.COLUMN))
     names: Counter[str] = Counter()
     groups, first = [], 0
-    for n, (producers, members) in enumerate(drafts):
-        name = str(layers[producers[0]])
+    for n, (draft, width) in enumerate(zip(drafts, widths, strict=True)):
+        name = str(layers[draft.producers[0]])
         names[name] += 1
         groups.append(
             ChannelGroup(
                 name=name if names[name] == 1 else f"{name}#{names[name]}",
-                width=len(members),
+                width=width,
                 first=first,
-                producers=tuple(layers[p] for p in dict.fromkeys(producers)),
+                producers=tuple(layers[number] for number in dict.fromkeys(draft.producers)),
                 followers=followers[n],
                 consumers=consumers[n],
-                reason=reasons.get(n, "" if consumers[n] else "nothing reads it linearly"),
+                reason=reasons[n] or ("" if consumers[n] else "nothing reads it linearly"),
             )
         )
-        first += len(members)
-    return ChannelGraph(
-        groups=tuple(groups),
-        layers=layers,
-        operations=tuple(replace(w, slots=None if w.slots is None else number[w.slots]) for w in t.operations),
-        equal_parts=tuple(EqualParts(b.where, parts) for b in t.equal_parts if not _trivial(parts := number[b.parts])),
-        shapes={name: parameter.shape for name, parameter in t.parameters.items()},
-        unreached=tuple(t.unreached()),
-        example_inputs=example_inputs,
-    )
+        first += width
+    return tuple(groups)
 
 
-def _by_producers(layers: Sequence[Layer], roots: np.ndarray) -> list[tuple[tuple[int, ...], np.ndarray]]:
-    """Gather the channels by their producers: (numbers of the layers, a row each; channels in order) per group."""
-    first_axes = (
-        (n, next((a.slots for a in layer.axes if a.role is Role.ROW), None)) for n, layer in enumerate(layers)
-    )
-    rows = [(n, slots.numpy()) for n, slots in first_axes if slots is not None]
-    if not rows:
-        return []
-    channels = roots[np.concatenate([slots for _, slots in rows])]
-    producers = np.repeat([n for n, _ in rows], [len(slots) for _, slots in rows])
-    # Sorted by channel, every channel is a run of rows; the producers along the run say which group it belongs to.
-    order = np.argsort(channels, kind="stable")
-    starts = np.flatnonzero(np.diff(channels[order], prepend=-1))
-    lengths = np.diff(starts, append=len(order))
-    seen = np.argsort(order[starts])  # the channels in the order in which their first rows come
-    starts, lengths = starts[seen], lengths[seen]
-    members, producers = channels[order[starts]], producers[order]
-    places: dict[tuple[int, ...], list[np.ndarray]] = {}  # of the members of every group among all
-    for length in np.unique(lengths):
-        alike = np.flatnonzero(lengths == length)
-        runs = producers[starts[alike, None] + np.arange(length)]
-        cuts = 1 + np.flatnonzero((runs[1:] != runs[:-1]).any(axis=1))
-        for start, block in zip((0, *cuts), np.split(alike, cuts), strict=True):
-            places.setdefault(tuple(runs[start].tolist()), []).append(block)
-    groups = [(run, np.concatenate(blocks)) for run, blocks in places.items()]
-    return [(run, members[where]) for run, where in sorted(groups, key=lambda group: int(group[1][0]))]
-
-
-def _numbers(members: Sequence[np.ndarray], roots: np.ndarray) -> Tensor:
-    """Return the new number of every channel, -1 where no layer produces it."""
-    place = np.full(len(roots), -1)
-    if members:
-        place[np.concatenate(members)] = np.arange(sum(map(len, members)))
-    # Slots of -1 index the last entry, which is -1 as well.
-    return torch.from_numpy(np.append(place[roots], -1))
-
-
-def _reasons(refusals: Sequence[tuple[Tensor, str]], number: Tensor, group_of: Tensor) -> dict[int, str]:
-    """Return why groups are refused: the first reason of the first channel that has one."""
-    first = torch.full((len(group_of) + 1,), -1)  # the refusal of every channel; the last entry is for none
-    for n in reversed(range(len(refusals))):
-        channels, _ = refusals[n]
-        first[number[channels.clamp(min=-1)]] = n
-    refused = (first[:-1] >= 0).nonzero()[:, 0].flip(0)
-    return {group: refusals[n][1] for group, n in zip(group_of[refused].tolist(), first[refused].tolist(), strict=True)}
-
-
-def _renumbered(layers: Sequence[Layer], number: Tensor) -> tuple[Layer, ...]:
-    """Return the layers with new numbers at their slots; axes with equal slots share one tensor."""
-    slots = {id(axis.slots): axis.slots for layer in layers for axis in layer.axes}
-    shared: dict[bytes, Tensor] = {}
-    new = {key: shared.setdefault((fresh := number[old]).numpy().tobytes(), fresh) for key, old in slots.items()}
-    return tuple(
-        replace(layer, axes=tuple(Axis(a.tensor, a.dim, a.role, new[id(a.slots)], a.blocks) for a in layer.axes))
-        for layer in layers
-    )
-
-
-def _with_role(layers: Sequence[Layer], role: Role, group_of: Tensor, groups: int) -> list[tuple[Layer, ...]]:
-    """Return the layers that are this to the channels of each group."""
-    found: list[list[Layer]] = [[] for _ in range(groups)]
-    owners = np.append(group_of.numpy(), -1)
-    known: dict[int, set[int]] = {}  # the groups along slots, by their ids
+def _by_group(layers: Sequence[Layer], role: Role, group_of: np.ndarray, groups: int) -> list[tuple[Layer, ...]]:
+    """Return the layers that have this role for some channel of each group."""
+    members: list[list[Layer]] = [[] for _ in range(groups)]
     for layer in layers:
-        met: set[int] = set()
-        for axis in layer.axes:
-            if axis.role is role:
-                if id(axis.slots) not in known:
-                    known[id(axis.slots)] = set(np.unique(owners[axis.slots.numpy()]).tolist())
-                met |= known[id(axis.slots)]
-        for group in sorted(met - {-1}):
-            found[group].append(layer)
-    return [tuple(part) for part in found]
+        shared = {id(axis.slots): axis.slots.numpy() for axis in layer.axes if axis.role is role}
+        inside = {group for slots in shared.values() for group in np.unique(group_of[slots[slots >= 0]]).tolist()}
+        for group in sorted(inside):
+            members[group].append(layer)
+    return [tuple(part) for part in members]
 
 
-def _trivial(parts: Tensor) -> bool:
-    """Whether all parts hold the same channels, so that they grow alike whatever happens."""
+def _holds_always(parts: Tensor) -> bool:
+    """Whether all parts (parts, n) hold the same channels, so that they grow alike whatever happens."""
     ordered = parts.sort(dim=1).values
     return bool((ordered == ordered[:1]).all())

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nni_s3d.growth.graph.channels import ChannelGraph, ChannelGroup
-from nni_s3d.growth.graph.equal_parts import MOST, bound, sizes, with_equal_parts
+from nni_s3d.growth.graph.equal_parts import MAX_COPIES, in_equal_parts, part_sizes, with_equal_parts
 
 _EVERY = 8  # of the neurons of a group one in so many is split, and the first; of a wide group fewer
 _MOST = 16  # neurons of a group, about
@@ -29,7 +29,7 @@ def rehearsed_copies(graph: ChannelGraph, groups: Sequence[ChannelGroup]) -> Ten
     Raises:
         ModelError: no copies of these groups alone leave equal parts wherever channels are cut.
     """
-    copies, cut = torch.ones(graph.num_channels, dtype=torch.int64), bound(graph)
+    copies, cut = torch.ones(graph.num_channels, dtype=torch.int64), in_equal_parts(graph)
     for number, group in enumerate(groups):
         copies[group.channels] = _pattern(group.width, number, bool(cut[group.channels].any()))
     filled = copies.clone()
@@ -57,14 +57,14 @@ def _fill_up_all(graph: ChannelGraph, copies: Tensor) -> bool:
     """
     most = torch.ones_like(copies)
     for group in graph.splittable_groups:
-        most[group.channels] = MOST
+        most[group.channels] = MAX_COPIES
     generator = np.random.default_rng(0)
     for _ in range(_ROUNDS):
-        now = [sizes(cut.parts, copies) for cut in graph.equal_parts]
+        now = [part_sizes(cut.parts, copies) for cut in graph.equal_parts]
         if all(bool((here == here[:1]).all()) for here in now):
             return True
         if any(
-            int(here.max()) > int(sizes(cut.parts, most).min())
+            int(here.max()) > int(part_sizes(cut.parts, most).min())
             for here, cut in zip(now, graph.equal_parts, strict=True)
         ):
             return False  # no copies will do

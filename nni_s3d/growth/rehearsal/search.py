@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from nni_s3d.errors import ModelError
 from nni_s3d.growth.graph.channels import ChannelGraph, ChannelGroup
-from nni_s3d.growth.graph.equal_parts import bound
+from nni_s3d.growth.graph.equal_parts import in_equal_parts
 from nni_s3d.growth.graph.union_find import UnionFind
 from nni_s3d.growth.modules import untouched_random_state
 from nni_s3d.growth.rehearsal.pattern import rehearsed_copies
@@ -98,4 +98,4 @@ class _Search:
 
     @cached_property
     def _is_cut(self) -> Tensor:
-        return bound(self.graph)
+        return in_equal_parts(self.graph)

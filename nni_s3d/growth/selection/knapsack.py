@@ -19,7 +19,7 @@ from torch import Tensor
 
 from nni_s3d.growth.graph.channels import ChannelGraph, ChannelGroup
 from nni_s3d.growth.graph.cost import CostModel
-from nni_s3d.growth.graph.equal_parts import bound, equations
+from nni_s3d.growth.graph.equal_parts import equations, in_equal_parts
 
 EXACT = 600  # candidates up to which the integer program is solved
 
@@ -125,7 +125,7 @@ def _program(candidates: Candidates, prices: Tensor, budget: float, relaxed: boo
     copies = torch.ones(graph.num_channels, dtype=torch.int64)
     fillers = torch.zeros_like(gains, dtype=torch.bool)
     for group in graph.splittable_groups:
-        fillers[:, group.channels] = bound(graph)[group.channels]
+        fillers[:, group.channels] = in_equal_parts(graph)[group.channels]
     row, neuron = ((gains < 0) | fillers).nonzero(as_tuple=True)
     if not bool((gains < 0).any()):
         return copies
@@ -198,7 +198,7 @@ def trimmed(candidates: Candidates, cost: CostModel, copies: Tensor, budget: flo
 
 def filled(candidates: Candidates, cost: CostModel, copies: Tensor, budget: float) -> Tensor:
     """Spend what is left of the budget on the best neurons that still fit."""
-    copies, open_to_more = copies.clone(), ~bound(candidates.graph)
+    copies, open_to_more = copies.clone(), ~in_equal_parts(candidates.graph)
     while True:
         left = budget - cost.total(copies)
         price = cost.marginal(copies * 2 - 1)  # with all other sizes as they are after the plan

@@ -13,7 +13,8 @@ from torch import Tensor
 from nni_s3d.errors import ConfigError, ModelError
 from nni_s3d.growth.eigen.spectrum import Spectrum
 from nni_s3d.growth.graph.channels import ChannelGraph
-from nni_s3d.growth.graph.cost import COSTS, CostModel, total_cost
+from nni_s3d.growth.graph.cost import CostModel, total_cost
+from nni_s3d.growth.graph.cost_names import COSTS
 from nni_s3d.growth.selection.knapsack import Candidates, filled, solve, solvers, tightened, trimmed
 from nni_s3d.growth.selection.new_neurons import NewNeurons
 from nni_s3d.growth.selection.plan import GrowthPlan, check_new_neurons, plan_from_copies, squared_norms

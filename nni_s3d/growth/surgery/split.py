@@ -19,8 +19,8 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils import _pytree as pytree
 
 from nni_s3d.errors import ModelError
-from nni_s3d.growth.graph import equal_parts
 from nni_s3d.growth.graph.channels import ChannelGraph
+from nni_s3d.growth.graph.equal_parts import check_equal_parts
 from nni_s3d.growth.modules import call, copied, evaluation_mode, tensors
 from nni_s3d.growth.selection.plan import GrowthPlan, second_copies
 from nni_s3d.growth.surgery.axis_growth import AxisGrowth, NewChannels, slots_in_place
@@ -87,7 +87,7 @@ def split(
     step = StepLength(epsilon, relative)
     graph.check(model)
     new = _new_channels(graph, plan)
-    equal_parts.check(graph, new.copies)
+    check_equal_parts(graph, new.copies)
     growth = AxisGrowth(graph, new, slots_in_place(graph, new.copies))
     grown = _grown(model, graph, growth, plan, step)
     grown_graph, _ = read_grown_graph(grown, example_inputs(grown, graph), graph, plan.widths)

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 import nni_s3d as s3d
-from nni_s3d.growth.graph.cost import COSTS, latency, marginal_cost, total_cost
+from nni_s3d.growth.graph.cost import COSTS, marginal_cost, total_cost
 from tests import reference
 from tests.cases import BY_NAME, all_cases, measured
 
@@ -122,10 +122,3 @@ def test_an_unknown_cost_is_refused():
     for function in (total_cost, marginal_cost):
         with pytest.raises(s3d.ConfigError, match="cost: expected one of params, macs, flops, neurons, got 'joules'"):
             function(graph, "joules")
-
-
-def test_latency_is_measured_in_evaluation_mode():
-    case = BY_NAME["conv-bn-relu"]
-    model = case.model().train()
-    with reference.untouched(model):
-        assert latency(model, case.inputs(2), seconds=0.01) > 0

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from nni_s3d.errors import ModelError
-from nni_s3d.growth.graph.equal_parts import check
+from nni_s3d.growth.graph.equal_parts import check_equal_parts
 from nni_s3d.growth.graph.read import read_graph
 from nni_s3d.growth.rehearsal.pattern import rehearsed_copies
 from tests.cases import all_cases, measured
@@ -19,7 +19,7 @@ wide_cases = pytest.mark.parametrize("case", WIDE, ids=lambda case: case.name)
 def test_all_parts_grow_alike(case):
     graph = measured(case).graph
     copies = rehearsed_copies(graph, graph.splittable_groups)
-    check(graph, copies)
+    check_equal_parts(graph, copies)
     assert all(copies[group.channels].max() > 1 for group in graph.splittable_groups)
     assert copies.min() == 1 or copies.numel() < 10
     assert copies.max() <= 4
@@ -55,7 +55,7 @@ def test_groups_that_cannot_grow_alone_are_refused():
     graph = measured(next(case for case in WIDE if case.name == "shuffled")).graph
     alone = [g for g in graph.splittable_groups if not grows_alone(graph, g)]
     whole = rehearsed_copies(graph, graph.splittable_groups)
-    check(graph, whole)
+    check_equal_parts(graph, whole)
     for group in alone:
         with pytest.raises(ModelError, match="no copies leave equal parts everywhere where channels are cut"):
             rehearsed_copies(graph.refuse_others({group.name}, "it is left alone"), [group])
@@ -67,7 +67,7 @@ def grows_alone(graph, group) -> bool:
         copies = torch.ones(graph.num_channels, dtype=torch.int64)
         copies[group.channels] = torch.tensor([1 + 3 * (bits >> i & 1) for i in range(group.width)])
         try:
-            check(graph, copies)
+            check_equal_parts(graph, copies)
         except ModelError:
             continue
         return True
