@@ -7,6 +7,8 @@ from nni_s3d.growth.eigen.spectrum import Spectrum
 from nni_s3d.growth.graph.channels import ChannelGraph, ChannelGroup
 from nni_s3d.growth.graph.cost import Cost, count
 from nni_s3d.growth.graph.equal_parts import with_equal_parts
+from nni_s3d.growth.graph.register_function import register_function
+from nni_s3d.growth.graph.register_layer import register_layer
 from nni_s3d.growth.loop import GrowthSettings, GrowthStep, grow
 from nni_s3d.growth.selection.new_neurons import NewNeurons, new_neurons
 from nni_s3d.growth.selection.plan import GrowthPlan, plan_from_copies
@@ -44,6 +46,8 @@ __all__ = [
     "load_grown",
     "new_neurons",
     "plan_from_copies",
+    "register_function",
+    "register_layer",
     "save_grown",
     "scheme",
     "select",

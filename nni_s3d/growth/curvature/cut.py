@@ -16,7 +16,7 @@ from nni_s3d.growth.curvature.tape import Tape
 from nni_s3d.growth.curvature.vjp import Pullback
 from nni_s3d.growth.curvature.zero_buffer import Zeros
 from nni_s3d.growth.graph.channels import ChannelGraph, Layer
-from nni_s3d.growth.graph.functions import DROPOUTS, KINDS, Kind, canonical_name
+from nni_s3d.growth.graph.functions import DROPOUTS, KINDS, Kind, canonical_name, filters_come_first
 
 LossFn = Callable[[Any, Any], Tensor]
 
@@ -33,7 +33,7 @@ class LinearCall:
     @property
     def transposed(self) -> bool:
         """Whether the filters are not along the first dimension of the weight."""
-        return "transpose" in canonical_name(self._func)
+        return not filters_come_first(self._func)
 
     @property
     def call(self) -> tuple[Callable[..., Tensor], str, tuple[Any, ...], dict[str, Any]]:

@@ -58,6 +58,7 @@ class Kind(Enum):
     ATTENTION = "softmax(Q K') V"
     MULTI_HEAD = "attention with its projections"
     RECURRENT = "a layer that runs over a sequence"
+    FOLLOWER = "a registered layer with entries for each channel"
 
 
 ELEMENTWISE = frozenset(  # of one or two tensors, whose shapes may be stretched over each other
@@ -131,9 +132,24 @@ _NAMES = {
     Kind.ATTENTION: "scaled_dot_product_attention",
     Kind.MULTI_HEAD: "multi_head_attention_forward",
     Kind.RECURRENT: "lstm gru rnn_tanh rnn_relu",
+    Kind.FOLLOWER: "",
 }
 KINDS: dict[str, Kind] = {name: kind for kind, names in _NAMES.items() for name in names.split()}
 DROPOUTS = tuple(name for name in KINDS if "dropout" in name)
+
+
+_REGISTERED: dict[Callable[..., Any], str] = {}  # names of functions that are not PyTorch's own
+
+
+def enter(func: Callable[..., Any], name: str, kind: Kind) -> None:
+    """Enter a function that is not PyTorch's own, or has no kind yet, into the table."""
+    _REGISTERED[func], KINDS[name] = name, kind
+    canonical_name.cache_clear()
+
+
+def filters_come_first(func: Callable[..., Any]) -> bool:
+    """Whether the filters of a linear layer are known to lie along the first dimension of its weight."""
+    return func not in _REGISTERED and "transpose" not in canonical_name(func)
 
 
 def functions(*kinds: Kind) -> tuple[str, ...]:
@@ -153,5 +169,7 @@ def batch_norm_arguments(func: Callable[..., Any], args: tuple[Any, ...], kwargs
 @lru_cache(maxsize=4096)  # looking a name up takes longer than many a function
 def canonical_name(func: Callable[..., Any]) -> str:
     """Return a function's name without its module, in-place underscores and operator dunders."""
+    if func in _REGISTERED:
+        return _REGISTERED[func]
     name = (resolve_name(func) or getattr(func, "__name__", repr(func))).removesuffix(".__get__")
     return str(name).rpartition(".")[2].strip("_")

@@ -113,6 +113,14 @@ class Notes:
         slots = torch.full((1,), NONE) if labels is None else labels.flatten()
         self.operations.append(Operation(name, out.numel() / (self.samples * slots.numel()), slots=slots))
 
+    def note_weight(self, name: str, macs: float, weight: Tensor) -> None:
+        """Note multiplications of the whole batch that grow as the weight does; it may be the model's own or not."""
+        owner, per_sample = self.owner(weight), macs / self.samples
+        if owner is None:  # a weight that is computed, of a layer that cannot grow
+            self.operations.append(Operation(name, per_sample))
+        else:
+            self.operations.append(Operation(name, per_sample / weight.numel(), weight=owner))
+
     def note_products(self, name: str, macs: float) -> None:
         """Note multiplications of the whole batch whose number does not depend on channels that can be split."""
         self.operations.append(Operation(name, macs / self.samples))

@@ -23,6 +23,7 @@ class TracedCall:
     name: str  # of the function, see `canonical_name`
     func: Callable[..., Any]
     shapes: dict[int, torch.Size]  # of the labelled tensors among its arguments before it ran, by id
+    macs: int = 0  # multiplications of the whole batch, for rules that do not count them
 
 
 class Rule:
@@ -31,10 +32,11 @@ class Rule:
     Args:
         function: the rule itself.
         reads: names of the arguments whose channels it follows or refuses; channels in any other one are refused.
+        counts: whether it notes what the function multiplies; else the tracer counts and the call says it.
     """
 
-    def __init__(self, function: Callable[..., Any], reads: Sequence[str]) -> None:
-        self.function, self.reads = function, reads
+    def __init__(self, function: Callable[..., Any], reads: Sequence[str] = ("input",), counts: bool = True) -> None:
+        self.function, self.reads, self.counts = function, reads, counts
         signature = inspect.signature(function)
         arguments = list(signature.parameters.values())[3:]  # behind the notes, the call and its result
         self._signature = signature.replace(parameters=arguments)

@@ -87,10 +87,13 @@ class Tracer(TorchFunctionMode):
         kwargs, name = kwargs or {}, canonical_name(func)
         given = tensors((args, kwargs))
         labelled = [x for x in given if self.notes.labels(x) is not None]
-        traced = TracedCall(name, func, {id(x): x.shape for x in labelled})
+        shapes = {id(x): x.shape for x in labelled}
         rule = self._rules.get(name)
         arguments = None if rule is None else rule.bind(args, kwargs)
-        out = func(*args, **kwargs) if arguments is not None else self._counted(name, func, args, kwargs)
+        if rule is None or arguments is None or not rule.counts:
+            out, macs = self._counted(name, func, args, kwargs)
+        else:
+            out, macs = func(*args, **kwargs), 0
         if name.startswith("new_") or name in _READS_NO_VALUES:  # they read a type and a device
             return out
         outputs, layers = tensors(out), len(self.notes.layers)
@@ -99,8 +102,10 @@ class Tracer(TorchFunctionMode):
             labels: Sequence[Tensor | None] = [None] * len(outputs)
             if rule is None or arguments is None:
                 self.notes.refuse_inputs(name, labelled)
+                if macs:
+                    self.notes.note_products(name, macs)
             else:
-                labels = self._follow(rule, traced, out, arguments, labelled)
+                labels = self._follow(rule, TracedCall(name, func, shapes, macs), out, arguments, labelled)
             for output, label in zip(outputs, labels, strict=True):
                 self.notes.label(output, label)
             self.notes.note_elsewhere(name, given, layers)
@@ -122,15 +127,15 @@ class Tracer(TorchFunctionMode):
         self.notes.refuse(options, f"{traced.name} takes it as an option")
         return labels if isinstance(labels, tuple) else (labels,) * len(tensors(out))
 
-    def _counted(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run a function without a rule, and note what it costs."""
+    def _counted(
+        self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Any, int]:
+        """Run a function and return what it returns, and its MACs."""
         with MacCounter() as counter:
             out = func(*args, **kwargs)
-        if counter.macs:
-            self.notes.note_products(name, counter.macs)
         if counter.unknown:
             self.notes.uncounted.setdefault(name)
-        return out
+        return out, counter.macs
 
     def _refuse_views(self, name: str, labelled: list[Tensor], outputs: list[Tensor]) -> None:
         """Refuse what is changed in place while another tensor looks at the same memory."""

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from nni_s3d.growth.graph.channels import Layer, Role
+from nni_s3d.growth.graph.register_layer import set_registered_sizes
 
 
 def install(model: nn.Module, tensors: Mapping[str, Tensor], layers: Iterable[Layer]) -> None:
@@ -24,6 +25,7 @@ def install(model: nn.Module, tensors: Mapping[str, Tensor], layers: Iterable[La
         _replace(modules[path], attribute, value)
     for layer in layers:
         _set_sizes(modules[layer.name], any(axis.role is Role.FOLLOW for axis in layer.axes))
+    set_registered_sizes(model)
 
 
 def _replace(module: nn.Module, attribute: str, value: Tensor) -> None:

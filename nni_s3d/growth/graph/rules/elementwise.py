@@ -56,6 +56,11 @@ class _Operand:
 
 @rule(*functions(Kind.SUM, Kind.PRODUCT, Kind.COMBINATION), reads=("input", "other"))
 def _binary(notes: Notes, call: TracedCall, out: Tensor, input: object, other: object, **_: object) -> Any:
+    return meet(notes, call.name, out, input, other)
+
+
+def meet(notes: Notes, name: str, out: Tensor, input: object, other: object) -> Tensor | None:
+    """Return the labels of what a function makes of the elements of two tensors: their channels become one."""
     if notes.labels(input) is None and notes.labels(other) is None:
         return None
     first, second = _operand(notes, input, other, out.dim()), _operand(notes, other, input, out.dim())
@@ -64,14 +69,14 @@ def _binary(notes: Notes, call: TracedCall, out: Tensor, input: object, other: o
         return None if only is None else only.labels
     narrow = [one for one, met in ((first, second), (second, first)) if _stretches(notes, one, over=met)]
     if narrow:
-        notes.refuse_inputs(call.name, [one.tensor for one in narrow], f"{call.name} stretches it over other channels")
+        notes.refuse_inputs(name, [one.tensor for one in narrow], f"{name} stretches it over other channels")
         wide = second if narrow[0] is first else first
         return wide.labels if len(narrow) == 1 else None
     labels = torch.broadcast_tensors(first.labels, second.labels)
     foreign = first.foreign | second.foreign
     if bool(foreign.any()):
         reached = [label[foreign] for label in labels]
-        notes.refuse(reached, f"{call.name} joins it with a tensor that does not grow with it")
+        notes.refuse(reached, f"{name} joins it with a tensor that does not grow with it")
     notes.join(*labels)
     return torch.maximum(*labels)
 

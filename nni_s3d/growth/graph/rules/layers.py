@@ -26,15 +26,14 @@ class Weighted:
     bias: Tensor | None
     out: Tensor
     dim: int  # of the channels, in input and output alike
+    row: int = 0  # the dimension of the weight's rows
+    column: int = 1  # and of its columns
+    bias_row: int = 0
 
     def note_cost(self, notes: Notes, applied: Tensor) -> None:
         """Note that the weight is applied once at every position of a tensor, the output or the input."""
-        positions = applied.numel() / (notes.samples * applied.shape[self.dim])
-        name = notes.owner(self.weight)
-        if name is None:  # a weight that is computed, of a layer that cannot grow
-            notes.operations.append(Operation(self.function, positions * self.weight.numel()))
-        else:
-            notes.operations.append(Operation(self.function, positions, weight=name))
+        positions = applied.numel() // applied.shape[self.dim]
+        notes.note_weight(self.function, positions * self.weight.numel(), self.weight)
 
 
 @rule("linear")
@@ -44,7 +43,9 @@ def _linear(
     if weight.dim() == 1:
         notes.note_products(call.name, input.numel())
         return notes.refuse_inputs(call.name, (input,), "its channels enter a linear whose weight is a vector")
-    return produce(notes, Weighted(call.name, input, weight, bias, out, -1))
+    layer = Weighted(call.name, input, weight, bias, out, -1)
+    layer.note_cost(notes, applied=out)
+    return produce(notes, layer)
 
 
 @rule("conv1d", "conv2d", "conv3d")
@@ -61,8 +62,9 @@ def _conv(
     groups: int = 1,
 ) -> Any:
     layer = Weighted(call.name, input, weight, bias, out, input.dim() - weight.dim() + 1)
+    layer.note_cost(notes, applied=out)
     if groups == input.shape[layer.dim] > 1:
-        return _depthwise(notes, layer, applied=out)
+        return _depthwise(notes, layer)
     return produce(notes, layer, blocks=groups)
 
 
@@ -80,36 +82,34 @@ def _conv_transpose(
     groups: int = 1,
     dilation: object = 1,
 ) -> Any:
-    layer = Weighted(call.name, input, weight, bias, out, input.dim() - weight.dim() + 1)
+    layer = Weighted(call.name, input, weight, bias, out, input.dim() - weight.dim() + 1, row=1, column=0)
+    layer.note_cost(notes, applied=input)  # the weight is applied at every position of the input
     if groups == 1:
-        return produce(notes, layer, row=1)
+        return produce(notes, layer)
     if groups == input.shape[layer.dim] and weight.shape[1] == 1:
-        return _depthwise(notes, layer, applied=input)
-    layer.note_cost(notes, input)
+        return _depthwise(notes, layer)
     reason = f"its channels enter a grouped {call.name} ({notes.owner(weight)})"
     return notes.refuse_inputs(call.name, (input,), reason)
 
 
-def produce(notes: Notes, layer: Weighted, blocks: int = 1, row: int = 0) -> Any:
-    """Consume the channels of the input and produce fresh ones; `row` is the dimension of the weight's rows."""
-    rows, columns = notes.same.fresh(layer.weight.shape[row]), notes.along(layer.input, layer.dim)
-    # A transposed convolution applies its weight at every position of its input.
-    layer.note_cost(notes, layer.out if row == 0 else layer.input)
-    labels = _along_dim(rows, layer.out, layer.dim)
+def produce(notes: Notes, layer: Weighted, blocks: int = 1) -> Any:
+    """Consume the channels of the input and produce fresh ones."""
+    rows, columns = notes.same.fresh(layer.weight.shape[layer.row]), notes.along(layer.input, layer.dim)
+    labels = along_dim(rows, layer.out, layer.dim)
     weight, bias = notes.owner(layer.weight), notes.owner(layer.bias)
     if weight is None or (layer.bias is not None and bias is None):
         computed = f"{layer.function} whose weight is not a parameter of the model"
         notes.refuse_inputs(layer.function, (layer.input,), f"its channels enter a {computed}")
         notes.refuse([rows], f"the weight of its {layer.function} is not a parameter of the model")
         return labels
-    axes = [Axis(weight, row, Role.ROW, rows)]
+    axes = [Axis(weight, layer.row, Role.ROW, rows)]
     if bias is not None:
-        axes.append(Axis(bias, 0, Role.ROW, rows))
+        axes.append(Axis(bias, layer.bias_row, Role.ROW, rows))
     if columns is None:
         reason = f"{weight} reads it along another dimension than its channels"
         notes.refuse_inputs(layer.function, (layer.input,), reason)
     else:
-        axes.append(Axis(weight, 1 - row, Role.COLUMN, columns, blocks))
+        axes.append(Axis(weight, layer.column, Role.COLUMN, columns, blocks))
     if blocks > 1:
         notes.note_equal_parts(weight, rows, blocks)
         if columns is not None:
@@ -118,16 +118,15 @@ def produce(notes: Notes, layer: Weighted, blocks: int = 1, row: int = 0) -> Any
     return labels
 
 
-def _depthwise(notes: Notes, layer: Weighted, applied: Tensor) -> Any:
+def _depthwise(notes: Notes, layer: Weighted) -> Any:
     """Follow the channels of the input: each has filters of its own."""
-    layer.note_cost(notes, applied)
     channels = notes.along(layer.input, layer.dim)
     if channels is None or (channels < 0).any():
         reason = f"{notes.owner(layer.weight)} is depthwise over something else than channels"
         return notes.refuse_inputs(layer.function, (layer.input,), reason)
     slots = channels.repeat_interleave(len(layer.weight) // channels.numel())
     followers = [(layer.weight, 0), (layer.bias, 0)]
-    return follow(notes, layer.function, slots, followers, _along_dim(slots, layer.out, layer.dim))
+    return follow(notes, layer.function, slots, followers, along_dim(slots, layer.out, layer.dim))
 
 
 @rule(*functions(Kind.BATCH_NORM))
@@ -139,7 +138,7 @@ def _batch_norm(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, *arg
     if slots is None:
         return notes.refuse_inputs(call.name, (input,), "its batch norm runs over another dimension than its channels")
     followers = [(norm[key], 0) for key in ("weight", "bias", "running_mean", "running_var")]
-    return follow(notes, call.name, slots, followers, _along_dim(slots, out, 1))
+    return follow(notes, call.name, slots, followers, along_dim(slots, out, 1))
 
 
 @rule(*functions(Kind.INSTANCE_NORM))
@@ -160,7 +159,7 @@ def _instance_norm(
         reason = "its instance norm runs over another dimension than its channels"
         return notes.refuse_inputs(call.name, (input,), reason)
     followers = [(tensor, 0) for tensor in (weight, bias, running_mean, running_var)]
-    return follow(notes, call.name, slots, followers, _along_dim(slots, out, 1))
+    return follow(notes, call.name, slots, followers, along_dim(slots, out, 1))
 
 
 def _normalised(notes: Notes, call: TracedCall, out: Tensor, input: Tensor) -> Tensor | None:
@@ -184,7 +183,7 @@ def _prelu(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, weight: T
     slots = notes.along(input, 1)
     if slots is None:
         return notes.refuse_inputs(call.name, (input,), "its PReLU runs over another dimension than its channels")
-    return follow(notes, call.name, slots, [(weight, 0)], _along_dim(slots, out, 1))
+    return follow(notes, call.name, slots, [(weight, 0)], along_dim(slots, out, 1))
 
 
 def follow(
@@ -214,7 +213,7 @@ def follow(
     return labels
 
 
-def _along_dim(slots: Tensor, out: Tensor, dim: int) -> Tensor:
+def along_dim(slots: Tensor, out: Tensor, dim: int) -> Tensor:
     """Return labels that run along one dimension of `out`."""
     shape = [1] * out.dim()
     shape[dim] = slots.numel()

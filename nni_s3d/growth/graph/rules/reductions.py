@@ -22,7 +22,8 @@ def _pool(notes: Notes, call: TracedCall, out: Any, input: Tensor, *_: object, *
 
 
 @rule(*functions(Kind.INTERPOLATE, Kind.SAMPLE))
-def _resize(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, *_: object, **__: object) -> Any:
+def resize(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, *_: object, **__: object) -> Any:
+    """Hand channels along dimension 1 on; the positions behind it are mixed."""
     labels = notes.labels(input)
     if labels is not None and any(size > 1 for size in labels.shape[2:]):
         return notes.refuse_inputs(call.name, (input,), f"{call.name} resizes across its channels")

@@ -21,7 +21,8 @@ def _move(notes: Notes, call: TracedCall, out: Any, input: Tensor, *args: Any, *
 
 
 @rule(*functions(Kind.RESHAPE))
-def _reshape(notes: Notes, call: TracedCall, out: Any, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+def reshape(notes: Notes, call: TracedCall, out: Any, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """Move the labels as the elements move, and note where that cuts channels into parts."""
     labels = _replayed(notes, call, input, args, kwargs)
     if isinstance(labels, Tensor):
         _balance_rows(notes, call.name, labels)
