@@ -109,12 +109,12 @@ class ChannelGroup:
 
     @cached_property
     def _rows(self) -> dict[str, Tensor]:
-        found = {}
+        rows = {}
         for layer in self.producers:
             channels = layer.row_slots
             slots = ((channels >= self.first) & (channels < self.first + self.width)).nonzero()[:, 0]
-            found[layer.weight] = slots[torch.argsort(channels[slots], stable=True)].reshape(self.width, -1)
-        return found
+            rows[layer.weight] = slots[torch.argsort(channels[slots], stable=True)].reshape(self.width, -1)
+        return rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,19 +165,20 @@ class ChannelGraph:
 
     def per_channel(self, copies: Mapping[str, Tensor]) -> Tensor:
         """Return the copies {group: (width,)} of all groups in one vector (channels,), with 1 where one is left out."""
-        found = torch.ones(self.num_channels, dtype=torch.int64)
-        for name, number in copies.items():
-            found[self[name].channels] = number
-        return found
+        vector = torch.ones(self.num_channels, dtype=torch.int64)
+        for name, of_group in copies.items():
+            vector[self[name].channels] = of_group
+        return vector
 
     def check(self, model: nn.Module) -> None:
         """Raise ModelError if the parameters of a model are not those of the model that was traced."""
         shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
         for name in (*self.shapes, *shapes):
-            found, expected = shapes.get(name), self.shapes.get(name)
-            if found != expected:
-                shown = ["none" if shape is None else str(tuple(shape)) for shape in (expected, found)]
-                raise ModelError(f"{name}: expected the parameter that was traced, of shape {shown[0]}, got {shown[1]}")
+            if shapes.get(name) != self.shapes.get(name):
+                traced = self.shapes.get(name)
+                expected = "no such parameter" if traced is None else f"a parameter of shape {tuple(traced)}"
+                got = f"one of shape {tuple(shapes[name])}" if name in shapes else "none"
+                raise ModelError(f"{name}: expected {expected}, got {got}; trace the model again")
 
     def refuse_others(self, names: Collection[str], reason: str) -> ChannelGraph:
         """Return the graph with all other groups refused for a reason."""

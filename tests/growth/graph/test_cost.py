@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 import nni_s3d as s3d
-from nni_s3d.growth.graph.cost import COSTS, marginal_cost, total_cost
+from nni_s3d.growth.graph.cost import COSTS, check_budget, marginal_cost, total_cost
 from tests import reference
 from tests.cases import BY_NAME, all_cases, measured
 
@@ -115,6 +117,20 @@ def test_transposed_convolutions_are_not_free():
     model = nn.Sequential(nn.Conv1d(2, 3, 2), nn.ConvTranspose1d(3, 2, 2))
     cost = s3d.count(s3d.trace(model, torch.zeros(2, 2, 5)))
     assert cost.macs == 2 * 3 * 2 * 4 + 3 * 2 * 2 * 4
+
+
+def test_a_limit_in_a_cost_that_is_not_known_is_refused():
+    graph = replace(measured(BY_NAME["mlp-relu"]).graph, uncounted=("fft_fft", "cdist"))
+    said = "max_macs: expected one in params or neurons, got one in macs, not known of fft_fft, cdist"
+    with pytest.raises(s3d.ConfigError, match=said):
+        check_budget(graph, "macs", "max_macs")
+    for kind in ("macs", "flops"):
+        with pytest.raises(s3d.ConfigError, match=f"budget: expected one in params or neurons, got one in {kind}"):
+            total_cost(graph, kind)
+    for kind in ("params", "neurons"):
+        check_budget(graph, kind, "budget")
+        assert total_cost(graph, kind) > 0
+    assert s3d.count(graph) == s3d.count(measured(BY_NAME["mlp-relu"]).graph)
 
 
 def test_an_unknown_cost_is_refused():

@@ -188,6 +188,7 @@ def test_a_split_that_does_not_move_changes_nothing(name):
 
 
 @every_network
+@torch.no_grad()
 def test_the_predicted_change_of_the_loss_is_the_measured_one(name):
     build, shape, _ = NETWORKS[name]
     torch.manual_seed(1)
