@@ -79,15 +79,17 @@ class _Renumbering:
         place = np.full(len(representatives), NONE)
         for start, draft in zip(self.first, drafts, strict=False):
             place[draft.channels] = start + np.arange(len(draft.channels))
-        self._numbers = torch.from_numpy(place[representatives])
+        self._numbers = place[representatives]
         self._done: dict[int, tuple[Tensor, Tensor]] = {}  # by id, since many axes share one tensor
 
     def __call__(self, slots: Tensor) -> Tensor:
         """Return the slots, of any shape, with the graph's numbers; NONE for channels that no layer produces."""
+        if not len(self._numbers):
+            return slots
         if id(slots) not in self._done:
-            renumbered, inside = torch.full_like(slots, NONE), slots >= 0
-            renumbered[inside] = self._numbers[slots[inside]]
-            self._done[id(slots)] = (slots, renumbered)
+            old = slots.numpy()
+            renumbered = np.where(old >= 0, self._numbers[old], NONE)
+            self._done[id(slots)] = (slots, torch.from_numpy(renumbered))
         return self._done[id(slots)][1]
 
 

@@ -105,7 +105,8 @@ class Tracer(TorchFunctionMode):
                 if macs:
                     self.notes.note_products(name, macs)
             else:
-                labels = self._follow(rule, TracedCall(name, func, shapes, macs), out, arguments, labelled)
+                found = self._follow(rule, TracedCall(name, func, shapes, macs), out, arguments, labelled)
+                labels = found if isinstance(found, tuple) else [found] * len(outputs)
             for output, label in zip(outputs, labels, strict=True):
                 self.notes.label(output, label)
             self.notes.note_elsewhere(name, given, layers)
@@ -115,17 +116,18 @@ class Tracer(TorchFunctionMode):
 
     def _follow(
         self, rule: Rule, traced: TracedCall, out: Any, arguments: inspect.BoundArguments, labelled: list[Tensor]
-    ) -> Sequence[Tensor | None]:
-        """Return the labels of every tensor that came out, as the rule has them."""
+    ) -> Any:
+        """Return the labels of what came out, as the rule has them."""
         try:
             labels = rule.function(self.notes, traced, out, *arguments.args, **arguments.kwargs)
         except Exception as error:
             self._bug = error
             raise
-        read = {id(x) for x in tensors([arguments.arguments.get(name) for name in rule.reads])}
-        options = [self.notes.labels(x) for x in labelled if id(x) not in read]
-        self.notes.refuse(options, f"{traced.name} takes it as an option")
-        return labels if isinstance(labels, tuple) else (labels,) * len(tensors(out))
+        if labelled:
+            read = {id(x) for x in tensors([arguments.arguments.get(name) for name in rule.reads])}
+            options = [self.notes.labels(x) for x in labelled if id(x) not in read]
+            self.notes.refuse(options, f"{traced.name} takes it as an option")
+        return labels
 
     def _counted(
         self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
