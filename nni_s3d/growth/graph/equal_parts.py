@@ -66,6 +66,8 @@ def check_equal_parts(graph: ChannelGraph, copies: Tensor) -> None:
 def with_equal_parts(graph: ChannelGraph, copies: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the copies of every splittable group, raised as little as possible until all parts are equally large.
 
+    The number of copies that are added is within 1% of the smallest that is possible.
+
     Args:
         graph: the channel graph.
         copies: {group: (width,) of 1, 2, 3 and 4}; groups that are left out are not split if that is possible.
