@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nni_s3d.growth.graph.channels import ChannelGraph, ChannelGroup, EqualParts, Layer, Role
+from nni_s3d.growth.graph.channels import Axis, ChannelGraph, ChannelGroup, EqualParts, Layer, Role
 from nni_s3d.growth.graph.labels import NONE
 from nni_s3d.growth.graph.notes import Notes
 
@@ -33,10 +33,7 @@ def build_graph(notes: Notes, example_inputs: object) -> ChannelGraph:
     representatives = notes.same.roots()
     drafts = _drafts(notes.layers, representatives)
     renumbering = _Renumbering(drafts, representatives)
-    layers = tuple(
-        replace(layer, axes=tuple(replace(axis, slots=renumbering(axis.slots)) for axis in layer.axes))
-        for layer in notes.layers
-    )
+    layers = tuple(_renumbered(layer, renumbering) for layer in notes.layers)
     operations = (replace(one, slots=None if one.slots is None else renumbering(one.slots)) for one in notes.operations)
     equal_parts = (EqualParts(cut.where, renumbering(cut.parts)) for cut in notes.equal_parts)
     return ChannelGraph(
@@ -44,7 +41,7 @@ def build_graph(notes: Notes, example_inputs: object) -> ChannelGraph:
         layers=layers,
         operations=tuple(operations),
         equal_parts=tuple(cut for cut in equal_parts if not _holds_always(cut.parts)),
-        shapes={name: parameter.shape for name, parameter in notes.model.named_parameters()},
+        shapes={name: parameter.shape for name, parameter in notes.parameters.items()},
         unreached=tuple(notes.unreached()),
         example_inputs=example_inputs,
         uncounted=tuple(notes.uncounted),
@@ -72,7 +69,7 @@ def _drafts(layers: Sequence[Layer], representatives: np.ndarray) -> list[_Draft
 
 
 class _Renumbering:
-    """From the numbers of channels in the trace to those in the graph."""
+    """From the numbers of channels in the trace to those in the graph; equal slots share one tensor."""
 
     def __init__(self, drafts: Sequence[_Draft], representatives: np.ndarray) -> None:
         self.first = np.cumsum([0, *(len(draft.channels) for draft in drafts)])  # (groups + 1,)
@@ -80,7 +77,8 @@ class _Renumbering:
         for start, draft in zip(self.first, drafts, strict=False):
             place[draft.channels] = start + np.arange(len(draft.channels))
         self._numbers = place[representatives]
-        self._done: dict[int, tuple[Tensor, Tensor]] = {}  # by id, since many axes share one tensor
+        self._done: dict[int, tuple[Tensor, Tensor]] = {}  # by id, old and new
+        self._shared: dict[tuple[torch.Size, bytes], Tensor] = {}
 
     def __call__(self, slots: Tensor) -> Tensor:
         """Return the slots, of any shape, with the graph's numbers; NONE for channels that no layer produces."""
@@ -89,8 +87,14 @@ class _Renumbering:
         if id(slots) not in self._done:
             old = slots.numpy()
             renumbered = np.where(old >= 0, self._numbers[old], NONE)
-            self._done[id(slots)] = (slots, torch.from_numpy(renumbered))
+            new = self._shared.setdefault((slots.shape, renumbered.tobytes()), torch.from_numpy(renumbered))
+            self._done[id(slots)] = (slots, new)
         return self._done[id(slots)][1]
+
+
+def _renumbered(layer: Layer, renumbering: _Renumbering) -> Layer:
+    axes = (Axis(axis.tensor, axis.dim, axis.role, renumbering(axis.slots), axis.blocks) for axis in layer.axes)
+    return replace(layer, axes=tuple(axes))
 
 
 def _reasons(refusals: Sequence[tuple[Tensor, str]], renumbering: _Renumbering) -> list[str]:
@@ -135,10 +139,14 @@ def _groups(drafts: Sequence[_Draft], layers: Sequence[Layer], reasons: Sequence
 def _by_group(layers: Sequence[Layer], role: Role, group_of: np.ndarray, groups: int) -> list[tuple[Layer, ...]]:
     """Return the layers that have this role for some channel of each group."""
     members: list[list[Layer]] = [[] for _ in range(groups)]
+    along: dict[int, set[int]] = {}  # the groups along slots, by their ids, since many axes share them
     for layer in layers:
-        shared = {id(axis.slots): axis.slots.numpy() for axis in layer.axes if axis.role is role}
-        inside = {group for slots in shared.values() for group in np.unique(group_of[slots[slots >= 0]]).tolist()}
-        for group in sorted(inside):
+        met: set[int] = set()
+        for slots in (axis.slots for axis in layer.axes if axis.role is role):
+            if id(slots) not in along:
+                along[id(slots)] = set(np.unique(group_of[slots[slots >= 0].numpy()]).tolist())
+            met |= along[id(slots)]
+        for group in sorted(met):
             members[group].append(layer)
     return [tuple(part) for part in members]
 

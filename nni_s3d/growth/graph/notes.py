@@ -6,7 +6,6 @@ where it belongs to none. A tensor without any channel has None for labels.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 
 import torch
@@ -22,7 +21,7 @@ class Notes:
     """The notes that a tracer takes of one run of a model.
 
     Attributes:
-        model: the model that runs.
+        parameters: those of the model that runs, each under its first name.
         same: which channels were found to be one.
         refusals: labels of channels that cannot be split, and why; of several reasons for a channel the first counts.
         layers: every use of a parameter whose dimensions are indexed by channels, in the order of the run.
@@ -35,7 +34,6 @@ class Notes:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.model = model
         self.same = UnionFind()
         self.refusals: list[tuple[Tensor, str]] = []
         self.layers: list[Layer] = []
@@ -45,12 +43,17 @@ class Notes:
         self.uncounted: dict[str, None] = {}
         self.samples = 1
         self.outputs: list[Tensor] = []
+        self.parameters: dict[str, nn.Parameter] = {}
         self._owners: dict[int, list[str]] = {}
-        named = *model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)
-        for name, tensor in named:
-            self._owners.setdefault(id(tensor), []).append(name)
+        for path, module in model.named_modules(remove_duplicate=False):
+            for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+                if tensor is not None:
+                    name = f"{path}.{name}" if path else name
+                    if isinstance(tensor, nn.Parameter) and id(tensor) not in self._owners:
+                        self.parameters[name] = tensor
+                    self._owners.setdefault(id(tensor), []).append(name)
         self._shared = {name for names in self._owners.values() if len(names) > 1 for name in names}
-        self._used: Counter[str] = Counter()
+        self._used: set[str] = set()  # parameters and buffers of layers
         # The run's tensors are kept alive so that no two of them ever share an id.
         self._labels: dict[int, tuple[Tensor, Tensor | None]] = {}
 
@@ -131,7 +134,7 @@ class Notes:
         names = list(dict.fromkeys(axis.tensor for axis in axes))
         self.layers.append(Layer(name, kind, tuple(p for p in parameters if p), tuple(axes)))
         shared = next((n for n in names if n in self._shared), None)
-        twice = shared or next((n for n in names if self._used[n]), None)
+        twice = shared or next((n for n in names if n in self._used), None)
         self._used.update(names)
         if twice is not None:
             again = (a.slots for layer in self.layers for a in layer.axes if layer.name == name or a.tensor in names)
@@ -158,6 +161,5 @@ class Notes:
     def unreached(self) -> list[str]:
         """Return the modules with parameters that no function was given."""
         seen = {axis.tensor for layer in self.layers for axis in layer.axes} | self.elsewhere.keys()
-        aliases = {name: names for names in self._owners.values() for name in names}
-        missed = (name for name, _ in self.model.named_parameters() if seen.isdisjoint(aliases[name]))
+        missed = (name for name, tensor in self.parameters.items() if seen.isdisjoint(self._owners[id(tensor)]))
         return list(dict.fromkeys(name.rpartition(".")[0] for name in missed))

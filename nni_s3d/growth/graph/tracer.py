@@ -55,7 +55,7 @@ class Tracer(TorchFunctionMode):
             ModelError: the inputs are no tensors with samples, the model has lazy parameters, lies on another device,
                 fails, or returns no tensor.
         """
-        _check_inputs(self._model, example_inputs)
+        self._check(example_inputs)
         self.notes.samples = tensors(example_inputs)[0].shape[0]
         with nullcontext() if training else evaluation_mode(self._model), torch.no_grad():
             outputs = self._outputs(example_inputs)
@@ -63,6 +63,18 @@ class Tracer(TorchFunctionMode):
             raise ModelError(f"model: expected tensors among its outputs, got {type(outputs).__name__}")
         self.notes.close(tensors(outputs))
         return self.notes
+
+    def _check(self, example_inputs: object) -> None:
+        """Raise ModelError unless the model can be run on these inputs."""
+        inputs = tensors(example_inputs)
+        if not inputs or inputs[0].dim() == 0:
+            raise ModelError("example_inputs: expected at least one tensor with a batch dimension, got none")
+        if inputs[0].shape[0] == 0:
+            raise ModelError("example_inputs: expected at least one sample, got none")
+        for name, parameter in self.notes.parameters.items():
+            if isinstance(parameter, UninitializedParameter):
+                raise ModelError(f"{name}: expected a parameter with a shape, got a lazy one; run the model once")
+        check_device(self._model, example_inputs, "example_inputs")
 
     def _outputs(self, example_inputs: object) -> Any:
         try:
@@ -133,6 +145,8 @@ class Tracer(TorchFunctionMode):
         self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Any, int]:
         """Run a function and return what it returns, and its MACs."""
+        if getattr(func, "__name__", "") == "__get__":  # an attribute such as the shape
+            return func(*args, **kwargs), 0
         with MacCounter() as counter:
             out = func(*args, **kwargs)
         if counter.unknown:
@@ -149,19 +163,6 @@ class Tracer(TorchFunctionMode):
                     self.notes.refuse_inputs(name, [tensor, *others], f"{name} changes it in place, and a view of it")
             else:
                 self._by_storage.setdefault(place, []).append(tensor)
-
-
-def _check_inputs(model: nn.Module, example_inputs: object) -> None:
-    """Raise ModelError unless the model can be run on these inputs."""
-    inputs = tensors(example_inputs)
-    if not inputs or inputs[0].dim() == 0:
-        raise ModelError("example_inputs: expected at least one tensor with a batch dimension, got none")
-    if inputs[0].shape[0] == 0:
-        raise ModelError("example_inputs: expected at least one sample, got none")
-    for name, parameter in model.named_parameters():
-        if isinstance(parameter, UninitializedParameter):
-            raise ModelError(f"{name}: expected a parameter with a shape, got a lazy one; run the model once")
-    check_device(model, example_inputs, "example_inputs")
 
 
 def _innermost(model: nn.Module, error: BaseException) -> str:
