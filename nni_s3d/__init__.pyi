@@ -6,6 +6,8 @@ from .growth.eigen.spectrum import Spectrum
 from .growth.graph.channels import ChannelGraph, ChannelGroup
 from .growth.graph.cost import Cost, count
 from .growth.graph.equal_parts import with_equal_parts
+from .growth.graph.register_function import register_function
+from .growth.graph.register_layer import register_layer
 from .growth.loop import GrowthStep, grow
 from .growth.selection.new_neurons import NewNeurons, new_neurons
 from .growth.selection.plan import GrowthPlan
@@ -49,6 +51,8 @@ __all__ = [
     "new_neurons",
     "plan_from_copies",
     "random_splits",
+    "register_function",
+    "register_layer",
     "save_grown",
     "scheme",
     "select",

@@ -253,6 +253,13 @@ def measured(case: Case) -> Measured:
     return Measured(model, graph, op, s3d.spectrum(op, "exact"))
 
 
+def random_plan(case: Case, seed: int, moving: bool = True, c: float = 2.0, choices=(1, 2, 3, 4)) -> s3d.GrowthPlan:
+    """Return a plan with random copies of the neurons of all groups at once."""
+    run = measured(case)
+    copies = reference.plan_of_random_copies(run.graph, choices, seed)
+    return s3d.plan_from_copies(run.graph, copies, run.spectrum if moving else None, c=c)
+
+
 def operator(case: Case, model: nn.Module, *batches: tuple, smoothing: float = 3.0) -> s3d.SplittingOperator:
     """Return the operator of a model that takes the inputs of a case."""
     graph = s3d.trace(model, case.inputs())

@@ -27,7 +27,7 @@ GROWTH_LAYERS = (
     ("loop",),
     ("growth_step",),
     ("settings", "trace"),
-    ("trial_growth",),
+    ("rehearsal",),
     ("surgery",),
     ("selection", "curvature"),
     ("eigen", "graph"),
@@ -94,7 +94,7 @@ def test_there_is_something_to_check():
     assert {dotted(path) for path in below("growth")} >= {"growth.selection.schemes", "growth.graph.rules.layers"}
     assert "torch.Tensor" in imported(ROOT / "growth" / "selection" / "schemes.py")
     assert "Module" in identifiers(ROOT / "growth" / "surgery" / "split.py")
-    assert "growth.graph.read" in ours(ROOT / "growth" / "trace.py")
+    assert "growth.trace" in ours(ROOT / "growth" / "loop.py")
 
 
 def test_no_two_files_import_each_other_in_a_circle():

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import nni_s3d as s3d
 from tests.cases import Case
 
 
@@ -23,6 +26,67 @@ class Net(nn.Module):
 
     def forward(self, *inputs: Tensor) -> object:
         return self._forward(self, *inputs)
+
+
+def Number(*shape: int) -> nn.Parameter:  # noqa: N802
+    """Return a parameter that no layer owns."""
+    return nn.Parameter(torch.rand(*shape))
+
+
+def linears(*sizes: tuple[int, int]) -> dict[str, nn.Module]:
+    """Return linear layers a, b, c, ..."""
+    torch.manual_seed(0)
+    return {name: nn.Linear(*size) for name, size in zip("abcdef", sizes, strict=False)}
+
+
+def sample(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+
+
+def check_split(model: nn.Module, inputs: Tensor, graph: s3d.ChannelGraph, copies: int = 3) -> None:
+    """Split every neuron without moving it and expect the same function, and the graph that a trace of it gives."""
+    number = {group.name: torch.full((group.width,), copies) for group in graph.splittable_groups}
+    result = s3d.split(model.eval(), graph, s3d.plan_from_copies(graph, number, c=2.5), epsilon=0)
+    torch.testing.assert_close(result.model(inputs), model(inputs), rtol=0, atol=1e-10)
+    assert s3d.trace(result.model, inputs).widths == result.graph.widths == result.widths
+
+
+def check_refused(
+    forward: Callable[..., object], modules: dict[str, nn.Module], shape: tuple[int, ...], reason: str
+) -> None:
+    """Expect that the group a cannot be split, for this reason."""
+    graph = s3d.trace(Net(forward, **modules).double(), sample(*shape))
+    group = graph["a"]
+    assert not group.splittable
+    assert re.fullmatch(reason, group.reason), group.reason
+    with pytest.raises(s3d.ModelError, match="a: expected a splittable group, but " + reason):
+        s3d.plan_from_copies(graph, {"a": torch.ones(group.width)})
+
+
+def check_rest_grows(
+    forward: Callable[..., object], modules: dict[str, nn.Module], shape: tuple[int, ...], reason: str
+) -> None:
+    """Expect that a layer before the group a can be split all the same."""
+    before, after = nn.Linear(shape[-1], shape[-1]), nn.Linear(shape[-1], shape[-1])
+    model = Net(lambda m, x: forward(m, m.after(m.before(x).tanh())), **modules, before=before, after=after).double()
+    graph = s3d.trace(model, sample(*shape))
+    assert "before" in graph.widths
+    assert "a" not in graph.widths
+    check_split(model, sample(*shape), graph)
+
+
+def check_accepted(
+    forward: Callable[..., object],
+    modules: dict[str, nn.Module],
+    shape: tuple[int, ...],
+    widths: dict[str, int],
+    copies: int,
+) -> None:
+    """Expect that groups of these widths can be split."""
+    model = Net(forward, **modules).double().eval()
+    graph = s3d.trace(model, sample(*shape))
+    assert graph.widths == widths
+    check_split(model, sample(*shape), graph, copies)
 
 
 def head(width: int) -> nn.Linear:

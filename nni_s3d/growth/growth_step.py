@@ -13,7 +13,7 @@ from nni_s3d.growth.curvature.splitting_operator import SplittingOperator
 from nni_s3d.growth.eigen.solve import spectrum
 from nni_s3d.growth.eigen.spectrum import Spectrum
 from nni_s3d.growth.graph.channels import ChannelGraph
-from nni_s3d.growth.graph.cost import count
+from nni_s3d.growth.graph.cost import check_budget, count
 from nni_s3d.growth.graph.theta import theta_norms
 from nni_s3d.growth.selection.new_neurons import NewNeurons, new_neurons
 from nni_s3d.growth.selection.plan import GrowthPlan
@@ -38,6 +38,8 @@ def check_growth(settings: GrowthSettings, graph: ChannelGraph) -> None:
         raise ModelError(f"model: expected a layer that can be split, got none ({reasons})")
     if isinstance(settings.policy, Knapsack):
         budget_of(settings.policy, graph)
+    if settings.max_macs is not None:
+        check_budget(graph, "macs", "max_macs")
     cost = count(graph)
     for name, size, limit in (
         ("max_params", cost.params, settings.max_params),

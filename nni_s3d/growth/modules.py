@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,20 +19,28 @@ from nni_s3d.errors import ModelError
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Put every module into evaluation mode; restore each one's own mode, buffers and the random state afterwards."""
     modes = {module: module.training for module in model.modules()}
-    model.eval()
+    if any(modes.values()):
+        model.eval()
     try:
         with untouched_state(model):
             yield
     finally:
         for module, mode in modes.items():
-            module.training = mode
+            if module.training != mode:
+                module.training = mode
+
+
+def untouched_random_state() -> AbstractContextManager[None]:
+    """Restore the state of the random generators."""
+    # To ask for devices takes longer than some networks, and those that were never used have nothing to restore.
+    return torch.random.fork_rng(devices=None if torch.cuda.is_initialized() else [])
 
 
 @contextmanager
 def untouched_state(model: nn.Module) -> Iterator[None]:
     """Restore the buffers of a model, which its forward pass may change, and the random state."""
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    with torch.random.fork_rng():
+    buffers = [(x, x.detach().clone()) for module in model.modules() for x in module._buffers.values() if x is not None]
+    with untouched_random_state():
         try:
             yield
         finally:
@@ -61,10 +69,13 @@ def call(model: Callable[..., Any], inputs: object) -> Any:
 def check_device(model: nn.Module, inputs: object, what: str) -> None:
     """Raise ModelError unless all parameters, buffers and input tensors are on one device."""
     first: tuple[str, Any] | None = None
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        first = first or (name, tensor.device)
-        if tensor.device != first[1]:
-            raise ModelError(f"{name}: expected it on {first[1]}, where {first[0]} is, got {tensor.device}")
+    for path, module in model.named_modules():
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is not None:
+                first = first or (f"{path}.{name}".lstrip("."), tensor.device)
+                if tensor.device != first[1]:
+                    where = f"{path}.{name}".lstrip(".")
+                    raise ModelError(f"{where}: expected it on {first[1]}, where {first[0]} is, got {tensor.device}")
     for leaf in tensors(inputs):
         if first is not None and leaf.device != first[1]:
             raise ModelError(f"{what}: expected tensors on {first[1]}, where the model is, got {leaf.device}")
@@ -73,9 +84,27 @@ def check_device(model: nn.Module, inputs: object, what: str) -> None:
 def tensors(tree: object) -> list[Tensor]:
     """Return all tensors in nested tuples, lists, dicts, registered containers and dataclasses."""
     found: list[Tensor] = []
-    for leaf in pytree.tree_leaves(tree):
-        if isinstance(leaf, Tensor):
-            found.append(leaf)
-        elif dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
-            found += tensors([getattr(leaf, field.name) for field in dataclasses.fields(leaf)])
+    _gather(tree, found)
     return found
+
+
+def _gather(tree: object, found: list[Tensor]) -> None:
+    """Append the tensors of a tree; the containers of almost every call are walked without pytree, which is slow."""
+    kind = type(tree)
+    if isinstance(tree, Tensor):
+        found.append(tree)
+    elif kind is tuple or kind is list:
+        for leaf in cast(Sequence[object], tree):
+            _gather(leaf, found)
+    elif kind is dict:
+        for leaf in cast(dict[object, object], tree).values():
+            _gather(leaf, found)
+    elif kind not in _PLAIN:
+        leaves = pytree.tree_leaves(tree)
+        if len(leaves) != 1 or leaves[0] is not tree:
+            _gather(leaves, found)
+        elif dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+            _gather([getattr(tree, field.name) for field in dataclasses.fields(tree)], found)
+
+
+_PLAIN = {int, float, bool, str, type(None), type(...), torch.dtype, torch.device, torch.Size}

@@ -1,21 +1,21 @@
-"""From a model to its channel graph, tried out before it is believed."""
+"""From a model to its channel graph, rehearsed before it is believed."""
 
 from __future__ import annotations
 
 from torch import nn
 
 from nni_s3d.growth.graph.channels import ChannelGraph
-from nni_s3d.growth.graph.read import read_graph
-from nni_s3d.growth.trial_growth import refuse_groups_that_change_outputs
+from nni_s3d.growth.rehearsal.search import rehearsed_graph
 
 
 def trace(model: nn.Module, example_inputs: object) -> ChannelGraph:
     """Run the model on example inputs and return its channel graph.
 
-    The model is run in evaluation mode without gradients and left as it was. What the trace does not know is never
-    guessed: the channels that meet it are refused, with the reason, and the rest of the network stays splittable. In
-    the end some neurons of every group are split in a copy of the model, and groups that change what it computes (a
-    width that is written as a number in its code, say) are refused too.
+    The model is run in evaluation mode without gradients and left as it was; for the time of the run, parameters that
+    are nearly zero hold random numbers. Nothing is guessed: channels that meet what the trace does not know are refused
+    with the reason, and the rest of the network stays splittable. In the end a growth is rehearsed: some neurons of
+    every group are split, and groups that change what the model computes (a width that is written as a number in its
+    code, say) are refused too.
 
     Args:
         model: any module. Nothing in it needs to be prepared.
@@ -24,5 +24,12 @@ def trace(model: nn.Module, example_inputs: object) -> ChannelGraph:
 
     Raises:
         ModelError: the model is not on one device together with the inputs, or fails on them.
+
+    >>> import torch, nni_s3d as s3d
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 2))
+    >>> print(s3d.trace(model, torch.randn(3, 4)))
+    group  width  followers  consumers  splittable
+    0      8      1          3          yes
+    3      2      -          -          no: it is an output of the network
     """
-    return refuse_groups_that_change_outputs(model, read_graph(model, example_inputs))
+    return rehearsed_graph(model, example_inputs)

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from nni_s3d.errors import ModelError, StoreError, first_line
-from nni_s3d.growth.surgery.split import replace_tensor
+from nni_s3d.growth.surgery.install import install
 
 # What layers say of their sizes; nothing else is ever set from a file.
 _SIZES = "in_features out_features in_channels out_channels groups num_features num_parameters".split()
@@ -62,7 +62,7 @@ def load_grown(build: Callable[[], nn.Module], path: str | Path) -> nn.Module:
             if tensor.shape == built[name].shape:
                 built[name].copy_(tensor)  # in place, so that what is tied to it stays so
             else:
-                replace_tensor(model, name, tensor.to(built[name]), built[name].requires_grad)
+                install(model, {name: tensor.to(built[name])}, ())
     for name, module in model.named_modules():
         for attribute in _sizes(module).keys() & sizes.get(name, {}).keys():
             setattr(module, attribute, int(sizes[name][attribute]))

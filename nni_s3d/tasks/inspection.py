@@ -6,7 +6,7 @@ from typing import Any
 
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.cost import count, marginal_cost
-from nni_s3d.growth.graph.equal_parts import parts
+from nni_s3d.growth.graph.equal_parts import smallest_step
 from nni_s3d.growth.text_table import table_lines
 
 CAP = 8  # times its width that a group may grow to, in a search space to start from
@@ -29,9 +29,7 @@ def table(graph: ChannelGraph) -> str:
     cost, channels = count(graph), sum(group.width for group in graph)
     share = sum(graph.widths.values())
     lines.append(f"{cost.params:,} parameters, {cost.macs:,} MACs; {share:,} of {channels:,} channels can be split")
-    if graph.unreached:
-        lines.append(f"not reached by the example run: {', '.join(graph.unreached)}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *graph.remarks()])
 
 
 def search_space(graph: ChannelGraph, cap: int = CAP) -> dict[str, Any]:
@@ -40,6 +38,6 @@ def search_space(graph: ChannelGraph, cap: int = CAP) -> dict[str, Any]:
     Widths go in steps of one, or of as many as there are parts that must stay equal.
     """
     return {
-        name: {"_type": "quniform", "_value": [width, cap * width, parts(graph, name)]}
+        name: {"_type": "quniform", "_value": [width, cap * width, smallest_step(graph, name)]}
         for name, width in graph.widths.items()
     }

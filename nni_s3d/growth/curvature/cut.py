@@ -17,7 +17,7 @@ from nni_s3d.growth.curvature.producer import LinearCall, Producer
 from nni_s3d.growth.curvature.tape import Tape
 from nni_s3d.growth.curvature.zero_buffer import ZeroBuffer
 from nni_s3d.growth.graph.channels import ChannelGraph
-from nni_s3d.growth.graph.functions import LINEAR, canonical_name
+from nni_s3d.growth.graph.functions import KINDS, Kind, canonical_name
 
 
 class Cut(TorchFunctionMode):
@@ -45,7 +45,7 @@ class Cut(TorchFunctionMode):
         kwargs, name = kwargs or {}, canonical_name(func)
         # What is kept for the backward pass is kept as it is: checkpoints would compute it again, outside of the cut.
         with saved_tensors_hooks(_itself, _itself):
-            if name not in LINEAR:
+            if KINDS.get(name) is not Kind.LINEAR:
                 check_deterministic(name, args, kwargs)
                 return self.tape.apply(func, name, args, kwargs)
             return self._linear(LinearCall(func, args, kwargs))

@@ -28,7 +28,7 @@ from nni_s3d.growth.curvature.recorded_call import changed_in_place
 from nni_s3d.growth.curvature.smoothing import SMOOTHED, smoothed
 from nni_s3d.growth.eigen.operator import dense_by_products, shape_of
 from nni_s3d.growth.graph.channels import ChannelGraph
-from nni_s3d.growth.graph.functions import LINEAR, canonical_name
+from nni_s3d.growth.graph.functions import KINDS, Kind, canonical_name
 from nni_s3d.growth.graph.theta import pack, scatter
 from nni_s3d.growth.modules import call, check_device, untouched_state
 
@@ -136,7 +136,7 @@ class _Consumers(TorchFunctionMode):
         if name in SMOOTHED:
             target, out = changed_in_place(func, args, kwargs), smoothed(name, self._smoothing, args, kwargs)
             return out if target is None else target.copy_(out)
-        layer = LinearCall(func, args, kwargs) if name in LINEAR else None
+        layer = LinearCall(func, args, kwargs) if KINDS.get(name) is Kind.LINEAR else None
         if layer is None or id(layer.parameters[0]) not in self._weights:
             return func(*args, **kwargs)
         self.read.append(layer.input.clone())

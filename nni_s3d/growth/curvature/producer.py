@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nni_s3d.growth.curvature.vjp import Vjp
 from nni_s3d.growth.graph.channels import Layer
-from nni_s3d.growth.graph.functions import canonical_name
+from nni_s3d.growth.graph.functions import canonical_name, filters_come_first
 
 
 class LinearCall:
@@ -25,7 +25,7 @@ class LinearCall:
     @property
     def transposed(self) -> bool:
         """Whether the filters are not along the first dimension of the weight."""
-        return "transpose" in canonical_name(self._func)
+        return not filters_come_first(self._func)
 
     @property
     def call(self) -> tuple[Callable[..., Tensor], str, tuple[Any, ...], dict[str, Any]]:

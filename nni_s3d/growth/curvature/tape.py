@@ -14,7 +14,6 @@ at the function's output: the same for all products.
 
 from __future__ import annotations
 
-import re
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -33,17 +32,7 @@ from nni_s3d.growth.curvature.recorded_call import RecordedCall
 from nni_s3d.growth.curvature.segment import Segment
 from nni_s3d.growth.curvature.smoothing import SMOOTHED, ramp_derivatives
 from nni_s3d.growth.curvature.zero_buffer import ZeroBuffer
-from nni_s3d.growth.graph.functions import DROPOUTS, LINEAR
-from nni_s3d.growth.graph.rules import RULES, elementwise, reductions, shapes
-
-_IDENTITIES = frozenset(("contiguous", "clone", "identity", *DROPOUTS))
-_SHIFTS = frozenset("add sub iadd isub radd".split())
-_SCALES = frozenset("mul multiply imul rmul div truediv itruediv idiv".split())
-_SUMS = frozenset("add sub iadd isub radd mean sum interpolate".split())
-_AVERAGES = frozenset(name for name in reductions.RULES if "avg_pool" in name)
-_MAX_POOL = re.compile(r"(?:adaptive_)?max_pool([123])d")
-_LINEAR = frozenset(LINEAR) | _SUMS | _AVERAGES | shapes.RULES.keys() - {"pad"}
-_ELEMENTWISE = (elementwise.RULES.keys() | {"prelu"}) - {"glu"}
+from nni_s3d.growth.graph.functions import ELEMENTWISE, KINDS, LINEAR, Kind
 
 
 class Tape:
@@ -83,7 +72,7 @@ class Tape:
         """Run a function, and record it if anything that it takes depends on a leaf."""
         args, kwargs = pytree.tree_map_only(nn.Parameter, Tensor.detach, (args, kwargs))
         call = RecordedCall(func, name, args, kwargs, beta=self.beta, matters=self._is_alive)
-        if not call.tensors or name == "detach" or name not in RULES:
+        if not call.tensors or name not in KINDS:
             return _run_unrecorded(call) if name in SMOOTHED else func(*args, **kwargs)
         if _keeps_value(call):
             target, out = call.target, self._run_as_same_value(call)
@@ -171,25 +160,26 @@ def _run_unrecorded(call: RecordedCall) -> Any:
 
 def _keeps_value(call: RecordedCall) -> bool:
     """Whether the result moves as the tensor does that is taken."""
-    return call.name in _IDENTITIES or (call.name in _SHIFTS and call.leads and call.keeps_shape())
+    kind = KINDS[call.name]
+    return kind is Kind.IDENTITY or (kind is Kind.SUM and call.leads and call.keeps_shape())
 
 
 # -- kinds of nodes --------------------------------------------------------------------------------------------------
 
 
 def _scale_of_norm(_: Tape, call: RecordedCall, inputs: list[int]) -> Node | None:
-    return ChannelScale(inputs, call, slope_of(call, call.tensors[0])) if call.name == "batch_norm" else None
+    return ChannelScale(inputs, call, slope_of(call, call.tensors[0])) if KINDS[call.name] is Kind.BATCH_NORM else None
 
 
 def _scale(_: Tape, call: RecordedCall, inputs: list[int]) -> Node | None:
-    if call.name not in _SCALES or not call.leads or call.arguments != 2 or not call.keeps_shape():
+    if KINDS[call.name] is not Kind.PRODUCT or not call.leads or call.arguments != 2 or not call.keeps_shape():
         return None
     x, factor = call.tensors[0], call.second if "mul" in call.name else 1 / call.second
     return ChannelScale(inputs, call, torch.as_tensor(factor, dtype=x.dtype, device=x.device))
 
 
 def _elementwise(tape: Tape, call: RecordedCall, inputs: list[int]) -> Node | None:
-    if call.name not in _ELEMENTWISE or not call.keeps_shape():
+    if KINDS[call.name] not in ELEMENTWISE or not call.keeps_shape():
         return None
     both = partial(ramp_derivatives, beta=tape.beta) if call.name == "relu" else partial(derivatives, call)
     before = tape.maker_of(inputs[0])
@@ -199,19 +189,20 @@ def _elementwise(tape: Tape, call: RecordedCall, inputs: list[int]) -> Node | No
 
 
 def _max_pool(_: Tape, call: RecordedCall, inputs: list[int]) -> Node | None:
-    if match := _MAX_POOL.fullmatch(call.name):
-        return MaxPool(inputs, call.by(getattr(F, f"{call.name}_with_indices")), dims=int(match[1]))
-    return None
+    if KINDS[call.name] is not Kind.MAX_POOL:
+        return None
+    dims = int(call.name[-2])  # of max_pool2d, say
+    return MaxPool(inputs, call.by(getattr(F, f"{call.name}_with_indices")), dims)
 
 
 def _layer(tape: Tape, call: RecordedCall, inputs: list[int]) -> Node | None:
-    if call.name not in LINEAR:
+    if KINDS[call.name] is not Kind.LINEAR:
         return None
     return Linear(inputs, call, call.without_bias, constant=False, zeros=tape.zeros)
 
 
 def _linear(tape: Tape, call: RecordedCall, inputs: list[int]) -> Node | None:
-    if call.name not in _LINEAR:
+    if KINDS[call.name] not in LINEAR:
         return None
     return Linear(inputs, call, call, constant=bool(call.constants), zeros=tape.zeros)
 

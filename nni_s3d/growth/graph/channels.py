@@ -26,7 +26,7 @@ class Role(Enum):
     FOLLOW = "follow"  # of a follower: the slot is copied with the neuron
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Axis:
     """One dimension of one parameter or buffer that is indexed by channels."""
 
@@ -39,7 +39,7 @@ class Axis:
     blocks: int = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Layer:
     """One use of a module's parameters in the example run."""
 
@@ -53,21 +53,27 @@ class Layer:
         """Dotted name of the weight, which identifies the layer."""
         return self.parameters[0]
 
+    @property
+    def row_slots(self) -> Tensor:
+        """The channels that its rows produce (rows,); none if it is no producer."""
+        rows = (axis.slots for axis in self.axes if axis.role is Role.ROW)
+        return next(rows, torch.empty(0, dtype=torch.int64))
+
     def __str__(self) -> str:
         return self.name or self.axes[0].tensor  # the root module may own several weights
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Operation:
     """What a network computes once per sample: a row of the cost tables in `cost`."""
 
     kind: str  # the function that was called
-    repeats: int  # how often the weight is applied, how many elements every slot has, or MACs where there are neither
+    repeats: float  # how often the weight is applied, how many elements every slot has, or MACs where there are neither
     weight: str | None = None  # for layers with a weight
     slots: Tensor | None = None  # (n,) for element-wise work: the channels it runs over, -1 where there is none
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EqualParts:
     """Sets of channels that must stay equally large, since a layer or a reshape cuts its input into equal parts."""
 
@@ -75,7 +81,7 @@ class EqualParts:
     parts: Tensor  # (parts, n) int64: the channel at every slot of every part, -1 where there is none
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ChannelGroup:
     """Channels that must change together: one width of the architecture."""
 
@@ -103,15 +109,15 @@ class ChannelGroup:
 
     @cached_property
     def _rows(self) -> dict[str, Tensor]:
-        found = {}
+        rows = {}
         for layer in self.producers:
-            axis = next(axis for axis in layer.axes if axis.role is Role.ROW)
-            slots = ((axis.slots >= self.first) & (axis.slots < self.first + self.width)).nonzero()[:, 0]
-            found[layer.weight] = slots[torch.argsort(axis.slots[slots], stable=True)].reshape(self.width, -1)
-        return found
+            channels = layer.row_slots
+            slots = ((channels >= self.first) & (channels < self.first + self.width)).nonzero()[:, 0]
+            rows[layer.weight] = slots[torch.argsort(channels[slots], stable=True)].reshape(self.width, -1)
+        return rows
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ChannelGraph:
     """All channel groups of a model, in the order of its forward pass.
 
@@ -124,8 +130,9 @@ class ChannelGraph:
     equal_parts: tuple[EqualParts, ...]
     shapes: dict[str, torch.Size]  # of every parameter
     unreached: tuple[str, ...]  # modules with parameters that the example run did not come to
-    example_inputs: object = field(repr=False, compare=False)
-    _by_name: dict[str, ChannelGroup] = field(init=False, repr=False, compare=False)
+    example_inputs: object = field(repr=False)
+    uncounted: tuple[str, ...] = ()  # functions that may multiply, and whose MACs and FLOPs are not known
+    _by_name: dict[str, ChannelGroup] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_by_name", {group.name: group for group in self.groups})
@@ -158,19 +165,20 @@ class ChannelGraph:
 
     def per_channel(self, copies: Mapping[str, Tensor]) -> Tensor:
         """Return the copies {group: (width,)} of all groups in one vector (channels,), with 1 where one is left out."""
-        found = torch.ones(self.num_channels, dtype=torch.int64)
-        for name, number in copies.items():
-            found[self[name].channels] = number
-        return found
+        vector = torch.ones(self.num_channels, dtype=torch.int64)
+        for name, of_group in copies.items():
+            vector[self[name].channels] = of_group
+        return vector
 
     def check(self, model: nn.Module) -> None:
         """Raise ModelError if the parameters of a model are not those of the model that was traced."""
         shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
         for name in (*self.shapes, *shapes):
-            found, expected = shapes.get(name), self.shapes.get(name)
-            if found != expected:
-                shown = ["none" if shape is None else str(tuple(shape)) for shape in (expected, found)]
-                raise ModelError(f"{name}: expected the parameter that was traced, of shape {shown[0]}, got {shown[1]}")
+            if shapes.get(name) != self.shapes.get(name):
+                traced = self.shapes.get(name)
+                expected = "no such parameter" if traced is None else f"a parameter of shape {tuple(traced)}"
+                got = f"one of shape {tuple(shapes[name])}" if name in shapes else "none"
+                raise ModelError(f"{name}: expected {expected}, got {got}; trace the model again")
 
     def refuse_others(self, names: Collection[str], reason: str) -> ChannelGraph:
         """Return the graph with all other groups refused for a reason."""
@@ -196,6 +204,13 @@ class ChannelGraph:
         ]
         sizes = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
         lines = ["  ".join(cell.ljust(size) for cell, size in zip(row, sizes, strict=True)) for row in (head, *rows)]
+        return "\n".join([*(line.rstrip() for line in lines), *self.remarks()])
+
+    def remarks(self) -> list[str]:
+        """Return what a table of the groups does not show, one line each."""
+        lines = []
         if self.unreached:
             lines.append(f"not reached by the example run: {', '.join(self.unreached)}")
-        return "\n".join(line.rstrip() for line in lines)
+        if self.uncounted:
+            lines.append(f"MACs and FLOPs are not known of: {', '.join(self.uncounted)}")
+        return lines

@@ -1,71 +1,107 @@
-"""What a network costs, and what one more copy of each neuron adds: parameters, MACs, the paper's FLOPs, latency.
+"""What a network costs, and what one more copy of each neuron adds: parameters, MACs, the paper's FLOPs, neurons.
 
-Every cost is a sum of terms, coefficient * product of sizes, where a size is a number or the width of an axis. So the
-cost of a grown network is counted without building it, and a marginal cost is a derivative of that polynomial. All
-costs are per sample.
+Every cost is a sum of terms, coefficient * product of sizes, where a size is a number plus the copies of some channels,
+such as the rows of a weight. So the cost of a grown network is counted without building it, and a marginal cost is a
+derivative of that polynomial. MACs and FLOPs are per sample. A MAC is a multiplication of a matrix product, convolution
+or attention; the paper's tables count two FLOPs for it, two for every element of a batch norm and one for every element
+of an activation.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nni_s3d.errors import ConfigError
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.cost_names import COSTS
-from nni_s3d.growth.graph.functions import LINEAR
-from nni_s3d.growth.modules import call, evaluation_mode
+from nni_s3d.growth.graph.functions import KINDS, Kind
 
-# FLOPs per application of a weight entry, or per element of the output, as the paper's tables count them on CIFAR.
-FLOPS = {
-    **dict.fromkeys(LINEAR, 2),
-    "matmul": 2,
-    "batch_norm": 2,
-}
-FLOPS_OF_AN_ACTIVATION = 1
+_FLOPS_OF_A_MAC = 2
+_FLOPS_OF_AN_ELEMENT = {Kind.BATCH_NORM: 2, Kind.INSTANCE_NORM: 2, Kind.ACTIVATION: 1, Kind.PRELU: 1}
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Sizes of a network; MACs and FLOPs are per sample."""
+    """Sizes of a network.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> import nni_s3d as s3d
+    >>> s3d.count(s3d.trace(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(1, 4)))
+    Cost(params=58, macs=48, flops=104)
+    """
 
     params: int
-    macs: int
-    flops: int
+    macs: int  # per sample
+    flops: int  # per sample
 
 
-@dataclass(frozen=True)
-class _Term:
-    """coefficient * product of sizes; each size is a number, or the slots whose copies it counts."""
+class _Polynomial:
+    """A sum of terms, coefficient * product of sizes; a size is a number, or the channels whose copies it counts."""
 
-    coefficient: float
-    sizes: tuple[int | Tensor, ...]
+    def __init__(self) -> None:
+        self._coefficients: list[float] = []
+        self._factors: list[list[int]] = []  # the numbers of the sizes in each term
+        self.fixed: list[float] = []  # what of each size is no channel
+        self.channels: list[Tensor] = []  # (n,) of each size
+
+    def add(self, coefficient: float, sizes: Sequence[int] = ()) -> None:
+        """Add a term; sizes are numbered as `size` returned them."""
+        self._coefficients.append(coefficient)
+        self._factors.append(list(sizes))
+
+    def size(self, slots: Tensor) -> int:
+        """Enter the size of an axis with these slots (n,) and return its number."""
+        self.fixed.append(float((slots < 0).sum()))
+        self.channels.append(slots[slots >= 0])
+        return len(self.fixed) - 1
+
+    def number(self, number: int) -> int:
+        """Enter a size that never changes and return its number."""
+        self.fixed.append(float(number))
+        self.channels.append(torch.empty(0, dtype=torch.int64))
+        return len(self.fixed) - 1
+
+    def terms(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return coefficients (terms,) and the numbers of the sizes (terms, factors), filled up with a size of 1."""
+        one, most = self.number(1), max(map(len, self._factors), default=0)
+        filled = [factors + [one] * (most - len(factors)) for factors in self._factors]
+        return np.array(self._coefficients), np.array(filled, np.int64).reshape(len(filled), most)
 
 
 class CostModel:
-    """One cost ("params", "macs", "flops" or "neurons") of all networks that a graph can grow into."""
+    """One cost of all networks that a graph can grow into.
+
+    Args:
+        graph: the channel graph of the network as it is.
+        kind: "params", "macs", "flops" or "neurons".
+
+    Raises:
+        ConfigError: there is no such cost.
+    """
 
     def __init__(self, graph: ChannelGraph, kind: str) -> None:
-        terms = _terms(graph, kind)
-        sizes = {id(size): size for term in terms for size in term.sizes}
-        place = {key: number for number, key in enumerate(sizes, start=1)}  # 0 is the number 1, which fills up
-        numbers = [float((size < 0).sum()) if isinstance(size, Tensor) else float(size) for size in sizes.values()]
-        widths = [size.numpy() if isinstance(size, Tensor) else np.empty(0, np.int64) for size in sizes.values()]
-        slots = np.concatenate([np.empty(0, np.int64), *widths])
-        owners = np.repeat(np.arange(1, len(widths) + 1), [len(width) for width in widths])
-        self._channels = graph.num_channels
-        self._fixed = np.array([1.0, *numbers])  # what of every size is no channel
-        self._slots, self._owners = slots[slots >= 0], owners[slots >= 0]  # the channels and the sizes they belong to
-        self._coefficients = np.array([term.coefficient for term in terms])
-        self._factors = np.zeros((len(terms), max((len(term.sizes) for term in terms), default=0)), np.int64)
-        for row, term in zip(self._factors, terms, strict=True):
-            row[: len(term.sizes)] = [place[id(size)] for size in term.sizes]
+        if kind not in COSTS:
+            raise ConfigError(f"cost: expected one of {', '.join(COSTS)}, got {kind!r}")
+        cost = _Polynomial()
+        if kind == "neurons":
+            _add_neurons(cost, graph)
+        else:
+            _add_layers(cost, graph, kind)
+        self._num_channels = graph.num_channels
+        self._coefficients, self._factors = cost.terms()
+        self._fixed = np.array(cost.fixed)
+        # All channels of all sizes one after the other, and the size to which each belongs.
+        self._channels = torch.cat(cost.channels).numpy()
+        self._size_of = np.repeat(np.arange(len(cost.channels)), [len(channels) for channels in cost.channels])
 
     def total(self, copies: Tensor | None = None) -> float:
-        """Return the cost of the network with `copies` (channels,) of every channel."""
+        """Return the cost of the network with `copies` (channels,) of every channel; of the network as it is."""
         return float(self._coefficients @ self._sizes(copies)[self._factors].prod(axis=1))
 
     def marginal(self, copies: Tensor | None = None) -> Tensor:
@@ -77,61 +113,71 @@ class CostModel:
         """
         middle = ((self._sizes(None) + self._sizes(copies)) / 2)[self._factors]  # (terms, factors)
         slopes = np.zeros_like(self._fixed)  # of the cost, over every size
-        for dim, factor in enumerate(self._factors.T):
-            others = self._coefficients * np.delete(middle, dim, axis=1).prod(axis=1)
-            slopes += np.bincount(factor, others, minlength=len(slopes))
-        return torch.from_numpy(np.bincount(self._slots, slopes[self._owners], minlength=self._channels))
+        for place, size in enumerate(self._factors.T):
+            others = self._coefficients * np.delete(middle, place, axis=1).prod(axis=1)
+            slopes += np.bincount(size, others, minlength=len(slopes))
+        return torch.from_numpy(np.bincount(self._channels, slopes[self._size_of], minlength=self._num_channels))
 
     def _sizes(self, copies: Tensor | None) -> np.ndarray:
-        counts = np.ones(self._channels) if copies is None else copies.numpy()
-        return self._fixed + np.bincount(self._owners, counts[self._slots], minlength=len(self._fixed))
+        numbers = np.ones(self._num_channels) if copies is None else copies.numpy()
+        return self._fixed + np.bincount(self._size_of, numbers[self._channels], minlength=len(self._fixed))
 
 
 def count(graph: ChannelGraph, copies: Tensor | None = None) -> Cost:
-    """Return the cost of the traced network, or of the network with `copies` (channels,) of every channel."""
-    return Cost(*(round(total_cost(graph, kind, copies)) for kind in ("params", "macs", "flops")))
+    """Return the cost of the traced network, or of the network with `copies` (channels,) of every channel.
+
+    What functions in `graph.uncounted` multiply is not in it.
+    """
+    return Cost(*(round(CostModel(graph, kind).total(copies)) for kind in ("params", "macs", "flops")))
 
 
 def total_cost(graph: ChannelGraph, kind: str, copies: Tensor | None = None) -> float:
-    """Return one cost of the network with these copies, see `CostModel`."""
+    """Return one cost of the network with `copies` (channels,) of every channel, to compare with a budget.
+
+    Raises:
+        ConfigError: there is no such cost, or it is not known of every function of the network.
+    """
+    check_budget(graph, kind, "budget")
     return CostModel(graph, kind).total(copies)
 
 
 def marginal_cost(graph: ChannelGraph, kind: str, copies: Tensor | None = None) -> Tensor:
-    """Return the cost of one more copy of every channel, shape (channels,), see `CostModel`."""
+    """Return the cost of one more copy of every channel, shape (channels,), see `CostModel.marginal`."""
     return CostModel(graph, kind).marginal(copies)
 
 
-def latency(model: nn.Module, example_inputs: object, seconds: float = 1.0) -> float:
-    """Return the median wall time of a forward pass in evaluation mode, in seconds, measured for about `seconds`."""
-    from torch.utils.benchmark import Timer
-
-    with evaluation_mode(model), torch.inference_mode():
-        timer = Timer("call(model, inputs)", globals={"call": call, "model": model, "inputs": example_inputs})
-        return float(timer.blocked_autorange(min_run_time=seconds).median)
+def check_budget(graph: ChannelGraph, kind: str, name: str) -> None:
+    """Raise ConfigError if a budget, called `name`, is in a cost that is not known of every function of a network."""
+    if kind in ("macs", "flops") and graph.uncounted:
+        unknown = ", ".join(graph.uncounted)
+        raise ConfigError(f"{name}: expected one in params or neurons, got one in {kind}, not known of {unknown}")
 
 
-def _terms(graph: ChannelGraph, kind: str) -> list[_Term]:
-    if kind == "neurons":
-        widths = torch.arange(graph.num_channels)
-        return [_Term(1, (widths[group.channels],)) for group in graph.splittable_groups]
-    sizes: dict[str, list[int | Tensor]] = {name: list(shape) for name, shape in graph.shapes.items()}
+def _add_neurons(cost: _Polynomial, graph: ChannelGraph) -> None:
+    channels = torch.arange(graph.num_channels)
+    for group in graph.splittable_groups:
+        cost.add(1, [cost.size(channels[group.channels])])
+
+
+def _add_layers(cost: _Polynomial, graph: ChannelGraph, kind: str) -> None:
+    """Add what the parameters cost, or what the operations do."""
+    sizes = {name: [cost.number(size) for size in shape] for name, shape in graph.shapes.items()}
     share = dict.fromkeys(sizes, 1.0)  # of the slots that the rows of one block read
     for axis in graph.axes():
         if axis.tensor in sizes:
-            sizes[axis.tensor][axis.dim] = axis.slots
+            sizes[axis.tensor][axis.dim] = cost.size(axis.slots)
             share[axis.tensor] /= axis.blocks
     if kind == "params":
-        return [_Term(share[name], tuple(dims)) for name, dims in sizes.items()]
-    if kind not in COSTS:
-        raise ConfigError(f"cost: expected one of {', '.join(COSTS)}, got {kind!r}")
-    terms = []
-    for work in graph.operations:
-        rate = FLOPS.get(work.kind, FLOPS_OF_AN_ACTIVATION) if kind == "flops" else 1
-        if work.weight is not None:
-            terms.append(_Term(rate * work.repeats * share[work.weight], tuple(sizes[work.weight])))
-        elif work.slots is None:
-            terms.append(_Term(rate * work.repeats, ()))
-        elif kind == "flops":
-            terms.append(_Term(rate * work.repeats, (work.slots,)))
-    return terms
+        for name, dims in sizes.items():
+            cost.add(share[name], dims)
+        return
+    flops = kind == "flops"
+    for operation in graph.operations:
+        rate = operation.repeats * (_FLOPS_OF_A_MAC if flops else 1)
+        if operation.weight is not None:
+            cost.add(rate * share[operation.weight], sizes[operation.weight])
+        elif operation.slots is None:
+            cost.add(rate)
+        elif flops:
+            elements = operation.repeats * _FLOPS_OF_AN_ELEMENT[KINDS[operation.kind]]
+            cost.add(elements, [cost.size(operation.slots)])

@@ -18,7 +18,7 @@ from nni_s3d.errors import ModelError
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.integer_program import milp
 
-MOST = 4  # copies of one neuron; more never gain more (Theorem 2.3)
+MAX_COPIES = 4  # of one neuron; more never gain more (Theorem 2.3)
 
 
 def equations(graph: ChannelGraph) -> Any:
@@ -26,9 +26,9 @@ def equations(graph: ChannelGraph) -> Any:
     from scipy.sparse import csr_array, vstack
 
     rows = [csr_array((0, graph.num_channels))]
-    for balance in graph.equal_parts:
-        parts, size = balance.parts.shape
-        slots, part = balance.parts.flatten(), torch.arange(parts).repeat_interleave(size)
+    for cut in graph.equal_parts:
+        parts, size = cut.parts.shape
+        slots, part = cut.parts.flatten(), torch.arange(parts).repeat_interleave(size)
         inside = slots >= 0
         place = (part[inside].numpy(), slots[inside].numpy())
         counts = csr_array((np.ones(len(place[0])), place), shape=(parts, graph.num_channels))
@@ -36,36 +36,38 @@ def equations(graph: ChannelGraph) -> Any:
     return vstack(rows, format="csr")
 
 
-def bound(graph: ChannelGraph) -> Tensor:
-    """Return which channels some part of a balance holds, bool (channels,)."""
-    found = torch.zeros(graph.num_channels, dtype=torch.bool)
-    for balance in graph.equal_parts:
-        found[balance.parts[balance.parts >= 0]] = True
-    return found
+def in_equal_parts(graph: ChannelGraph) -> Tensor:
+    """Return which channels lie in parts that must stay equally large, bool (channels,)."""
+    inside = torch.zeros(graph.num_channels, dtype=torch.bool)
+    for cut in graph.equal_parts:
+        inside[cut.parts[cut.parts >= 0]] = True
+    return inside
 
 
-def parts(graph: ChannelGraph, name: str) -> int:
-    """Return how many neurons of a group must be added at once at least, if all its parts grow evenly."""
+def smallest_step(graph: ChannelGraph, name: str) -> int:
+    """Return how many neurons a group must grow by at least, so that all its parts grow evenly."""
     channels, step = graph[name].channels, 1
-    for balance in graph.equal_parts:
-        inside = ((balance.parts >= channels.start) & (balance.parts < channels.stop)).any(dim=1)
-        step = math.lcm(step, max(1, int(inside.sum())))
+    for cut in graph.equal_parts:
+        holds = ((cut.parts >= channels.start) & (cut.parts < channels.stop)).any(dim=1)
+        step = math.lcm(step, max(1, int(holds.sum())))
     return step
 
 
-def check(graph: ChannelGraph, copies: Tensor) -> None:
-    """Raise ModelError unless copies (channels,) leave all parts of every balance equally large."""
-    for balance in graph.equal_parts:
-        sizes = torch.where(balance.parts >= 0, copies[balance.parts.clamp(min=0)], 1).sum(dim=1).tolist()
+def check_equal_parts(graph: ChannelGraph, copies: Tensor) -> None:
+    """Raise ModelError unless copies (channels,) leave the parts of every cut equally large."""
+    for cut in graph.equal_parts:
+        sizes = part_sizes(cut.parts, copies).tolist()
         if len(set(sizes)) > 1:
             raise ModelError(
-                f"plan: expected {len(sizes)} equal parts where {balance.where} cuts its channels, "
+                f"plan: expected {len(sizes)} equal parts where {cut.where} cuts its channels, "
                 f"got {min(sizes)} to {max(sizes)} channels; `with_equal_parts` finds the nearest copies that fit"
             )
 
 
 def with_equal_parts(graph: ChannelGraph, copies: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the copies of every splittable group, raised as little as possible until all parts are equally large.
+
+    The number of copies that are added is within 1% of the smallest that is possible.
 
     Args:
         graph: the channel graph.
@@ -74,24 +76,38 @@ def with_equal_parts(graph: ChannelGraph, copies: Mapping[str, Tensor]) -> dict[
     Raises:
         ModelError: no number of copies up to 4 of every neuron makes them equal.
     """
-    from scipy.optimize import Bounds, LinearConstraint
-
-    wanted, most = torch.ones(graph.num_channels, dtype=torch.int64), torch.ones(graph.num_channels, dtype=torch.int64)
+    wanted, most = torch.ones(2, graph.num_channels, dtype=torch.int64)
     for group in graph.splittable_groups:
         wanted[group.channels] = torch.as_tensor(copies.get(group.name, 1)).to(torch.int64)
-        most[group.channels] = MOST
-    rule = equations(graph)
-    off = rule @ (wanted - 1).numpy()
-    if off.any():
-        solved = milp(
-            np.ones(graph.num_channels),
-            constraints=LinearConstraint(rule, -off, -off),
-            bounds=Bounds(0, (most - wanted).numpy()),
-            integrality=np.ones(graph.num_channels),
-            options={"mip_rel_gap": 0.01},
-        )
-        if solved.x is None:
-            where = ", ".join(dict.fromkeys(balance.where for balance in graph.equal_parts))
-            raise ModelError(f"no copies leave equal parts everywhere where channels are cut ({where})")
-        wanted += torch.from_numpy(solved.x).round().to(torch.int64)
+        most[group.channels] = MAX_COPIES
+    sizes = [(part_sizes(cut.parts, wanted), part_sizes(cut.parts, most)) for cut in graph.equal_parts]
+    if any(int(now.max()) > int(now.min()) for now, _ in sizes):
+        # A part that cannot become as large as another one already is needs no integer program.
+        possible = all(int(now.max()) <= int(largest.min()) for now, largest in sizes)
+        more = _fewest_more(equations(graph), (wanted - 1).numpy(), (most - wanted).numpy()) if possible else None
+        if more is None:
+            where = ", ".join(dict.fromkeys(cut.where for cut in graph.equal_parts))
+            found = f"got none with up to {MAX_COPIES} copies of every neuron"
+            raise ModelError(f"copies: expected some that leave equal parts where {where} cuts channels, {found}")
+        wanted += torch.from_numpy(more)
     return {group.name: wanted[group.channels] for group in graph.splittable_groups}
+
+
+def part_sizes(parts: Tensor, copies: Tensor) -> Tensor:
+    """Return the new sizes (parts,) of parts (parts, n) with these copies (channels,)."""
+    return torch.where(parts >= 0, copies[parts.clamp(min=0)], 1).sum(dim=1)
+
+
+def _fewest_more(matrix: Any, extra: np.ndarray, room: np.ndarray) -> np.ndarray | None:
+    """Return the fewest copies (channels,) to add, at most `room`, so that matrix @ (extra + more) = 0, if any."""
+    from scipy.optimize import Bounds, LinearConstraint
+
+    off = matrix @ extra
+    solved = milp(
+        np.ones(len(extra)),
+        constraints=LinearConstraint(matrix, -off, -off),
+        bounds=Bounds(0, room),
+        integrality=np.ones(len(extra)),
+        options={"mip_rel_gap": 0.01},
+    )
+    return None if solved.x is None else solved.x.round().astype(np.int64)

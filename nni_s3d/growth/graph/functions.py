@@ -1,17 +1,160 @@
-"""What the functions of PyTorch are called, and which of them are linear or drop."""
+"""What kind of function each function of PyTorch is: the one table that the tracer and the tape look it up in.
+
+A function is known by its name without its module, in-place underscores and operator dunders, see `canonical_name`. The
+rules of the trace register themselves for the functions of a kind; the tape chooses by kind how a function is
+linearised. A function without a kind has no rule: channels that enter it are refused.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch.overrides import resolve_name
 
-LINEAR = tuple(  # functions of (input, weight, bias, ...) that can produce channels
-    "linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d".split()
+
+class Kind(Enum):
+    """What a function does to the channels that enter it, and whether it is linear in them."""
+
+    LINEAR = "a layer with a weight: linear in its input, and in its weight and bias"
+    BATCH_NORM = "one scale and one shift for each channel"
+    INSTANCE_NORM = "one scale and one shift for each channel of each sample"
+    MIXING_NORM = "a norm over several channels"
+
+    IDENTITY = "what enters, in evaluation mode"
+    CAST = "the same elements of another type"
+    ACTIVATION = "an activation of every element"
+    PRELU = "an activation with a learnt slope for each channel"
+    ELEMENTWISE = "another function of every element"
+
+    SUM = "the sum or difference of two tensors"
+    PRODUCT = "the product of two tensors, or the first one divided by the second"
+    COMBINATION = "another function of the elements of two tensors"
+    GLU = "one half of the channels times a function of the other half"
+
+    MEAN = "a mean or sum over dimensions"
+    REDUCTION = "another function that reduces dimensions"
+    EXTREME = "an extreme over a dimension, and where it is"
+    ALONG_DIM = "a function of all elements along a dimension, of the same shape"
+    NORMALIZE = "a division by the norm along a dimension"
+    AVERAGE_POOL = "means over windows of positions"
+    MAX_POOL = "maxima over windows of positions"
+    OTHER_POOL = "another function of windows of positions"
+    INTERPOLATE = "weighted means of neighbouring positions"
+    SAMPLE = "weighted means of positions that a second tensor names"
+
+    MOVE = "the same elements in another order, or repeated"
+    RESHAPE = "the same elements in another shape"
+    CUT = "some of the elements"
+    CONCATENATE = "the elements of several tensors, one after the other along a dimension"
+    STACK = "several tensors, one after the other along a new dimension"
+    PAD = "constants around the elements"
+
+    MATRIX_PRODUCT = "the product of two matrices"
+    AFFINE_MATRIX_PRODUCT = "a matrix and the product of two others"
+    ATTENTION = "softmax(Q K') V"
+    MULTI_HEAD = "attention with its projections"
+    RECURRENT = "a layer that runs over a sequence"
+    FOLLOWER = "a registered layer with entries for each channel"
+
+
+ELEMENTWISE = frozenset(  # of one or two tensors, whose shapes may be stretched over each other
+    (
+        Kind.IDENTITY,
+        Kind.CAST,
+        Kind.ACTIVATION,
+        Kind.PRELU,
+        Kind.ELEMENTWISE,
+        Kind.SUM,
+        Kind.PRODUCT,
+        Kind.COMBINATION,
+    )
 )
-DROPOUTS = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
+LINEAR = frozenset(  # in all tensors with channels together
+    (
+        Kind.LINEAR,
+        Kind.IDENTITY,
+        Kind.SUM,
+        Kind.MEAN,
+        Kind.AVERAGE_POOL,
+        Kind.INTERPOLATE,
+        Kind.MOVE,
+        Kind.RESHAPE,
+        Kind.CUT,
+        Kind.CONCATENATE,
+        Kind.STACK,
+    )
+)
+
+_NAMES = {
+    Kind.LINEAR: "linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d",
+    Kind.BATCH_NORM: "batch_norm",
+    Kind.INSTANCE_NORM: "instance_norm",
+    Kind.MIXING_NORM: "layer_norm group_norm rms_norm",
+    Kind.IDENTITY: (
+        "contiguous clone identity dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout"
+    ),
+    Kind.CAST: "float double half bfloat16 to type type_as",
+    Kind.ACTIVATION: (
+        "relu relu6 hardtanh leaky_relu rrelu threshold hardswish hardsigmoid elu selu celu gelu silu mish softplus "
+        "softsign sigmoid logsigmoid tanh tanhshrink hardshrink softshrink"
+    ),
+    Kind.PRELU: "prelu",
+    Kind.ELEMENTWISE: "neg abs exp log log1p expm1 sqrt rsqrt square reciprocal sin cos erf clamp clip",
+    Kind.SUM: "add sub iadd isub radd",
+    Kind.PRODUCT: "mul multiply imul rmul div truediv idiv itruediv",
+    Kind.COMBINATION: "rsub rdiv rtruediv pow rpow maximum minimum",
+    Kind.GLU: "glu",
+    Kind.MEAN: "mean sum",
+    Kind.REDUCTION: "amax amin std var logsumexp prod",
+    Kind.EXTREME: "max min median",
+    Kind.ALONG_DIM: "softmax log_softmax softmin cumsum",
+    Kind.NORMALIZE: "normalize",
+    Kind.AVERAGE_POOL: ("avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d"),
+    Kind.MAX_POOL: "max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d",
+    Kind.OTHER_POOL: "lp_pool1d lp_pool2d lp_pool3d",
+    Kind.INTERPOLATE: "interpolate upsample upsample_nearest upsample_bilinear",
+    Kind.SAMPLE: "grid_sample",
+    Kind.MOVE: (
+        "permute transpose swapaxes swapdims movedim moveaxis t T mT expand expand_as flip roll channel_shuffle "
+        "broadcast_to repeat tile repeat_interleave"
+    ),
+    Kind.RESHAPE: "flatten reshape view unflatten squeeze unsqueeze",
+    Kind.CUT: "chunk split tensor_split unbind narrow getitem select",
+    Kind.CONCATENATE: "cat concat concatenate",
+    Kind.STACK: "stack",
+    Kind.PAD: "pad",
+    Kind.MATRIX_PRODUCT: "matmul bmm mm rmatmul",
+    Kind.AFFINE_MATRIX_PRODUCT: "addmm baddbmm",
+    Kind.ATTENTION: "scaled_dot_product_attention",
+    Kind.MULTI_HEAD: "multi_head_attention_forward",
+    Kind.RECURRENT: "lstm gru rnn_tanh rnn_relu",
+    Kind.FOLLOWER: "",
+}
+KINDS: dict[str, Kind] = {name: kind for kind, names in _NAMES.items() for name in names.split()}
+DROPOUTS = tuple(name for name in KINDS if "dropout" in name)
+
+
+_REGISTERED: dict[Callable[..., Any], str] = {}  # names of functions that are not PyTorch's own
+
+
+def enter(func: Callable[..., Any], name: str, kind: Kind) -> None:
+    """Enter a function that is not PyTorch's own, or has no kind yet, into the table."""
+    _REGISTERED[func], KINDS[name] = name, kind
+    canonical_name.cache_clear()
+
+
+def filters_come_first(func: Callable[..., Any]) -> bool:
+    """Whether the filters of a linear layer are known to lie along the first dimension of its weight."""
+    return func not in _REGISTERED and "transpose" not in canonical_name(func)
+
+
+def functions(*kinds: Kind) -> tuple[str, ...]:
+    """Return the names of all functions of these kinds."""
+    return tuple(name for name, kind in KINDS.items() if kind in kinds)
 
 
 def batch_norm_arguments(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -23,7 +166,10 @@ def batch_norm_arguments(func: Callable[..., Any], args: tuple[Any, ...], kwargs
     return {"weight": None, "bias": None, "training": False, "eps": 1e-5} | given
 
 
+@lru_cache(maxsize=4096)  # looking a name up takes longer than many a function
 def canonical_name(func: Callable[..., Any]) -> str:
     """Return a function's name without its module, in-place underscores and operator dunders."""
+    if func in _REGISTERED:
+        return _REGISTERED[func]
     name = (resolve_name(func) or getattr(func, "__name__", repr(func))).removesuffix(".__get__")
     return str(name).rpartition(".")[2].strip("_")

@@ -1,91 +1,157 @@
-"""From the labels of a trace to channel groups.
+"""From the notes of a trace to the channel graph.
 
-Channels belong to one group if they have the same producers; so every neuron of a group has the same parameters.
+Channels belong to one group if they have the same producers; so every neuron of a group has the same parameters. The
+tracer numbers channels in the order in which it meets them; here they are numbered group by group.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from nni_s3d.growth.graph.channels import Axis, ChannelGraph, ChannelGroup, EqualParts, Layer, Role
-from nni_s3d.growth.graph.tracer import Tracer
+from nni_s3d.growth.graph.labels import NONE
+from nni_s3d.growth.graph.notes import Notes
 
 
-def build(t: Tracer, example_inputs: object) -> ChannelGraph:
-    """Number the channels group by group and translate everything that was noted."""
-    root = [t.same.find(channel) for channel in range(len(t.same.parent))]
-    drafts = _by_producers(t.layers, root)
-    place = {member: n for n, member in enumerate(member for _, members in drafts for member in members)}
-    # Slots of -1 index the last entry, which is -1 as well.
-    number = torch.tensor([*(place.get(r, -1) for r in root), -1], dtype=torch.int64)
-    refused: dict[int, str] = {}
-    for channel, reason in t.refused.items():
-        refused.setdefault(root[channel], reason)
-    layers = tuple(replace(layer, axes=tuple(_renumbered(a, number) for a in layer.axes)) for layer in t.layers)
-    group_of = torch.tensor([n for n, (_, members) in enumerate(drafts) for _ in members], dtype=torch.int64)
-    followers, consumers = (_with_role(layers, role, group_of, len(drafts)) for role in (Role.FOLLOW, Role.COLUMN))
-    names: Counter[str] = Counter()
-    groups, first = [], 0
-    for n, (producers, members) in enumerate(drafts):
-        name = str(layers[producers[0]])
-        names[name] += 1
-        reason = next((refused[member] for member in members if member in refused), "")
-        groups.append(
-            ChannelGroup(
-                name=name if names[name] == 1 else f"{name}#{names[name]}",
-                width=len(members),
-                first=first,
-                producers=tuple(layers[p] for p in dict.fromkeys(producers)),
-                followers=followers[n],
-                consumers=consumers[n],
-                reason=reason or ("" if consumers[n] else "nothing reads it linearly"),
-            )
-        )
-        first += len(members)
+@dataclass(frozen=True)
+class _Draft:
+    """A group before its channels are numbered."""
+
+    producers: tuple[int, ...]  # numbers of the layers, each as often as it has rows for one neuron
+    channels: np.ndarray  # (width,) as the tracer numbers those that stand for all that are one
+
+
+def build_graph(notes: Notes, example_inputs: object) -> ChannelGraph:
+    """Return the channel graph of the model that these notes were taken of."""
+    representatives = notes.same.roots()
+    drafts = _drafts(notes.layers, representatives)
+    renumbering = _Renumbering(drafts, representatives)
+    layers = tuple(_renumbered(layer, renumbering) for layer in notes.layers)
+    operations = (replace(one, slots=None if one.slots is None else renumbering(one.slots)) for one in notes.operations)
+    equal_parts = (EqualParts(cut.where, renumbering(cut.parts)) for cut in notes.equal_parts)
     return ChannelGraph(
-        groups=tuple(groups),
+        groups=_groups(drafts, layers, _reasons(notes.refusals, renumbering)),
         layers=layers,
-        operations=tuple(replace(w, slots=None if w.slots is None else number[w.slots]) for w in t.operations),
-        equal_parts=tuple(EqualParts(b.where, parts) for b in t.equal_parts if not _trivial(parts := number[b.parts])),
-        shapes={name: parameter.shape for name, parameter in t.model.named_parameters()},
-        unreached=tuple(t.unreached()),
+        operations=tuple(operations),
+        equal_parts=tuple(cut for cut in equal_parts if not _holds_always(cut.parts)),
+        shapes={name: parameter.shape for name, parameter in notes.parameters.items()},
+        unreached=tuple(notes.unreached()),
         example_inputs=example_inputs,
+        uncounted=tuple(notes.uncounted),
     )
 
 
-def _by_producers(layers: list[Layer], root: list[int]) -> list[tuple[tuple[int, ...], list[int]]]:
-    """Gather the channels by their producers: (numbers of the layers, a row each; channels in order) per group."""
-    producers: dict[int, list[int]] = {}
-    for n, layer in enumerate(layers):
-        axis = next((axis for axis in layer.axes if axis.role is Role.ROW), None)
-        for channel in axis.slots.tolist() if axis else ():
-            producers.setdefault(root[channel], []).append(n)
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for channel, rows in producers.items():
-        groups.setdefault(tuple(rows), []).append(channel)
-    return list(groups.items())
+def _drafts(layers: Sequence[Layer], representatives: np.ndarray) -> list[_Draft]:
+    """Gather the channels by their producers, in the order in which the run came to them.
+
+    Layer by layer, channels that had the same producers so far stay together if the layer has the same rows for them.
+    """
+    rows = [(n, representatives[layer.row_slots.numpy()]) for n, layer in enumerate(layers)]
+    together = np.zeros(len(representatives), np.int64)  # equal for channels that had the same producers so far
+    producers: list[tuple[int, ...]] = [()]
+    for n, slots in rows:
+        channels, times = np.unique(slots, return_counts=True)
+        base = times.max(initial=0) + 1
+        keys, which = np.unique(together[channels] * base + times, return_inverse=True)
+        together[channels] = len(producers) + which
+        producers += [producers[key // base] + (n,) * int(key % base) for key in keys]
+    produced = np.concatenate([representatives[:0], *(slots for _, slots in rows)])
+    met, place = np.unique(produced, return_index=True)
+    met = met[np.argsort(place)]
+    return [_Draft(producers[n], met[together[met] == n]) for n in dict.fromkeys(together[met].tolist())]
 
 
-def _renumbered(axis: Axis, number: Tensor) -> Axis:
-    return replace(axis, slots=number[axis.slots])
+class _Renumbering:
+    """From the numbers of channels in the trace to those in the graph; equal slots share one tensor."""
+
+    def __init__(self, drafts: Sequence[_Draft], representatives: np.ndarray) -> None:
+        self.first = np.cumsum([0, *(len(draft.channels) for draft in drafts)])  # (groups + 1,)
+        place = np.full(len(representatives), NONE)
+        for start, draft in zip(self.first, drafts, strict=False):
+            place[draft.channels] = start + np.arange(len(draft.channels))
+        self._numbers = place[representatives]
+        self._done: dict[int, tuple[Tensor, Tensor]] = {}  # by id, old and new
+        self._shared: dict[tuple[torch.Size, bytes], Tensor] = {}
+
+    def __call__(self, slots: Tensor) -> Tensor:
+        """Return the slots, of any shape, with the graph's numbers; NONE for channels that no layer produces."""
+        if not len(self._numbers):
+            return slots
+        if id(slots) not in self._done:
+            old = slots.numpy()
+            renumbered = np.where(old >= 0, self._numbers[old], NONE)
+            new = self._shared.setdefault((slots.shape, renumbered.tobytes()), torch.from_numpy(renumbered))
+            self._done[id(slots)] = (slots, new)
+        return self._done[id(slots)][1]
 
 
-def _with_role(layers: tuple[Layer, ...], role: Role, group_of: Tensor, groups: int) -> list[tuple[Layer, ...]]:
-    """Return the layers that are this to the channels of each group."""
-    found: list[list[Layer]] = [[] for _ in range(groups)]
+def _renumbered(layer: Layer, renumbering: _Renumbering) -> Layer:
+    axes = (Axis(axis.tensor, axis.dim, axis.role, renumbering(axis.slots), axis.blocks) for axis in layer.axes)
+    return replace(layer, axes=tuple(axes))
+
+
+def _reasons(refusals: Sequence[tuple[Tensor, str]], renumbering: _Renumbering) -> list[str]:
+    """Return why each group is refused: the first reason for the first of its channels that has one."""
+    first = renumbering.first
+    refusal = np.full(first[-1], NONE)  # number of the first refusal of each channel
+    for n, (channels, _) in reversed(list(enumerate(refusals))):
+        numbers = renumbering(channels).numpy()
+        refusal[numbers[numbers >= 0]] = n
+    reasons = []
+    for start, stop in pairwise(first):
+        refused = refusal[start:stop][refusal[start:stop] >= 0]
+        reasons.append(refusals[refused[0]][1] if len(refused) else "")
+    return reasons
+
+
+def _groups(drafts: Sequence[_Draft], layers: Sequence[Layer], reasons: Sequence[str]) -> tuple[ChannelGroup, ...]:
+    """Return the groups, named after their first producers."""
+    widths = [len(draft.channels) for draft in drafts]
+    group_of = np.repeat(np.arange(len(drafts)), widths)
+    followers, consumers = (_by_group(layers, role, group_of, len(drafts)) for role in (Role.FOLLOW, Role.COLUMN))
+    names: Counter[str] = Counter()
+    groups, first = [], 0
+    for n, (draft, width) in enumerate(zip(drafts, widths, strict=True)):
+        name = str(layers[draft.producers[0]])
+        names[name] += 1
+        groups.append(
+            ChannelGroup(
+                name=name if names[name] == 1 else f"{name}#{names[name]}",
+                width=width,
+                first=first,
+                producers=tuple(layers[number] for number in dict.fromkeys(draft.producers)),
+                followers=followers[n],
+                consumers=consumers[n],
+                reason=reasons[n] or ("" if consumers[n] else "nothing reads it linearly"),
+            )
+        )
+        first += width
+    return tuple(groups)
+
+
+def _by_group(layers: Sequence[Layer], role: Role, group_of: np.ndarray, groups: int) -> list[tuple[Layer, ...]]:
+    """Return the layers that have this role for some channel of each group."""
+    members: list[list[Layer]] = [[] for _ in range(groups)]
+    along: dict[int, set[int]] = {}  # the groups along slots, by their ids, since many axes share them
     for layer in layers:
-        slots = [axis.slots for axis in layer.axes if axis.role is role]
-        channels = torch.cat(slots) if slots else torch.empty(0, dtype=torch.int64)
-        for group in group_of[channels[channels >= 0]].unique().tolist():
-            found[group].append(layer)
-    return [tuple(part) for part in found]
+        met: set[int] = set()
+        for slots in (axis.slots for axis in layer.axes if axis.role is role):
+            if id(slots) not in along:
+                along[id(slots)] = set(np.unique(group_of[slots[slots >= 0].numpy()]).tolist())
+            met |= along[id(slots)]
+        for group in sorted(met):
+            members[group].append(layer)
+    return [tuple(part) for part in members]
 
 
-def _trivial(parts: Tensor) -> bool:
-    """Whether all parts hold the same channels, so that they grow alike whatever happens."""
+def _holds_always(parts: Tensor) -> bool:
+    """Whether all parts (parts, n) hold the same channels, so that they grow alike whatever happens."""
     ordered = parts.sort(dim=1).values
     return bool((ordered == ordered[:1]).all())

@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+NONE = -1  # the label of an element that belongs to no channel
 
-def compressed(labels: Tensor) -> Tensor:
-    """Drop the dimensions along which labels do not change."""
+
+def drop_repeats(labels: Tensor) -> Tensor:
+    """Return the labels with size 1 in every dimension along which they do not change; they broadcast as before."""
     for dim in range(labels.dim()):
         first = labels.narrow(dim, 0, 1)
         if labels.shape[dim] > 1 and torch.equal(first.expand_as(labels), labels):
@@ -15,10 +17,15 @@ def compressed(labels: Tensor) -> Tensor:
     return labels
 
 
-def strands(slots: Tensor) -> int:
-    """Return how many runs of neighbouring channels are interleaved, as a channel shuffle leaves them.
+def interleaved_runs(slots: Tensor) -> int:
+    """Return how many runs of neighbouring channels lie interleaved in `slots` (n,), as a channel shuffle leaves them.
 
     Copies of a neuron stay within its run; so where interleaved runs are cut, each run must be cut evenly.
+
+    >>> interleaved_runs(torch.tensor([0, 1, 2, 3]))
+    1
+    >>> interleaved_runs(torch.tensor([0, 2, 1, 3]))
+    2
     """
     for runs in (n for n in range(1, slots.numel()) if slots.numel() % n == 0):
         steps = slots.reshape(-1, runs).diff(dim=0)

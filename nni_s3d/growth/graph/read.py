@@ -5,28 +5,38 @@ from __future__ import annotations
 from contextlib import suppress
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nni_s3d.errors import ModelError
 from nni_s3d.growth.graph.channels import ChannelGraph
-from nni_s3d.growth.graph.grouping import build
+from nni_s3d.growth.graph.grouping import build_graph
 from nni_s3d.growth.graph.rules import RULES
 from nni_s3d.growth.graph.tracer import Tracer
 from nni_s3d.growth.modules import copied
 
 
 def read_graph(model: nn.Module, example_inputs: object) -> ChannelGraph:
-    """Return the channel graph that the rules find in one example run, as `trace` does but without its last look."""
-    tracer = Tracer(model, RULES)
-    tracer.run(example_inputs)
-    if tracer.unreached():  # auxiliary heads, perhaps, which run in training mode only
-        again = Tracer(_as_if_training(model), RULES)
+    """Return the channel graph that the rules find in one example run; `trace` tries it out before it believes it.
+
+    Modules that evaluation mode does not reach, such as auxiliary heads, are looked for in a run in training mode.
+
+    Raises:
+        ModelError: the model cannot be run on these inputs.
+    """
+    return read_graph_and_outputs(model, example_inputs)[0]
+
+
+def read_graph_and_outputs(model: nn.Module, example_inputs: object) -> tuple[ChannelGraph, list[Tensor]]:
+    """Return the channel graph, see `read_graph`, and the tensors that the run in evaluation mode put out."""
+    notes = Tracer(model, RULES).run(example_inputs)
+    outputs = notes.outputs
+    if notes.unreached():
         # Where this fails too, the graph names what was not reached.
         with torch.random.fork_rng(), suppress(ModelError):
-            again.run(example_inputs, training=True)
-            if set(again.unreached()) < set(tracer.unreached()):
-                tracer = again
-    return build(tracer, example_inputs)
+            again = Tracer(_as_if_training(model), RULES).run(example_inputs, training=True)
+            if set(again.unreached()) < set(notes.unreached()):
+                notes = again
+    return build_graph(notes, example_inputs), outputs
 
 
 def _as_if_training(model: nn.Module) -> nn.Module:

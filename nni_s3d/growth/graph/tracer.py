@@ -1,18 +1,16 @@
-"""Find the channel graph of a model by following its channels through one example run.
+"""Follow the channels of a model through one example run.
 
-Every tensor of the run may carry *labels*: an int64 tensor that broadcasts to it and says which channel each element
-belongs to (-1: none). A layer with a weight reads the labels of its input (it is their consumer) and gives its output
-fresh ones (it is their producer); element-wise functions hand labels on, and where two labelled tensors meet, their
-channels become one. Whatever has no rule seals the channels that enter it: they are refused, with the reason.
+A layer with a weight reads the labels of its input (it is their consumer) and gives its output fresh ones (it is their
+producer). Element-wise functions hand labels on, and where two labelled tensors meet, their channels become one. A
+function without a rule refuses the channels that enter it, with the reason.
 """
 
 from __future__ import annotations
 
+import inspect
 import traceback
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,98 +19,75 @@ from torch.nn.parameter import UninitializedParameter
 from torch.overrides import TorchFunctionMode
 
 from nni_s3d.errors import ModelError
-from nni_s3d.growth.graph.channels import Axis, EqualParts, Layer, Operation
 from nni_s3d.growth.graph.functions import DROPOUTS, canonical_name
-from nni_s3d.growth.graph.labels import strands
-from nni_s3d.growth.graph.union_find import UnionFind
+from nni_s3d.growth.graph.macs import MacCounter
+from nni_s3d.growth.graph.notes import Notes
+from nni_s3d.growth.graph.rule_table import Rule, TracedCall
 from nni_s3d.growth.modules import call, check_device, evaluation_mode, tensors
 
 _READS_VALUES = {"item", "tolist", "numpy", "array", "bool", "int", "float", "setitem"}
-# Functions that may return what they were given, and never change it.
-_RETURNS_IT = {
+_READS_NO_VALUES = {"zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"}
+_RETURNS_INPUT = {  # functions that may return the tensor that they were given, and never change it
     *"contiguous to float double half bfloat16 type type_as flatten reshape view squeeze unsqueeze expand".split(),
     *("expand_as", *DROPOUTS),
 }
-_READS_NO_VALUES = {"zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"}
-Rule = Callable[..., Any]
-
-
-@dataclass(frozen=True)
-class FunctionCall:
-    """The function that a rule is asked about."""
-
-    name: str  # without its module, see `canonical_name`
-    func: Callable[..., Any]
-    shapes: dict[int, torch.Size]  # of the labelled tensors among its arguments before it ran, by id
-
-
-def registry() -> tuple[dict[str, Rule], Callable[..., Callable[[Rule], Rule]]]:
-    """Return an empty table of rules, and a decorator that enters a rule under the names of functions."""
-    table: dict[str, Rule] = {}
-
-    def rule(*names: str) -> Callable[[Rule], Rule]:
-        def enter(function: Rule) -> Rule:
-            table.update(dict.fromkeys(names, function))
-            return function
-
-        return enter
-
-    return table, rule
 
 
 class Tracer(TorchFunctionMode):
-    """Follows the channels of one model through one run."""
+    """Runs a model once and takes notes of what every function does to the channels.
+
+    Args:
+        model: any module.
+        rules: {name of a function: its rule}.
+    """
 
     def __init__(self, model: nn.Module, rules: Mapping[str, Rule]) -> None:
         super().__init__()
-        self.rules = rules
-        self.model = model
-        self.owners: dict[int, list[str]] = {}
-        for name, tensor in (
-            *model.named_parameters(remove_duplicate=False),
-            *model.named_buffers(remove_duplicate=False),
-        ):
-            self.owners.setdefault(id(tensor), []).append(name)
-        self.same = UnionFind()
-        self.refused: dict[int, str] = {}
-        self.layers: list[Layer] = []
-        self.operations: list[Operation] = []
-        self.equal_parts: list[EqualParts] = []
-        self.used: Counter[str] = Counter()
-        self.elsewhere: dict[str, str] = {}  # parameters and buffers that also enter a function without a rule for them
-        self.samples = 1
-        # The run's tensors are kept alive so that no two of them ever share an id.
-        self._labels: dict[int, tuple[Tensor, Tensor | None]] = {}
+        self.notes = Notes(model)
+        self._model, self._rules = model, rules
         self._by_storage: dict[int, list[Tensor]] = {}
-        self._asked: set[int] = set()
+        self._bug: Exception | None = None  # an error inside a rule
 
-    def run(self, example_inputs: object, training: bool = False) -> None:
-        """Run the model on the inputs, in evaluation mode or in the mode that it is in, and note what is seen."""
+    def run(self, example_inputs: object, training: bool = False) -> Notes:
+        """Return the notes of a run on these inputs, in evaluation mode or in the mode that the model is in.
+
+        Raises:
+            ModelError: the inputs are no tensors with samples, the model has lazy parameters, lies on another device,
+                fails, or returns no tensor.
+        """
+        self._check(example_inputs)
+        self.notes.samples = tensors(example_inputs)[0].shape[0]
+        with nullcontext() if training else evaluation_mode(self._model), torch.no_grad():
+            outputs = self._outputs(example_inputs)
+        if not tensors(outputs):
+            raise ModelError(f"model: expected tensors among its outputs, got {type(outputs).__name__}")
+        self.notes.close(tensors(outputs))
+        return self.notes
+
+    def _check(self, example_inputs: object) -> None:
+        """Raise ModelError unless the model can be run on these inputs."""
         inputs = tensors(example_inputs)
         if not inputs or inputs[0].dim() == 0:
             raise ModelError("example_inputs: expected at least one tensor with a batch dimension, got none")
         if inputs[0].shape[0] == 0:
             raise ModelError("example_inputs: expected at least one sample, got none")
-        for name, parameter in self.model.named_parameters():
+        for name, parameter in self.notes.parameters.items():
             if isinstance(parameter, UninitializedParameter):
                 raise ModelError(f"{name}: expected a parameter with a shape, got a lazy one; run the model once")
-        check_device(self.model, example_inputs, "example_inputs")
-        self.samples = inputs[0].shape[0]
-        with nullcontext() if training else evaluation_mode(self.model), torch.no_grad():
-            try:
-                with self:
-                    outputs = call(self.model, example_inputs)
-            except Exception as error:
-                where = _innermost(self.model, error)
-                raise ModelError(f"{where} fails on the example inputs: {error}") from error
-        if not tensors(outputs):
-            raise ModelError(f"model: expected tensors among its outputs, got {type(outputs).__name__}")
-        for output in tensors(outputs):
-            self.refuse([self.labels(output)], "it is an output of the network")
-        for axis in (axis for layer in self.layers for axis in layer.axes if axis.tensor in self.elsewhere):
-            self.refuse([axis.slots], f"the parameter {axis.tensor} also enters {self.elsewhere[axis.tensor]}")
+        check_device(self._model, example_inputs, "example_inputs")
 
-    # -- what a rule works with --------------------------------------------------------------------------------------
+    def _outputs(self, example_inputs: object) -> Any:
+        try:
+            with self:
+                outputs = call(self._model, example_inputs)
+        except Exception as error:
+            if self._bug is not None:
+                raise self._bug from None
+            where = _innermost(self._model, error)
+            raise ModelError(f"{where} fails on the example inputs: {error}") from error
+        if self._bug is not None:  # which the model's own code has caught
+            raise self._bug
+        return outputs
 
     def __torch_function__(
         self,
@@ -121,132 +96,73 @@ class Tracer(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        kwargs = kwargs or {}
-        known, labelled = len(self.layers), [x for x in tensors((args, kwargs)) if self.labels(x) is not None]
-        call = FunctionCall(canonical_name(func), func, {id(x): x.shape for x in labelled})
-        out = func(*args, **kwargs)
-        if call.name.startswith("new_") or call.name in _READS_NO_VALUES:  # they read a type and a device
+        kwargs, name = kwargs or {}, canonical_name(func)
+        given = tensors((args, kwargs))
+        labelled = [x for x in given if self.notes.labels(x) is not None]
+        shapes = {id(x): x.shape for x in labelled}
+        rule = self._rules.get(name)
+        arguments = None if rule is None else rule.bind(args, kwargs)
+        if rule is None or arguments is None or not rule.counts:
+            out, macs = self._counted(name, func, args, kwargs)
+        else:
+            out, macs = func(*args, **kwargs), 0
+        if name.startswith("new_") or name in _READS_NO_VALUES:  # they read a type and a device
             return out
-        outputs = tensors(out)
-        self._refuse_views(call.name, labelled, outputs)
+        outputs, layers = tensors(out), len(self.notes.layers)
         if outputs:
-            found = self._apply_rule(call, out, args, kwargs, labelled)
-            pairs = zip(outputs, found, strict=True) if isinstance(found, tuple) else ((o, found) for o in outputs)
-            for output, labels in pairs:
-                self._labels[id(output)] = (output, labels)
-            understood = {axis.tensor for layer in self.layers[known:] for axis in layer.axes}
-            owners = {self.owner(tensor) for tensor in tensors((args, kwargs))} - {None} - understood
-            self.elsewhere.update(dict.fromkeys((owner for owner in owners if owner), call.name))
-        elif call.name in _READS_VALUES:
-            self.refuse_inputs(call.name, labelled)
+            self._refuse_views(name, labelled, outputs)
+            labels: Sequence[Tensor | None] = [None] * len(outputs)
+            if rule is None or arguments is None:
+                self.notes.refuse_inputs(name, labelled)
+                if macs:
+                    self.notes.note_products(name, macs)
+            else:
+                found = self._follow(rule, TracedCall(name, func, shapes, macs), out, arguments, labelled)
+                labels = found if isinstance(found, tuple) else [found] * len(outputs)
+            for output, label in zip(outputs, labels, strict=True):
+                self.notes.label(output, label)
+            self.notes.note_elsewhere(name, given, layers)
+        elif name in _READS_VALUES:
+            self.notes.refuse_inputs(name, labelled)
         return out
 
-    def _apply_rule(
-        self, call: FunctionCall, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any], labelled: list[Tensor]
+    def _follow(
+        self, rule: Rule, traced: TracedCall, out: Any, arguments: inspect.BoundArguments, labelled: list[Tensor]
     ) -> Any:
-        """Return the labels of what came out; arguments that no rule has asked about are refused."""
-        given = {("dim" if key == "axis" else key): value for key, value in kwargs.items() if key != "out"}
-        before = {id(x): self.labels(x) for x in labelled}
-        if call.name not in self.rules or kwargs.get("out") is not None:
-            return self.refuse_inputs(call.name, labelled)
-        self._asked = set()
+        """Return the labels of what came out, as the rule has them."""
         try:
-            found = self.rules[call.name](self, call, out, *args, **given)
-        except (TypeError, ValueError, IndexError, RuntimeError):  # arguments that the rule did not expect
-            return self.refuse_inputs(call.name, labelled)
-        self.refuse((before[id(x)] for x in labelled if id(x) not in self._asked), f"{call.name} takes it as an option")
-        return found
+            labels = rule.function(self.notes, traced, out, *arguments.args, **arguments.kwargs)
+        except Exception as error:
+            self._bug = error
+            raise
+        if labelled:
+            read = {id(x) for x in tensors([arguments.arguments.get(name) for name in rule.reads])}
+            options = [self.notes.labels(x) for x in labelled if id(x) not in read]
+            self.notes.refuse(options, f"{traced.name} takes it as an option")
+        return labels
+
+    def _counted(
+        self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Any, int]:
+        """Run a function and return what it returns, and its MACs."""
+        if getattr(func, "__name__", "") == "__get__":  # an attribute such as the shape
+            return func(*args, **kwargs), 0
+        with MacCounter() as counter:
+            out = func(*args, **kwargs)
+        if counter.unknown:
+            self.notes.uncounted.setdefault(name)
+        return out, counter.macs
 
     def _refuse_views(self, name: str, labelled: list[Tensor], outputs: list[Tensor]) -> None:
         """Refuse what is changed in place while another tensor looks at the same memory."""
-        for tensor in outputs if name not in _RETURNS_IT else ():
+        for tensor in outputs if name not in _RETURNS_INPUT else ():
+            place = tensor.untyped_storage().data_ptr()
             if any(tensor is x for x in labelled):
-                place = tensor.untyped_storage().data_ptr()
                 others = [x for x in self._by_storage.get(place, []) if x is not tensor]
                 if others:
-                    self.refuse_inputs(name, [tensor, *others], f"{name} changes it in place, and a view of it")
+                    self.notes.refuse_inputs(name, [tensor, *others], f"{name} changes it in place, and a view of it")
             else:
-                self._by_storage.setdefault(tensor.untyped_storage().data_ptr(), []).append(tensor)
-
-    def labels(self, tensor: object) -> Tensor | None:
-        """Return the labels of a tensor, or None if it carries no channels."""
-        self._asked.add(id(tensor))
-        return self._labels.get(id(tensor), (None, None))[1]
-
-    def refuse(self, labels: Iterable[Tensor | None], reason: str) -> Tensor | None:
-        """Refuse all these channels, for the first reason given; what comes out carries no labels."""
-        for label in labels:
-            if label is not None:
-                met = torch.zeros(len(self.same.parent) + 2, dtype=torch.bool)
-                met[label.flatten()] = True  # what belongs to no channel is negative, and ends at the end
-                for channel in met[:-2].nonzero()[:, 0].tolist():
-                    self.refused.setdefault(channel, reason)
-        return None
-
-    def refuse_inputs(self, name: str, inputs: object, reason: str = "") -> Tensor | None:
-        """Refuse the channels of all tensors that enter a function; what comes out carries no labels."""
-        seen = [self.labels(tensor) for tensor in tensors(inputs)]
-        return self.refuse(seen, reason or f"its channels enter {name}, which has no exact rule")
-
-    def owner(self, tensor: Tensor | None) -> str | None:
-        """Return the dotted name of a parameter or buffer of the model, None for any other tensor."""
-        names = self.owners.get(id(tensor))
-        return names[0] if names else None
-
-    def along(self, tensor: Tensor, dim: int) -> Tensor | None:
-        """Return the channel at each index of one dimension, or None if channels run along another one."""
-        size, labels = tensor.shape[dim], self.labels(tensor)
-        if labels is None:
-            return torch.full((size,), -1)
-        others = [n for d, n in enumerate(tensor.shape) if d not in (0, dim % tensor.dim())]
-        # The labels of a single channel do not say which way it runs: along a dimension of size one, if there is one.
-        elsewhere = labels.numel() == 1 and size > 1 and 1 in others
-        if labels.numel() != labels.shape[dim] or elsewhere:
-            return None
-        return labels.reshape(-1).expand(size)
-
-    def join(self, first: Tensor, second: Tensor) -> None:
-        """Make the channels one that meet where two labels are laid over each other."""
-        first, second = torch.broadcast_tensors(first, second)
-        both, base = (first >= 0) & (second >= 0), len(self.same.parent)
-        for pair in (first[both] * base + second[both]).unique().tolist():
-            self.same.union(*divmod(pair, base))
-
-    def note_equal_parts(self, where: str, slots: Tensor, parts: int) -> None:
-        """Note that these slots are cut into parts that must stay equally large."""
-        if slots.numel() % parts:
-            self.refuse([slots], f"{where} cuts its channels into unequal parts")
-            return
-        runs = strands(slots)
-        if (slots.numel() // runs) % parts == 0:
-            cut = slots.reshape(parts, -1, runs).transpose(1, 2).reshape(parts * runs, -1)
-            self.equal_parts.append(EqualParts(where, cut))
-        else:
-            self.equal_parts.append(EqualParts(where, slots.reshape(parts, -1)))
-
-    def activation_work(self, name: str, out: Tensor, labels: Tensor | None) -> None:
-        """Note that an activation is applied to every element."""
-        slots = torch.full((1,), -1) if labels is None else labels.flatten()
-        self.operations.append(Operation(name, out.numel() // (self.samples * slots.numel()), slots=slots))
-
-    def unreached(self) -> list[str]:
-        """Return the modules with parameters that no function was given."""
-        seen = {axis.tensor for layer in self.layers for axis in layer.axes} | self.elsewhere.keys()
-        aliases = {name: names for names in self.owners.values() for name in names}
-        missed = (name for name, _ in self.model.named_parameters() if seen.isdisjoint(aliases[name]))
-        return list(dict.fromkeys(name.rpartition(".")[0] for name in missed))
-
-    def add_layer(self, kind: str, parameters: Iterable[str | None], axes: list[Axis]) -> None:
-        """Note one use of a module's parameters; a second use of the same ones refuses everything they touch."""
-        name = axes[0].tensor.rpartition(".")[0]
-        names = list(dict.fromkeys(axis.tensor for axis in axes))
-        self.layers.append(Layer(name, kind, tuple(p for p in parameters if p), tuple(axes)))
-        shared = next((n for n in names for other in self.owners.values() if n in other and len(other) > 1), None)
-        twice = shared or next((n for n in names if self.used[n]), None)
-        self.used.update(names)
-        if twice is not None:
-            again = (a.slots for layer in self.layers for a in layer.axes if layer.name == name or a.tensor in names)
-            self.refuse(again, f"the parameter {twice} is used more than once")
+                self._by_storage.setdefault(place, []).append(tensor)
 
 
 def _innermost(model: nn.Module, error: BaseException) -> str:

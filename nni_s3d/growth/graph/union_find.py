@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 
 class UnionFind:
-    """Channels that were found to be one."""
+    """Channels that were found to be one. Merging only takes notes; the sets are found for all channels at once."""
 
     def __init__(self) -> None:
-        self.parent: list[int] = []
+        self.count = 0
+        self._pairs: list[tuple[Tensor, Tensor]] = []
+        self._roots: np.ndarray | None = None
 
     def fresh(self, count: int) -> Tensor:
         """Return the numbers of this many new channels."""
-        start = len(self.parent)
-        self.parent.extend(range(start, start + count))
-        return torch.arange(start, start + count)
+        self.count += count
+        self._roots = None
+        return torch.arange(self.count - count, self.count)
+
+    def union(self, a: Tensor | int, b: Tensor | int) -> None:
+        """Make two channels one, or the channels of two tensors of one shape pair by pair."""
+        self._pairs.append((torch.as_tensor(a).flatten(), torch.as_tensor(b).flatten()))
+        self._roots = None
 
     def find(self, item: int) -> int:
         """Return the channel that stands for all that are one with this one."""
-        while self.parent[item] != item:
-            self.parent[item] = self.parent[self.parent[item]]
-            item = self.parent[item]
-        return item
+        return int(self.roots()[item])
 
-    def union(self, a: int, b: int) -> None:
-        """Make two channels one."""
-        first, second = sorted((self.find(a), self.find(b)))
-        self.parent[second] = first  # the earlier channel stands for both
+    def roots(self) -> np.ndarray:
+        """Return for every channel (count,) the first of those that are one with it, which stands for them all."""
+        if self._roots is None:
+            root = np.arange(self.count)
+            if self._pairs:
+                first, second = (torch.cat(side).numpy() for side in zip(*self._pairs, strict=True))
+                while (apart := root[first] != root[second]).any():
+                    first, second = first[apart], second[apart]
+                    low, high = np.minimum(root[first], root[second]), np.maximum(root[first], root[second])
+                    np.minimum.at(root, high, low)
+                    while (root[root] != root).any():
+                        root = root[root]
+            self._roots = root
+        return self._roots

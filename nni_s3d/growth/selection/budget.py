@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nni_s3d.growth.graph.cost import CostModel
-from nni_s3d.growth.graph.equal_parts import bound
+from nni_s3d.growth.graph.equal_parts import in_equal_parts
 from nni_s3d.growth.selection.candidates import Candidates
 from nni_s3d.growth.selection.knapsack import solve
 
@@ -43,7 +43,7 @@ def drop_until_affordable(candidates: Candidates, cost: CostModel, copies: Tenso
 
 def spend_remainder(candidates: Candidates, cost: CostModel, copies: Tensor, budget: float) -> Tensor:
     """Spend what is left of the budget on the best neurons that still fit, one after the other."""
-    copies, open_to_more = copies.clone(), ~bound(candidates.graph)
+    copies, open_to_more = copies.clone(), ~in_equal_parts(candidates.graph)
     while True:
         left = budget - cost.total(copies)
         price = cost.marginal(copies * 2 - 1)  # with all other sizes as they are after the plan

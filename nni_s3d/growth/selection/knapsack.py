@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nni_s3d.growth.graph.equal_parts import bound, equations
+from nni_s3d.growth.graph.equal_parts import equations, in_equal_parts
 from nni_s3d.growth.graph.integer_program import milp
 from nni_s3d.growth.selection.candidates import Candidates
 
 EXACT_CANDIDATES = 600  # choices that gain, up to which the integer program is solved
 _FILLER = 1e-6  # what a copy without a gain counts, in units of the largest gain, so that none is made for nothing
-_GAP = 1e-4  # between the best solution and its bound at which HiGHS stops
+_GAP = 1e-4  # between the best solution and its in_equal_parts at which HiGHS stops
 
 Solver = Callable[[Candidates, Tensor, float], Tensor]
 
@@ -88,7 +88,7 @@ def _fillers(candidates: Candidates) -> Tensor:
     """Return which choices (choices, channels) bool may be taken to keep parts equally large."""
     fillers = torch.zeros_like(candidates.gains, dtype=torch.bool)
     for group in candidates.graph.splittable_groups:
-        fillers[:, group.channels] = bound(candidates.graph)[group.channels]
+        fillers[:, group.channels] = in_equal_parts(candidates.graph)[group.channels]
     return fillers
 
 

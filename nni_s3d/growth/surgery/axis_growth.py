@@ -1,10 +1,20 @@
-"""How the dimensions of a tensor grow: which old slot every new one is a copy of."""
+"""Tensors: how their dimensions grow, and which old slot every new one is a copy of.
+
+An example: channel 0 becomes two channels, 0 and 1, and channel 1 becomes channel 2. One dimension has two positions of
+each channel side by side, as a flatten leaves them, and one slot that belongs to no channel.
+
+    old slots    0 0     1 1 -1      the channel at every slot
+    new slots    0 0 1 1 2 2 -1      copies sit where their neuron sat: `in_place`
+    sources      0 1 0 1 2 3  4      the old slot that each is a copy of: the r-th slot of a copy, here 0 0 or 1 1,
+                                     is a copy of the r-th slot of its neuron: `sources`
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,31 +22,24 @@ from nni_s3d.errors import ModelError
 from nni_s3d.growth.graph.channels import Axis, ChannelGraph, Role
 
 
-def in_place(slots: Tensor, copies: Tensor) -> Tensor:
-    """Return the new channel at every slot of a grown dimension, if copies sit where their neuron sat.
+@dataclass(frozen=True)
+class NewChannels:
+    """The channels that a graph will have, numbered so that the copies of a neuron are neighbours."""
 
-    Adjacent slots of one channel, such as the positions that a flatten left side by side, are repeated as a block.
+    copies: Tensor  # (channels,) int64: how many new channels an old one becomes
+    weights: Tensor  # (new channels,) float64: the output weight w_j of each
+    inherits: Tensor  # (new channels,) float64: 0 for a new neuron, which is a copy but in name; else 1
 
-    Args:
-        slots: (n,) channel of every slot, -1 for none.
-        copies: (channels,) number of copies of every channel; new channels are numbered in this order.
-    """
-    number = torch.where(slots >= 0, copies[slots.clamp(min=0)], 1)
-    source = torch.arange(slots.numel()).repeat_interleave(number)
-    which = torch.arange(source.numel()) - (number.cumsum(0) - number).repeat_interleave(number)
-    new_block = torch.ones_like(slots, dtype=torch.bool)
-    new_block[1:] = (slots[1:] != slots[:-1]) | (slots[1:] < 0)
-    block = new_block.cumsum(0)[source]
-    order = torch.argsort(block * (int(copies.max()) + 1) + which, stable=True)
-    start = copies.cumsum(0) - copies
-    old = slots[source[order]]
-    return torch.where(old >= 0, start[old.clamp(min=0)] + which[order], -1)
+    @property
+    def parents(self) -> Tensor:
+        """The old channel of every new one, (new channels,) int64."""
+        return torch.arange(self.copies.numel()).repeat_interleave(self.copies)
 
 
 @dataclass(frozen=True)
 class _GrownAxis:
     axis: Axis
-    source: Tensor  # (new slots,) the old slot that each is a copy of
+    sources: Tensor  # (new slots,) the old slot that each is a copy of
     weights: Tensor  # (new slots,) output weight of the copy that sits there
     inherits: Tensor  # (new slots,) whether what reads it goes on from what reads its sibling
 
@@ -46,96 +49,169 @@ class AxisGrowth:
 
     Args:
         graph: the channel graph of the network.
-        copies: (channels,) of every channel.
-        weights: (new channels,) output weights.
-        inherits: (new channels,) False for new neurons, which are no copies but in name.
-        slots: the new slots of every axis, in the order of `graph.axes()`.
+        new: what becomes of its channels.
+        slots: the new channel at every new slot of every axis, in the order of `graph.axes()`.
 
     Raises:
         ModelError: some slots of a grown dimension have no slot to be copied from.
     """
 
-    def __init__(
-        self, graph: ChannelGraph, copies: Tensor, weights: Tensor, inherits: Tensor, slots: Sequence[Tensor]
-    ) -> None:
-        parent = torch.arange(graph.num_channels).repeat_interleave(copies)
+    def __init__(self, graph: ChannelGraph, new: NewChannels, slots: Sequence[Tensor]) -> None:
         self.slots = slots
-        self.axes: dict[str, list[_GrownAxis]] = {}
-        for axis, new in zip(graph.axes(), slots, strict=True):
-            scale, old = (torch.where(new >= 0, of[new.clamp(min=0)], 1.0) for of in (weights, inherits.to(weights)))
-            grown = _GrownAxis(axis, _sources(axis, new, parent), scale, old)
-            self.axes.setdefault(axis.tensor, []).append(grown)
+        self._axes: dict[str, list[_GrownAxis]] = {}  # those that get longer, by tensor
+        grown: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}  # most axes share their slots with others
+        parents = new.parents
+        for axis, after in zip(graph.axes(), slots, strict=True):
+            key = (id(axis.slots), id(after))
+            if key not in grown:
+                source = sources(axis.tensor, axis.slots, after, parents)
+                grown[key] = (source, _at_slots(after, new.weights), _at_slots(after, new.inherits))
+            if after.numel() > axis.slots.numel():
+                self._axes.setdefault(axis.tensor, []).append(_GrownAxis(axis, *grown[key]))
 
     def grows(self, name: str) -> bool:
         """Whether a parameter or buffer gets larger."""
-        return any(grown.source.numel() > grown.axis.slots.numel() for grown in self.axes.get(name, ()))
+        return name in self._axes
 
-    def value(self, name: str, tensor: Tensor, moves: Mapping[str, Tensor]) -> Tensor:
-        """Return the grown parameter or buffer; `moves` has new rows and old columns, as `rows` gives them."""
+    def values(self, tensors: Mapping[str, Tensor], moves: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Return all tensors that grow as they will be; arguments as for `value`, by name."""
+        moves = moves or {}
+        return {name: self.value(name, x, moves.get(name)) for name, x in tensors.items() if self.grows(name)}
+
+    def value(self, name: str, tensor: Tensor, move: Tensor | None = None) -> Tensor:
+        """Return a tensor that grows as it will be: rows move, then columns are copied and multiplied by w_j.
+
+        Args:
+            name: of a parameter or buffer that grows.
+            tensor: its value.
+            move: what to add to it when its rows have grown and its columns have not, as `rows` gives it.
+        """
         tensor = self.rows(name, tensor)
-        if name in moves:
-            tensor = tensor + moves[name]
-        for grown in self._of(name, Role.COLUMN):
+        if move is not None:
+            tensor = tensor + move
+        for grown in self._with_role(name, Role.COLUMN):
             tensor = _scaled(_taken(tensor, grown), grown.axis, grown.weights)
-        return tensor.clone()
+        return tensor
 
     def rows(self, name: str, tensor: Tensor) -> Tensor:
-        """Return the tensor with its new rows and its old columns."""
-        for grown in self._of(name, Role.ROW, Role.FOLLOW):
+        """Return a tensor with its new rows and its old columns."""
+        for grown in self._with_role(name, Role.ROW, Role.FOLLOW):
             tensor = _taken(tensor, grown)
         return tensor
 
     def gradient(self, name: str, tensor: Tensor, power: int) -> Tensor:
-        """Return what a running mean of gradients to this power would be had the copies been there all along."""
-        for grown in self._of(name, Role.ROW, Role.FOLLOW):
+        """Return what a running mean of gradients would be had the copies been there all along.
+
+        Args:
+            name: of a parameter that grows.
+            tensor: the mean, of the parameter's old shape.
+            power: of the gradient that the mean is taken of; 0 for its sign.
+        """
+        for grown in self._with_role(name, Role.ROW, Role.FOLLOW):
             scale = grown.weights**power if power else grown.weights.sign()
             tensor = _scaled(_taken(tensor, grown), grown.axis, scale)
-        for grown in self._of(name, Role.COLUMN):
+        for grown in self._with_role(name, Role.COLUMN):
             tensor = _scaled(_taken(tensor, grown), grown.axis, grown.inherits)
-        return tensor.clone()
+        return tensor
 
-    def _of(self, name: str, *roles: Role) -> list[_GrownAxis]:
-        return [grown for grown in self.axes.get(name, ()) if grown.axis.role in roles]
+    def _with_role(self, name: str, *roles: Role) -> Iterable[_GrownAxis]:
+        return (grown for grown in self._axes.get(name, ()) if grown.axis.role in roles)
 
 
-def _sources(axis: Axis, new: Tensor, parent: Tensor) -> Tensor:
-    """Match the r-th slot of a copy to the r-th slot of the channel that it is a copy of."""
-    none = int(parent.max()) + 1 if parent.numel() else 0
-    old = torch.where(axis.slots >= 0, axis.slots, none)
-    counts = torch.bincount(old, minlength=none + 1)
-    start = counts.cumsum(0) - counts
-    order = torch.argsort(new, stable=True)
-    run = torch.ones_like(new, dtype=torch.bool)
-    run[1:] = new[order][1:] != new[order][:-1]
-    index = torch.arange(new.numel())
-    rank = torch.empty_like(new)
-    rank[order] = index - torch.where(run, index, 0).cummax(0).values
-    channel = torch.where(new >= 0, parent[new.clamp(min=0)], none)
-    if bool((rank >= counts[channel]).any()):
-        raise ModelError(f"{axis.tensor}: expected the copies of a neuron side by side, got others in between")
-    return torch.argsort(old, stable=True)[start[channel] + rank]
+def slots_in_place(graph: ChannelGraph, copies: Tensor) -> list[Tensor]:
+    """Return the new slots of every axis of a graph, if copies (channels,) sit where their neuron sat."""
+    known: dict[int, Tensor] = {}
+    slots = []
+    for axis in graph.axes():
+        key = id(axis.slots)
+        if key not in known:
+            known[key] = in_place(axis.slots, copies)
+        slots.append(known[key])
+    return slots
+
+
+def in_place(slots: Tensor, copies: Tensor) -> Tensor:
+    """Return the new channel at every slot of a grown dimension, if copies sit where their neuron sat.
+
+    Neighbouring slots of one channel, such as the positions that a flatten left side by side, are repeated as a block.
+
+    Args:
+        slots: (n,) channel of every slot, -1 for none.
+        copies: (channels,) number of copies of every channel; new channels are numbered in this order.
+    """
+    # NumPy's small operations take a third of the time of PyTorch's, and a network has hundreds of axes.
+    old, number = slots.numpy(), copies.numpy()
+    starts = np.flatnonzero(np.diff(old, prepend=-2))  # of the blocks
+    channel, length = old[starts], np.diff(starts, append=len(old))
+    repeats = np.where(channel >= 0, number[channel], 1)
+    block = np.repeat(np.arange(len(channel)), repeats)  # of every copy of a block
+    copy = np.arange(len(block)) - (repeats.cumsum() - repeats)[block]
+    first = (number.cumsum() - number)[channel][block]
+    new_channel = np.where(channel[block] >= 0, first + copy, -1)
+    return torch.from_numpy(np.repeat(new_channel, length[block]))
+
+
+def sources(name: str, slots: Tensor, new_slots: Tensor, parents: Tensor) -> Tensor:
+    """Match the r-th slot of every new channel to the r-th slot of its parent; (new slots,) int64.
+
+    Args:
+        name: of the tensor, for the error.
+        slots: (n,) old channel of every old slot, -1 for none.
+        new_slots: (new slots,) new channel of every new slot, -1 for none.
+        parents: (new channels,) old channel of every new one.
+
+    Raises:
+        ModelError: a new channel has more slots than its parent.
+    """
+    old, new = slots.numpy(), new_slots.numpy()
+    order = np.argsort(old, kind="stable")  # channel by channel
+    by_channel = old[order]
+    parent = np.where(new >= 0, parents.numpy()[new], -1)
+    place = np.searchsorted(by_channel, parent) + _ranks(new)
+    if len(place) and (place.max() >= len(old) or (by_channel[place] != parent).any()):
+        raise ModelError(f"{name}: expected the copies of a neuron side by side, got others in between")
+    return torch.from_numpy(order[place])
+
+
+def _at_slots(slots: Tensor, per_channel: Tensor) -> Tensor:
+    """Return the number of the channel at every slot, 1 where there is none."""
+    return torch.where(slots >= 0, per_channel[slots.clamp(min=0)], 1.0)
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Return how many equal values stand before each value: 5 7 5 5 7 gives 0 0 1 2 1."""
+    order = np.argsort(values, kind="stable")
+    starts = np.flatnonzero(np.diff(values[order], prepend=-2))
+    ranks = np.empty_like(values)
+    ranks[order] = np.arange(len(values)) - np.repeat(starts, np.diff(starts, append=len(values)))
+    return ranks
 
 
 def _taken(tensor: Tensor, grown: _GrownAxis) -> Tensor:
-    axis, source = grown.axis, grown.source.to(tensor.device)
+    """Return a fresh tensor with the new slots of one axis."""
+    axis, source = grown.axis, grown.sources.to(tensor.device)
     if axis.blocks == 1:
         return tensor.index_select(axis.dim, source)
     size = axis.slots.numel() // axis.blocks
     local = source.reshape(axis.blocks, -1) - size * torch.arange(axis.blocks, device=tensor.device)[:, None]
     if bool(((local < 0) | (local >= size)).any()):
         raise ModelError(f"{axis.tensor}: expected every copy in the block of its neuron, got one in another block")
-    blocks = tensor.unflatten(0, (axis.blocks, -1))
-    return torch.stack([block.index_select(axis.dim, i) for block, i in zip(blocks, local, strict=True)]).flatten(0, 1)
+    blocks = tensor.unflatten(0, (axis.blocks, -1)).movedim(axis.dim + 1, 1)  # (blocks, slots, rows, ...)
+    taken = blocks[torch.arange(axis.blocks, device=tensor.device)[:, None], local]
+    grown_blocks: Tensor = taken.movedim(1, axis.dim + 1)
+    return grown_blocks.flatten(0, 1).contiguous()
 
 
-def _scaled(tensor: Tensor, axis: Axis, values: Tensor) -> Tensor:
-    """Multiply by a number for every slot."""
-    values = values.to(tensor.device, tensor.dtype if tensor.is_floating_point() else None)
+def _scaled(tensor: Tensor, axis: Axis, factors: Tensor) -> Tensor:
+    """Multiply a fresh tensor by a factor for every slot of one axis."""
+    factors = factors.to(tensor.device, tensor.dtype if tensor.is_floating_point() else None)
     if axis.blocks == 1:
         shape = [1] * tensor.dim()
         shape[axis.dim] = -1
-        return tensor * values.reshape(shape)
+        changed = (factors != 1).nonzero()[:, 0]  # few, as a rule
+        values = tensor.index_select(axis.dim, changed) * factors[changed].reshape(shape)
+        return tensor.index_copy_(axis.dim, changed, values)
     shape = [axis.blocks, 1] + [1] * (tensor.dim() - 1)
     shape[axis.dim + 1] = -1
-    blocks: Tensor = tensor.unflatten(0, (axis.blocks, -1)) * values.reshape(shape)
-    return blocks.flatten(0, 1)
+    tensor.unflatten(0, (axis.blocks, -1)).mul_(factors.reshape(shape))
+    return tensor

@@ -13,7 +13,7 @@ from nni_s3d.growth.graph.theta import pack, scatter
 
 
 @torch.no_grad()
-def place(model: nn.Module, graph: ChannelGraph, new: Mapping[str, Tensor], seed: int) -> None:
+def draw_new_neurons(model: nn.Module, graph: ChannelGraph, new: Mapping[str, Tensor], seed: int) -> None:
     """Draw what new neurons read: directions on the sphere, as long as the others of their group are on average.
 
     Args:

@@ -44,7 +44,7 @@ def grown_state(model: nn.Module, optimizer: torch.optim.Optimizer, growth: Axis
 def _grown_buffer(
     name: str, parameter: Tensor, key: str, value: Any, growth: AxisGrowth, powers: dict[str, int]
 ) -> Any:
-    if not isinstance(value, Tensor) or value.shape != parameter.shape or name not in growth.axes:
+    if not isinstance(value, Tensor) or value.shape != parameter.shape or not growth.grows(name):
         return copy.deepcopy(value)
     if key not in powers:
         raise ModelError(f"optimizer: expected buffers among {', '.join(powers)}, got {key!r} for {name}")

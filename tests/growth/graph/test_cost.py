@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 import nni_s3d as s3d
-from nni_s3d.growth.graph.cost import COSTS, latency, marginal_cost, total_cost
+from nni_s3d.growth.graph.cost import COSTS, check_budget, marginal_cost, total_cost
 from tests import reference
 from tests.cases import BY_NAME, all_cases, measured
 
@@ -117,15 +119,22 @@ def test_transposed_convolutions_are_not_free():
     assert cost.macs == 2 * 3 * 2 * 4 + 3 * 2 * 2 * 4
 
 
+def test_a_limit_in_a_cost_that_is_not_known_is_refused():
+    graph = replace(measured(BY_NAME["mlp-relu"]).graph, uncounted=("fft_fft", "cdist"))
+    said = "max_macs: expected one in params or neurons, got one in macs, not known of fft_fft, cdist"
+    with pytest.raises(s3d.ConfigError, match=said):
+        check_budget(graph, "macs", "max_macs")
+    for kind in ("macs", "flops"):
+        with pytest.raises(s3d.ConfigError, match=f"budget: expected one in params or neurons, got one in {kind}"):
+            total_cost(graph, kind)
+    for kind in ("params", "neurons"):
+        check_budget(graph, kind, "budget")
+        assert total_cost(graph, kind) > 0
+    assert s3d.count(graph) == s3d.count(measured(BY_NAME["mlp-relu"]).graph)
+
+
 def test_an_unknown_cost_is_refused():
     graph = measured(BY_NAME["mlp-relu"]).graph
     for function in (total_cost, marginal_cost):
         with pytest.raises(s3d.ConfigError, match="cost: expected one of params, macs, flops, neurons, got 'joules'"):
             function(graph, "joules")
-
-
-def test_latency_is_measured_in_evaluation_mode():
-    case = BY_NAME["conv-bn-relu"]
-    model = case.model().train()
-    with reference.untouched(model):
-        assert latency(model, case.inputs(2), seconds=0.01) > 0

@@ -9,7 +9,7 @@ import torch
 import nni_s3d as s3d
 from nni_s3d import Knapsack
 from nni_s3d.growth.graph.cost import COSTS, CostModel, total_cost
-from nni_s3d.growth.graph.equal_parts import check
+from nni_s3d.growth.graph.equal_parts import check_equal_parts
 from nni_s3d.growth.selection.budget import drop_until_affordable, resolve_within_budget, spend_remainder
 from nni_s3d.growth.selection.candidates import Candidates
 from tests.cases import all_cases, measured
@@ -86,4 +86,4 @@ def test_equal_parts_are_solved_again_for_less(case):
         budget = cost.total() * (1 + growth)
         fitting = resolve_within_budget(candidates, cost, copies, cost.marginal(copies), budget)
         assert cost.total(fitting) <= budget
-        check(graph, fitting)
+        check_equal_parts(graph, fitting)

@@ -1,26 +1,19 @@
 import copy
-import dataclasses
+import doctest
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 import nni_s3d as s3d
 from nni_s3d.growth.graph.channels import ChannelGraph, Role
-from nni_s3d.growth.surgery.axis_growth import in_place
 from tests import reference
-from tests.cases import BY_NAME, Case, Mlp, all_cases, measured, smooth_cases
+from tests.cases import BY_NAME, Case, Mlp, all_cases, measured, random_plan, smooth_cases
 
 # All-positive weights, negative ones of every number of copies, and the triplet of the paper.
 SCHEMES = [(2, 1.0), (2, 6.0), (3, 1.0), (3, 1.3), (3, 4.0), (4, 1.3), (4, 4.0)]
 every_number_of_copies = pytest.mark.parametrize("copies", [2, 3, 4])
-
-
-def random_plan(case: Case, seed: int, moving: bool = True, c: float = 2.0, choices=(1, 2, 3, 4)) -> s3d.GrowthPlan:
-    """Return a plan with random copies of the neurons of all groups at once."""
-    run = measured(case)
-    copies = reference.plan_of_random_copies(run.graph, choices, seed)
-    return s3d.plan_from_copies(run.graph, copies, run.spectrum if moving else None, c=c)
 
 
 def check_same_graph(found: ChannelGraph, expected: ChannelGraph) -> None:
@@ -116,27 +109,6 @@ def test_the_order_of_the_error(c, order):
     assert errors[0] / errors[1] == pytest.approx(2**order, rel=0.05)
 
 
-# -- tensors -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("slots", "copies", "source", "which"),
-    [
-        ([0, 1, 2], [1, 2, 3], [0, 1, 1, 2, 2, 2], [0, 0, 1, 0, 1, 2]),
-        ([0, 0, 1, 1], [2, 1], [0, 1, 0, 1, 2, 3], [0, 0, 1, 1, 0, 0]),
-        ([0, 1, 0, 1], [2, 1], [0, 0, 1, 2, 2, 3], [0, 1, 0, 0, 1, 0]),
-        ([-1, 0, -1, -1], [2], [0, 1, 1, 2, 3], [0, 0, 1, 0, 0]),
-        ([-1, -1], [3], [0, 1], [0, 0]),
-        ([1, 0], [1, 2], [0, 0, 1], [0, 1, 0]),
-    ],
-)
-def test_repeated_slots(slots, copies, source, which):
-    slots, copies = torch.tensor(slots), torch.tensor(copies)
-    start = copies.cumsum(0) - copies
-    expected = [start[slots[s]] + k if slots[s] >= 0 else -1 for s, k in zip(source, which, strict=True)]
-    assert in_place(slots, copies).tolist() == [int(new) for new in expected]
-
-
 def test_splitting_by_hand():
     """The rule in full, for two layers that grow together: rows move, columns are multiplied, in that order."""
     case, epsilon = BY_NAME["mlp-tanh"], 0.1
@@ -199,19 +171,6 @@ def test_followers_are_copied():
     assert torch.equal(result.model[10].running_var, run.model[10].running_var[pairs])
 
 
-def test_relative_epsilon_is_in_units_of_theta():
-    case = BY_NAME["residual-silu"]
-    run = measured(case)
-    plan = dataclasses.replace(random_plan(case, seed=1), relative=True)
-    result = s3d.split(run.model, run.graph, plan, epsilon=0.1)
-    theta = reference.theta(run.model, run.graph["stem"])
-    source = result.index_map["stem"]
-    move = result.model.stem.weight.flatten(1) - run.model.stem.weight.flatten(1)[source]
-    expected = 0.1 * theta.norm(dim=1)[source, None] * plan.displacements["stem"][:, : move.shape[1]]
-    torch.testing.assert_close(move, expected)
-    assert move.abs().max() > 1e-3
-
-
 # -- modules and the model ---------------------------------------------------------------------------------------
 
 
@@ -233,37 +192,6 @@ def test_the_graph_of_the_grown_model_is_what_a_trace_of_it_gives(case):
     result = s3d.split(run.model, run.graph, random_plan(case, seed=3), epsilon=0.1)
     check_same_graph(result.graph, s3d.trace(result.model, case.inputs()))
     assert result.widths == result.graph.widths
-
-
-def rebuilt(model: nn.Module) -> nn.Module:
-    """Return a copy in which every layer is new, made from what the old one says of itself."""
-    model = copy.deepcopy(model)
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, nn.Linear):
-                fresh: nn.Module = nn.Linear(child.in_features, child.out_features, child.bias is not None)
-            elif isinstance(child, nn.modules.conv._ConvNd):
-                keys = "in_channels out_channels kernel_size stride padding dilation groups".split()
-                fresh = type(child)(**{key: getattr(child, key) for key in keys}, bias=child.bias is not None)
-            elif isinstance(child, nn.modules.batchnorm._BatchNorm):
-                fresh = type(child)(child.num_features)
-            elif isinstance(child, nn.PReLU):
-                fresh = nn.PReLU(child.num_parameters)
-            else:
-                continue
-            setattr(module, name, fresh)
-    return model.double().eval()
-
-
-@all_cases
-def test_the_modules_say_of_themselves_what_they_are(case):
-    run, x = measured(case), case.inputs(4, seed=9)
-    grown = s3d.split(run.model, run.graph, random_plan(case, seed=3), epsilon=0.1).model
-    fresh = rebuilt(grown)
-    assert str(fresh) == str(grown)
-    assert not torch.allclose(fresh(x), grown(x))
-    fresh.load_state_dict(grown.state_dict())
-    assert torch.equal(fresh(x), grown(x))
 
 
 def test_the_state_dict_loads_into_a_network_of_the_new_widths():
@@ -356,173 +284,10 @@ def test_a_grown_network_can_be_measured_and_grown_again(case):
     assert change == pytest.approx(epsilon**2 / 2 * plan.gain, rel=1e-2)
 
 
-# -- the state of the optimizer ----------------------------------------------------------------------------------
-
-OPTIMIZERS = {
-    "sgd": lambda p: torch.optim.SGD(p, lr=0.0, momentum=0.9),
-    "sgd nesterov": lambda p: torch.optim.SGD(p, lr=0.0, momentum=0.9, nesterov=True),
-    "sgd without momentum": lambda p: torch.optim.SGD(p, lr=0.0),
-    "adam": lambda p: torch.optim.Adam(p, lr=0.0),
-    "adam amsgrad": lambda p: torch.optim.Adam(p, lr=0.0, amsgrad=True),
-    "adamw": lambda p: torch.optim.AdamW(p, lr=0.0),
-    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.0),
-    "rmsprop with momentum": lambda p: torch.optim.RMSprop(p, lr=0.0, momentum=0.9, eps=1e-14),
-    "rmsprop centred": lambda p: torch.optim.RMSprop(p, lr=0.0, momentum=0.9, centered=True, eps=1e-14),
-    "adagrad": lambda p: torch.optim.Adagrad(p, lr=0.0),
-}
-
-
-def train(case: Case, model: nn.Module, optimizer: torch.optim.Optimizer, seeds: range) -> None:
-    for seed in seeds:
-        x, y = case.batch(seed=seed)
-        optimizer.zero_grad()
-        case.loss_fn(model(x), y).backward()
-        optimizer.step()
-
-
-def check_same_state(found: dict, expected: dict) -> None:
-    assert found["param_groups"] == expected["param_groups"]
-    assert found["state"].keys() == expected["state"].keys()
-    for number, buffers in expected["state"].items():
-        assert found["state"][number].keys() == buffers.keys()
-        for key, value in buffers.items():
-            torch.testing.assert_close(found["state"][number][key], value, rtol=1e-6, atol=1e-13, msg=f"{number} {key}")
-
-
-@pytest.mark.parametrize("kind", OPTIMIZERS)
-@pytest.mark.parametrize("name", ["mlp-tanh", "separable-silu", "residual-relu", "pool-flatten-leaky", "prelu"])
-def test_copies_receive_what_they_would_have_gathered_had_they_been_there_all_along(name, kind):
-    """With a learning rate of 0, split-then-train and train-then-split must give the same buffers."""
-    case = BY_NAME[name]
-    plan = random_plan(case, seed=2, c=3.0)
-    parent, graph = case.model(), measured(case).graph
-    child = s3d.split(parent, graph, plan, epsilon=0).model
-    optimizers = [OPTIMIZERS[kind](model.parameters()) for model in (parent, child)]
-    for model, optimizer in zip((parent, child), optimizers, strict=True):
-        train(case, model, optimizer, range(3))
-    carried = s3d.split(parent, graph, plan, epsilon=0, optimizer=optimizers[0]).optimizer_state
-    check_same_state(carried, optimizers[1].state_dict())
-
-
-def test_one_more_step_with_carried_momentum_is_the_chain_rule():
-    case = BY_NAME["mlp-tanh"]
-    model, lr, mu = case.model(), 0.1, 0.9
-    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=mu)
-    train(case, model, optimizer, range(2))
-    number = {"0": torch.tensor([1, 2, 1, 3, 1]), "2": torch.tensor([4, 1, 1, 2])}
-    graph = s3d.trace(model, case.inputs())
-    plan = s3d.plan_from_copies(graph, number, c=2.0)
-    result = s3d.split(model, graph, plan, epsilon=0, optimizer=optimizer)
-    grown = copy.deepcopy(result.model)
-    carried = torch.optim.SGD(grown.parameters(), lr=1.0)
-    carried.load_state_dict(result.optimizer_state)
-    train(case, grown, carried, range(2, 3))
-    train(case, model, optimizer, range(2, 3))  # its buffers are now mu m + g
-
-    a, b = result.index_map["0"], result.index_map["2"]
-    u, v = plan.weights["0"], plan.weights["2"]
-    m = {name: optimizer.state[p]["momentum_buffer"] for name, p in model.named_parameters()}
-    expected = {
-        "0.weight": u[:, None] * m["0.weight"][a],
-        "0.bias": u * m["0.bias"][a],
-        "2.weight": v[:, None] * m["2.weight"][b][:, a],
-        "2.bias": v * m["2.bias"][b],
-        "4.weight": m["4.weight"][:, b],
-        "4.bias": m["4.bias"],
-    }
-    old = dict(result.model.named_parameters())
-    for name, parameter in grown.named_parameters():
-        torch.testing.assert_close(parameter, old[name] - lr * expected[name], rtol=1e-9, atol=1e-12)
-        assert expected[name].abs().max() > 1e-6
-
-
-@pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_a_new_optimizer_takes_the_state_and_trains_on(kind):
-    case = BY_NAME["conv-bn-relu"]
-    model = case.model()
-    optimizer = OPTIMIZERS[kind](model.parameters())
-    train(case, model, optimizer, range(2))
-    result = s3d.split(model, measured(case).graph, random_plan(case, 2), epsilon=0.01, optimizer=optimizer)
-    new = OPTIMIZERS[kind](result.model.parameters())
-    new.load_state_dict(result.optimizer_state)
-    for parameter in result.model.parameters():
-        for value in new.state[parameter].values():
-            assert not isinstance(value, Tensor) or value.shape in (parameter.shape, torch.Size([]))
-    new.param_groups[0]["lr"] = 0.01
-    before = [parameter.detach().clone() for parameter in result.model.parameters()]
-    train(case, result.model, new, range(2, 3))
-    assert all(not torch.equal(p, old) for p, old in zip(result.model.parameters(), before, strict=True))
-
-
-def test_the_state_of_the_old_optimizer_is_untouched():
-    case = BY_NAME["mlp-tanh"]
-    model = case.model()
-    optimizer = OPTIMIZERS["adam"](model.parameters())
-    train(case, model, optimizer, range(2))
-    before = copy.deepcopy(optimizer.state_dict())
-    result = s3d.split(model, measured(case).graph, random_plan(case, 2), epsilon=0.1, optimizer=optimizer)
-    for buffers in result.optimizer_state["state"].values():
-        for value in buffers.values():
-            value.fill_(9)
-    check_same_state(optimizer.state_dict(), before)
-
-
-def test_parameter_groups_in_another_order():
-    case = BY_NAME["mlp-tanh"]
-    model, graph, plan = case.model(), measured(case).graph, random_plan(case, 2)
-
-    def grouped(model: nn.Module) -> torch.optim.Optimizer:
-        decayed = [p for p in model.parameters() if p.dim() > 1]
-        rest = [p for p in model.parameters() if p.dim() == 1]
-        return torch.optim.SGD([{"params": rest}, {"params": decayed[::-1], "lr": 0.5}], lr=0.1, momentum=0.9)
-
-    optimizer = grouped(model)
-    train(case, model, optimizer, range(2))
-    result = s3d.split(model, graph, plan, epsilon=0, optimizer=optimizer)
-    new = grouped(result.model)
-    new.load_state_dict(result.optimizer_state)
-    for parameter in result.model.parameters():
-        assert new.state[parameter]["momentum_buffer"].shape == parameter.shape
-    assert [settings["lr"] for settings in new.param_groups] == [0.1, 0.5]
-
-
-def test_without_an_optimizer_there_is_no_state():
-    case = BY_NAME["mlp-tanh"]
-    assert s3d.split(measured(case).model, measured(case).graph, random_plan(case, 0)).optimizer_state is None
-
-
-# -- what is refused ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("epsilon", [-0.1, float("inf"), float("nan")])
-def test_a_wrong_epsilon_is_refused(epsilon):
-    case = BY_NAME["mlp-tanh"]
-    with pytest.raises(s3d.ConfigError, match="epsilon: expected a number >= 0, got"):
-        s3d.split(measured(case).model, measured(case).graph, random_plan(case, 0), epsilon)
-
-
 def test_a_plan_for_another_network_is_refused():
     case, other = BY_NAME["mlp-tanh"], BY_NAME["functional-smooth"]
     with pytest.raises(s3d.ModelError, match=r"plan: expected one for the widths {'0': 5, '2': 4}, got one for {'lay"):
         s3d.split(measured(case).model, measured(case).graph, random_plan(other, 0))
-
-
-def test_an_optimizer_of_another_model_is_refused():
-    case = BY_NAME["mlp-tanh"]
-    other = case.model()
-    optimizer = OPTIMIZERS["sgd"](other.parameters())
-    train(case, other, optimizer, range(1))
-    with pytest.raises(s3d.ModelError, match="optimizer: expected one over the parameters of the model that is split"):
-        s3d.split(measured(case).model, measured(case).graph, random_plan(case, 0), optimizer=optimizer)
-
-
-def test_an_optimizer_with_unknown_buffers_is_refused():
-    case = BY_NAME["mlp-tanh"]
-    model = case.model()
-    optimizer = torch.optim.Adamax(model.parameters())
-    train(case, model, optimizer, range(1))
-    with pytest.raises(s3d.ModelError, match=r"optimizer: expected buffers among .*, got 'exp_inf' for 0.weight"):
-        s3d.split(model, measured(case).graph, random_plan(case, 0), optimizer=optimizer)
 
 
 def test_the_oracle_doubles_networks_exactly():
@@ -542,3 +307,11 @@ def test_the_oracle_doubles_networks_exactly():
             grown = s3d.split(run.model, run.graph, plan, 0.3).model
             assert loss(case, grown) == pytest.approx(twofold.item(), rel=1e-12)
             assert abs(loss(case, grown) - loss(case, run.model)) > 1e-6
+
+
+@pytest.mark.parametrize("function", [s3d.split, s3d.split_average], ids=lambda function: function.__name__)
+def test_the_examples_of_the_docstrings(function):
+    finder = doctest.DocTestFinder()
+    (examples,) = finder.find(function, globs={"torch": torch, "nn": nn, "AveragedModel": AveragedModel})
+    assert len(examples.examples) >= 4
+    assert not doctest.DocTestRunner().run(examples).failed

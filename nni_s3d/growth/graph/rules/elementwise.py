@@ -2,59 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from nni_s3d.growth.graph.channels import Axis, Role
-from nni_s3d.growth.graph.functions import DROPOUTS
-from nni_s3d.growth.graph.tracer import FunctionCall, Tracer, registry
+from nni_s3d.growth.graph.functions import KINDS, Kind, functions
+from nni_s3d.growth.graph.labels import NONE
+from nni_s3d.growth.graph.notes import Notes
+from nni_s3d.growth.graph.rule_table import TracedCall, rule_table
 
-RULES, rule = registry()
-
-_ACTIVATIONS = (
-    "relu relu6 hardtanh leaky_relu rrelu threshold hardswish hardsigmoid elu selu celu gelu silu mish softplus "
-    "softsign sigmoid logsigmoid tanh tanhshrink hardshrink softshrink"
-).split()
-_UNARY = (
-    "neg abs exp log log1p expm1 sqrt rsqrt square reciprocal sin cos erf clone contiguous float double half "
-    "bfloat16 to type type_as clamp clip identity"
-).split()
-_BINARY = (
-    "add sub mul multiply div truediv pow iadd isub imul idiv itruediv radd rsub rmul rdiv rtruediv rpow "
-    "maximum minimum"
-).split()
+RULES, rule = rule_table()
 
 
-@rule(*_ACTIVATIONS, *_UNARY, *DROPOUTS)
-def _elementwise(t: Tracer, call: FunctionCall, out: Tensor, input: Tensor, *_: object, **__: object) -> Any:
-    labels = t.labels(input)
-    if call.name in _ACTIVATIONS:
-        t.activation_work(call.name, out, labels)
+@rule(*functions(Kind.IDENTITY, Kind.CAST, Kind.ACTIVATION, Kind.ELEMENTWISE))
+def _elementwise(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, *_: object, **__: object) -> Any:
+    labels = notes.labels(input)
+    if KINDS[call.name] is Kind.ACTIVATION:
+        notes.note_activation(call.name, out, labels)
     return labels
 
 
-@rule(*_BINARY)
-def _binary(t: Tracer, call: FunctionCall, out: Tensor, input: object, other: object, **_: object) -> Any:
-    first, second = (_aligned(t, x, y, out) for x, y in ((input, other), (other, input)))
-    if first is None or second is None:
-        return first if second is None else second
-    narrow, wide = _stretched(t, (input, other), (first, second))
-    if narrow:
-        t.refuse_inputs(call.name, narrow, f"{call.name} stretches it over other channels")
-        return wide[0].clamp(min=-1) if len(wide) == 1 else None
-    first, second = torch.broadcast_tensors(first, second)
-    foreign = (first == _FOREIGN) | (second == _FOREIGN)
-    if foreign.any():
-        t.refuse([first[foreign], second[foreign]], f"{call.name} joins it with a tensor that does not grow with it")
-    t.join(first, second)
-    return torch.maximum(first, second).clamp(min=-1)
-
-
-@rule("glu")
-def _glu(t: Tracer, call: FunctionCall, out: Tensor, input: Tensor, dim: int = -1) -> Any:
-    labels = t.labels(input)
+@rule(*functions(Kind.GLU))
+def _glu(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, dim: int = -1) -> Any:
+    labels = notes.labels(input)
     if labels is None:
         return None
     halves = labels.expand(
@@ -62,63 +35,99 @@ def _glu(t: Tracer, call: FunctionCall, out: Tensor, input: Tensor, dim: int = -
     )
     first, second = halves.chunk(2, dim)
     if labels.shape[dim] > 1:
-        t.note_equal_parts(call.name, labels.movedim(dim, 0).flatten(), 2)
-    t.join(first, second)
+        notes.note_equal_parts(call.name, labels.movedim(dim, 0).flatten(), 2)
+    notes.join(first, second)
     return first
 
 
-def _stretched(
-    t: Tracer, operands: tuple[Any, Any], labels: tuple[Tensor, Tensor]
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Return the operands that broadcasting repeats along the other's channels, and the labels of those channels."""
-    narrow, wide = [], []
-    for operand, other in zip(operands, reversed(labels), strict=True):
-        shape = (1,) * (other.dim() - operand.dim()) + operand.shape
-        if t.labels(operand) is not None and any(n == 1 < m for n, m in zip(shape, other.shape, strict=True)):
-            narrow.append(operand)
-            wide.append(other)
-    return narrow, wide
+# -- two tensors that meet -----------------------------------------------------------------------------------------
 
 
-_FOREIGN = -2  # a slot with an entry of its own that belongs to no channel
+@dataclass(frozen=True)
+class _Operand:
+    """One of two tensors that meet, with the dimensions of the result."""
+
+    tensor: Tensor
+    labels: Tensor  # int64, broadcasts to the result
+    # Of the shape of the labels: where the tensor has an entry of its own beside channels of the other one, and that
+    # entry belongs to no channel. It would have to grow with the channel that it meets, and cannot.
+    foreign: Tensor
 
 
-def _aligned(t: Tracer, operand: object, partner: object, out: Tensor) -> Tensor | None:
-    """Return labels with the dimensions of `out`; entries that would have to grow but cannot are foreign."""
-    labels = t.labels(operand)
-    if not isinstance(operand, Tensor) or (labels is None and operand.numel() == 1):
+@rule(*functions(Kind.SUM, Kind.PRODUCT, Kind.COMBINATION), reads=("input", "other"))
+def _binary(notes: Notes, call: TracedCall, out: Tensor, input: object, other: object, **_: object) -> Any:
+    return meet(notes, call.name, out, input, other)
+
+
+def meet(notes: Notes, name: str, out: Tensor, input: object, other: object) -> Tensor | None:
+    """Return the labels of what a function makes of the elements of two tensors: their channels become one."""
+    if notes.labels(input) is None and notes.labels(other) is None:
         return None
-    pad = (1,) * (out.dim() - operand.dim())
+    first, second = _operand(notes, input, other, out.dim()), _operand(notes, other, input, out.dim())
+    if first is None or second is None:
+        only = second if first is None else first
+        return None if only is None else only.labels
+    narrow = [one for one, met in ((first, second), (second, first)) if _stretches(notes, one, over=met)]
+    if narrow:
+        notes.refuse_inputs(name, [one.tensor for one in narrow], f"{name} stretches it over other channels")
+        wide = second if narrow[0] is first else first
+        return wide.labels if len(narrow) == 1 else None
+    labels = torch.broadcast_tensors(first.labels, second.labels)
+    foreign = first.foreign | second.foreign
+    if bool(foreign.any()):
+        reached = [label[foreign] for label in labels]
+        notes.refuse(reached, f"{name} joins it with a tensor that does not grow with it")
+    notes.join(*labels)
+    return torch.maximum(*labels)
+
+
+def _operand(notes: Notes, tensor: object, partner: object, dims: int) -> _Operand | None:
+    """Return one of two tensors that meet in a result of this many dimensions; None for a single number."""
+    labels = notes.labels(tensor)
+    if not isinstance(tensor, Tensor) or (labels is None and tensor.numel() == 1):
+        return None
     if labels is None:
-        labels = _following(t, operand, t.labels(partner), len(pad))
-    labels = labels.reshape(pad + labels.shape)
-    shape = [s if d and _varies(t, partner, d - out.dim()) else 1 for d, s in enumerate(pad + operand.shape)]
-    if bool((labels < 0).all()) and max(shape) > 1:  # entries beside the partner's channels, which belong to none
-        labels = torch.full(shape, _FOREIGN)
-    elif bool((labels < 0).any()) and bool((labels >= 0).any()):
-        shape = [s if d else 1 for d, s in enumerate(pad + operand.shape)]
-        labels = labels.expand(shape).clone()
-        labels[labels < 0] = _FOREIGN
-    return labels
+        labels = _as_follower(notes, tensor, notes.labels(partner))
+    labels, shape = _padded(labels, dims), (1,) * (dims - tensor.dim()) + tensor.shape
+    if bool((labels >= 0).all()):
+        return _Operand(tensor, labels, torch.zeros_like(labels, dtype=torch.bool))
+    if bool((labels >= 0).any()):
+        labels = labels.expand([size if d else len(labels) for d, size in enumerate(shape)])
+        return _Operand(tensor, labels, labels < 0)
+    beside = [size if d and _varies(notes, partner, d - dims) else 1 for d, size in enumerate(shape)]
+    return _Operand(tensor, torch.full(beside, NONE), torch.full(beside, max(beside) > 1))
 
 
-def _varies(t: Tracer, tensor: object, dim: int) -> bool:
-    """Whether the channels of a tensor run along a dimension, counted from the end."""
-    labels = t.labels(tensor)
-    if labels is None or -dim > labels.dim():
-        return labels is None and isinstance(tensor, Tensor)
+def _stretches(notes: Notes, narrow: _Operand, over: _Operand) -> bool:
+    """Whether broadcasting repeats the channels of one operand along channels of the other."""
+    shape = (1,) * (over.labels.dim() - narrow.tensor.dim()) + narrow.tensor.shape
+    repeated = any(size == 1 < channels for size, channels in zip(shape, over.labels.shape, strict=True))
+    return repeated and notes.labels(narrow.tensor) is not None
+
+
+def _varies(notes: Notes, tensor: object, dim: int) -> bool:
+    """Whether the channels of a tensor may run along a dimension, counted from the end."""
+    labels = notes.labels(tensor)
+    if labels is None:
+        return isinstance(tensor, Tensor)
+    if -dim > labels.dim():
+        return False
     # The labels of a single channel do not say which way it runs.
     return labels.shape[dim] > 1 or labels.numel() == 1
 
 
-def _following(t: Tracer, operand: Tensor, partner: Tensor | None, pad: int) -> Tensor:
+def _as_follower(notes: Notes, tensor: Tensor, partner: Tensor | None) -> Tensor:
     """Return the labels of a tensor without any: those of its partner, for a parameter with an entry per channel."""
-    name, labels = t.owner(operand), torch.full((1,) * operand.dim(), -1)
+    name, none = notes.owner(tensor), torch.full((1,) * tensor.dim(), NONE)
     if name is None or partner is None or bool((partner < 0).any()):
-        return labels
-    varying = [dim for dim, size in enumerate(partner.shape) if size > 1]
-    dim = varying[0] - pad if len(varying) == 1 else -1
-    if dim < 0 or dim >= operand.dim() or operand.shape[dim] != partner.numel():
-        return labels
-    t.add_layer("scale", (name,), [Axis(name, dim, Role.FOLLOW, partner.flatten())])
-    return partner.reshape([-1 if d == dim else 1 for d in range(operand.dim())])
+        return none
+    varying = [dim for dim, size in enumerate(partner.shape, start=-partner.dim()) if size > 1]
+    if len(varying) != 1 or -varying[0] > tensor.dim() or tensor.shape[varying[0]] != partner.numel():
+        return none
+    dim = varying[0] + tensor.dim()
+    notes.add_layer("scale", (name,), [Axis(name, dim, Role.FOLLOW, partner.flatten())])
+    return partner.reshape([-1 if d == dim else 1 for d in range(tensor.dim())])
+
+
+def _padded(labels: Tensor, dims: int) -> Tensor:
+    return labels.reshape((1,) * (dims - labels.dim()) + labels.shape)

@@ -2,28 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from nni_s3d.growth.graph.channels import Axis, Operation, Role
-from nni_s3d.growth.graph.functions import batch_norm_arguments
-from nni_s3d.growth.graph.tracer import FunctionCall, Tracer, registry
+from nni_s3d.growth.graph.functions import Kind, batch_norm_arguments, functions
+from nni_s3d.growth.graph.notes import Notes
+from nni_s3d.growth.graph.rule_table import TracedCall, rule_table
 
-RULES, rule = registry()
+RULES, rule = rule_table()
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """A weight and a bias applied to an input at every position."""
+
+    function: str
+    input: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    out: Tensor
+    dim: int  # of the channels, in input and output alike
+    row: int = 0  # the dimension of the weight's rows
+    column: int = 1  # and of its columns
+    bias_row: int = 0
+
+    def note_cost(self, notes: Notes, applied: Tensor) -> None:
+        """Note that the weight is applied once at every position of a tensor, the output or the input."""
+        positions = applied.numel() // applied.shape[self.dim]
+        notes.note_weight(self.function, positions * self.weight.numel(), self.weight)
 
 
 @rule("linear")
 def _linear(
-    t: Tracer, call: FunctionCall, out: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None = None
+    notes: Notes, call: TracedCall, out: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None = None
 ) -> Any:
-    return _weighted(t, call, out, -1, input, weight, bias)
+    if weight.dim() == 1:
+        notes.note_products(call.name, input.numel())
+        return notes.refuse_inputs(call.name, (input,), "its channels enter a linear whose weight is a vector")
+    layer = Weighted(call.name, input, weight, bias, out, -1)
+    layer.note_cost(notes, applied=out)
+    return produce(notes, layer)
 
 
 @rule("conv1d", "conv2d", "conv3d")
 def _conv(
-    t: Tracer,
-    call: FunctionCall,
+    notes: Notes,
+    call: TracedCall,
     out: Tensor,
     input: Tensor,
     weight: Tensor,
@@ -33,16 +61,17 @@ def _conv(
     dilation: object = 1,
     groups: int = 1,
 ) -> Any:
-    dim = input.dim() - weight.dim() + 1
-    if groups == input.shape[dim] > 1:
-        return _depthwise(t, call, out, dim, input, weight, bias)
-    return _weighted(t, call, out, dim, input, weight, bias, groups)
+    layer = Weighted(call.name, input, weight, bias, out, input.dim() - weight.dim() + 1)
+    layer.note_cost(notes, applied=out)
+    if groups == input.shape[layer.dim] > 1:
+        return _depthwise(notes, layer)
+    return produce(notes, layer, blocks=groups)
 
 
 @rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 def _conv_transpose(
-    t: Tracer,
-    call: FunctionCall,
+    notes: Notes,
+    call: TracedCall,
     out: Tensor,
     input: Tensor,
     weight: Tensor,
@@ -53,81 +82,69 @@ def _conv_transpose(
     groups: int = 1,
     dilation: object = 1,
 ) -> Any:
-    dim = input.dim() - weight.dim() + 1
+    layer = Weighted(call.name, input, weight, bias, out, input.dim() - weight.dim() + 1, row=1, column=0)
+    layer.note_cost(notes, applied=input)  # the weight is applied at every position of the input
     if groups == 1:
-        return _weighted(t, call, out, dim, input, weight, bias, row=1)
-    if groups == input.shape[dim] and weight.shape[1] == 1:
-        return _depthwise(t, call, out, dim, input, weight, bias)
-    _work(t, call, input, input.shape[dim], weight)
-    return t.refuse_inputs(call.name, (input,), f"its channels enter a grouped {call.name} ({t.owner(weight)})")
+        return produce(notes, layer)
+    if groups == input.shape[layer.dim] and weight.shape[1] == 1:
+        return _depthwise(notes, layer)
+    reason = f"its channels enter a grouped {call.name} ({notes.owner(weight)})"
+    return notes.refuse_inputs(call.name, (input,), reason)
 
 
-def _weighted(
-    t: Tracer,
-    call: FunctionCall,
-    out: Tensor,
-    dim: int,
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    blocks: int = 1,
-    row: int = 0,
-) -> Any:
-    """Consume the channels of the input and produce fresh ones; `row` is the dimension of the weight's rows."""
-    rows, columns = t.same.fresh(weight.shape[row]), t.along(input, dim)
-    applied = out if row == 0 else input  # a transposed convolution applies its weight at every position of its input
-    _work(t, call, applied, applied.shape[dim], weight)
-    weight_name, bias_name = t.owner(weight), t.owner(bias)
-    labels = _along_dim(rows, out, dim)
-    if weight_name is None or (bias is not None and bias_name is None):
-        t.refuse_inputs(
-            call.name, (input,), f"its channels enter a {call.name} whose weight is not a parameter of the model"
-        )
-        t.refuse([rows], f"the weight of its {call.name} is not a parameter of the model")
+def produce(notes: Notes, layer: Weighted, blocks: int = 1) -> Any:
+    """Consume the channels of the input and produce fresh ones."""
+    rows, columns = notes.same.fresh(layer.weight.shape[layer.row]), notes.along(layer.input, layer.dim)
+    labels = along_dim(rows, layer.out, layer.dim)
+    weight, bias = notes.owner(layer.weight), notes.owner(layer.bias)
+    if weight is None or (layer.bias is not None and bias is None):
+        computed = f"{layer.function} whose weight is not a parameter of the model"
+        notes.refuse_inputs(layer.function, (layer.input,), f"its channels enter a {computed}")
+        notes.refuse([rows], f"the weight of its {layer.function} is not a parameter of the model")
         return labels
-    axes = [Axis(weight_name, row, Role.ROW, rows)]
-    if bias_name is not None:
-        axes.append(Axis(bias_name, 0, Role.ROW, rows))
+    axes = [Axis(weight, layer.row, Role.ROW, rows)]
+    if bias is not None:
+        axes.append(Axis(bias, layer.bias_row, Role.ROW, rows))
     if columns is None:
-        t.refuse_inputs(call.name, (input,), f"{weight_name} reads it along another dimension than its channels")
+        reason = f"{weight} reads it along another dimension than its channels"
+        notes.refuse_inputs(layer.function, (layer.input,), reason)
     else:
-        axes.append(Axis(weight_name, 1 - row, Role.COLUMN, columns, blocks))
+        axes.append(Axis(weight, layer.column, Role.COLUMN, columns, blocks))
     if blocks > 1:
-        t.note_equal_parts(weight_name, rows, blocks)
+        notes.note_equal_parts(weight, rows, blocks)
         if columns is not None:
-            t.note_equal_parts(weight_name, columns, blocks)
-    t.add_layer(call.name, (weight_name, bias_name), axes)
+            notes.note_equal_parts(weight, columns, blocks)
+    notes.add_layer(layer.function, (weight, bias), axes)
     return labels
 
 
-def _depthwise(
-    t: Tracer, call: FunctionCall, out: Tensor, dim: int, input: Tensor, weight: Tensor, bias: Tensor | None
-) -> Any:
+def _depthwise(notes: Notes, layer: Weighted) -> Any:
     """Follow the channels of the input: each has filters of its own."""
-    _work(t, call, out, weight.shape[0], weight)
-    channels, weight_name = t.along(input, dim), t.owner(weight)
+    channels = notes.along(layer.input, layer.dim)
     if channels is None or (channels < 0).any():
-        return t.refuse_inputs(call.name, (input,), f"{weight_name} is depthwise over something else than channels")
-    slots = channels.repeat_interleave(weight.shape[0] // channels.numel())
-    return _follow(t, call, out, dim, slots, weight, bias)
+        reason = f"{notes.owner(layer.weight)} is depthwise over something else than channels"
+        return notes.refuse_inputs(layer.function, (layer.input,), reason)
+    slots = channels.repeat_interleave(len(layer.weight) // channels.numel())
+    followers = [(layer.weight, 0), (layer.bias, 0)]
+    return follow(notes, layer.function, slots, followers, along_dim(slots, layer.out, layer.dim))
 
 
-@rule("batch_norm")
-def _batch_norm(t: Tracer, call: FunctionCall, out: Tensor, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+@rule(*functions(Kind.BATCH_NORM))
+def _batch_norm(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, *args: Any, **kwargs: Any) -> Any:
     norm = batch_norm_arguments(call.func, args, kwargs)
-    slots = t.along(input, 1)
-    t.operations.append(Operation(call.name, out[:, :1].numel() // t.samples, slots=slots))
+    slots = _normalised(notes, call, out, input)
     if norm["running_mean"] is None or norm["training"]:
-        return t.refuse_inputs(call.name, (input,), "its batch norm takes the statistics of the batch")
+        return notes.refuse_inputs(call.name, (input,), "its batch norm takes the statistics of the batch")
     if slots is None:
-        return t.refuse_inputs(call.name, (input,), "its batch norm runs over another dimension than its channels")
-    return _follow(t, call, out, 1, slots, *(norm[key] for key in ("weight", "bias", "running_mean", "running_var")))
+        return notes.refuse_inputs(call.name, (input,), "its batch norm runs over another dimension than its channels")
+    followers = [(norm[key], 0) for key in ("weight", "bias", "running_mean", "running_var")]
+    return follow(notes, call.name, slots, followers, along_dim(slots, out, 1))
 
 
-@rule("instance_norm")
+@rule(*functions(Kind.INSTANCE_NORM))
 def _instance_norm(
-    t: Tracer,
-    call: FunctionCall,
+    notes: Notes,
+    call: TracedCall,
     out: Tensor,
     input: Tensor,
     running_mean: Tensor | None = None,
@@ -137,48 +154,67 @@ def _instance_norm(
     *_: object,
     **__: object,
 ) -> Any:
-    slots = t.along(input, 1)
-    t.operations.append(Operation("batch_norm", out[:, :1].numel() // t.samples, slots=slots))
+    slots = _normalised(notes, call, out, input)
     if slots is None:
-        return t.refuse_inputs(call.name, (input,), "its instance norm runs over another dimension than its channels")
-    return _follow(t, call, out, 1, slots, weight, bias, running_mean, running_var)
+        reason = "its instance norm runs over another dimension than its channels"
+        return notes.refuse_inputs(call.name, (input,), reason)
+    followers = [(tensor, 0) for tensor in (weight, bias, running_mean, running_var)]
+    return follow(notes, call.name, slots, followers, along_dim(slots, out, 1))
 
 
-@rule("layer_norm", "group_norm", "rms_norm")
-def _mixing_norm(t: Tracer, call: FunctionCall, out: Tensor, input: Tensor, *_: object, **__: object) -> Any:
+def _normalised(notes: Notes, call: TracedCall, out: Tensor, input: Tensor) -> Tensor | None:
+    """Note a norm of every channel and return the channels (n,) along dimension 1, None if they run along another."""
+    slots = notes.along(input, 1)
+    notes.operations.append(Operation(call.name, out[:, :1].numel() / notes.samples, slots=slots))
+    return slots
+
+
+@rule(*functions(Kind.MIXING_NORM))
+def _mixing_norm(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, *_: object, **__: object) -> Any:
     """A norm over several channels, or over a number of them that the code says."""
-    return t.refuse_inputs(call.name, (input,), f"{call.name} mixes its channels")
+    return notes.refuse_inputs(call.name, (input,), f"{call.name} mixes its channels")
 
 
-@rule("prelu")
-def _prelu(t: Tracer, call: FunctionCall, out: Tensor, input: Tensor, weight: Tensor) -> Any:
-    t.activation_work(call.name, out, t.labels(input))
+@rule(*functions(Kind.PRELU))
+def _prelu(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, weight: Tensor) -> Any:
+    notes.note_activation(call.name, out, notes.labels(input))
     if weight.numel() == 1:
-        return t.labels(input)
-    slots = t.along(input, 1)
+        return notes.labels(input)
+    slots = notes.along(input, 1)
     if slots is None:
-        return t.refuse_inputs(call.name, (input,), "its PReLU runs over another dimension than its channels")
-    return _follow(t, call, out, 1, slots, weight)
+        return notes.refuse_inputs(call.name, (input,), "its PReLU runs over another dimension than its channels")
+    return follow(notes, call.name, slots, [(weight, 0)], along_dim(slots, out, 1))
 
 
-def _follow(t: Tracer, call: FunctionCall, out: Tensor, dim: int, slots: Tensor, *followers: Tensor | None) -> Any:
-    """Hand the channels on through a layer with one entry per channel in each of its tensors."""
-    names = [t.owner(tensor) for tensor in followers if tensor is not None]
-    known = [n for n in names if n is not None]
-    if len(known) < len(names):
-        return t.refuse([slots], f"its channels enter a {call.name} whose tensors are not the model's own")
-    if known:
-        t.add_layer(call.name, (t.owner(x) for x in followers[:2]), [Axis(n, 0, Role.FOLLOW, slots) for n in known])
-    return _along_dim(slots, out, dim)
+def follow(
+    notes: Notes, function: str, slots: Tensor, followers: Iterable[tuple[Tensor | None, int]], labels: Tensor
+) -> Any:
+    """Hand channels on through a layer that has one entry per channel along a dimension of each of its tensors.
+
+    Args:
+        notes: of the trace.
+        function: what the layer calls.
+        slots: (n,) the channel of each entry.
+        followers: the tensors, or None for those that the layer lacks, and the dimension of each.
+        labels: of what comes out.
+    """
+    axes, parameters = [], []
+    for tensor, dim in followers:
+        if tensor is None:
+            continue
+        name = notes.owner(tensor)
+        if name is None:
+            return notes.refuse([slots], f"its channels enter a {function} whose tensors are not the model's own")
+        axes.append(Axis(name, dim, Role.FOLLOW, slots))
+        if isinstance(tensor, nn.Parameter):
+            parameters.append(name)
+    if axes:
+        notes.add_layer(function, parameters, axes)
+    return labels
 
 
-def _along_dim(slots: Tensor, out: Tensor, dim: int) -> Tensor:
+def along_dim(slots: Tensor, out: Tensor, dim: int) -> Tensor:
     """Return labels that run along one dimension of `out`."""
     shape = [1] * out.dim()
     shape[dim] = slots.numel()
     return slots.reshape(shape)
-
-
-def _work(t: Tracer, call: FunctionCall, applied: Tensor, channels: int, weight: Tensor) -> None:
-    """Note that a weight is applied once for every position of a tensor with this many channels."""
-    t.operations.append(Operation(call.name, applied.numel() // (t.samples * channels), weight=t.owner(weight)))

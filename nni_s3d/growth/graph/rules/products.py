@@ -1,4 +1,4 @@
-"""Products of activations with each other: no channel passes them, but they cost what they cost."""
+"""Products of activations, and recurrent layers: no channel passes them, but they cost what they cost."""
 
 from __future__ import annotations
 
@@ -6,35 +6,50 @@ from typing import Any
 
 from torch import Tensor
 
-from nni_s3d.growth.graph.channels import Operation
-from nni_s3d.growth.graph.tracer import FunctionCall, Tracer, registry
+from nni_s3d.growth.graph.functions import Kind, functions
+from nni_s3d.growth.graph.notes import Notes
+from nni_s3d.growth.graph.rule_table import TracedCall, rule_table
 
-RULES, rule = registry()
-
-
-@rule("matmul", "bmm", "mm", "addmm", "baddbmm", "rmatmul")
-def _matmul(t: Tracer, call: FunctionCall, out: Tensor, *operands: Any, **_: object) -> Any:
-    first = operands[1] if call.name in ("addmm", "baddbmm") else operands[-1 if call.name == "rmatmul" else 0]
-    t.operations.append(Operation("matmul", out.numel() * first.shape[-1] // t.samples))
-    return t.refuse_inputs(call.name, operands)
+RULES, rule = rule_table()
 
 
-@rule("scaled_dot_product_attention")
+@rule(*functions(Kind.MATRIX_PRODUCT), reads=("input", "other"))
+def _matmul(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, other: Tensor) -> Any:
+    first = other if call.name == "rmatmul" else input
+    notes.note_products(call.name, out.numel() * first.shape[-1])
+    return notes.refuse_inputs(call.name, (input, other))
+
+
+@rule(*functions(Kind.AFFINE_MATRIX_PRODUCT), reads=("input", "first", "second"))
+def _addmm(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, first: Tensor, second: Tensor, **_: Any) -> Any:
+    notes.note_products(call.name, out.numel() * first.shape[-1])
+    return notes.refuse_inputs(call.name, (input, first, second))
+
+
+@rule(*functions(Kind.ATTENTION), reads=("query", "key", "value"))
 def _attention(
-    t: Tracer, call: FunctionCall, out: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
+    notes: Notes, call: TracedCall, out: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
 ) -> Any:
-    t.operations.append(Operation("matmul", (query.numel() + out.numel()) * key.shape[-2] // t.samples))
-    return t.refuse_inputs(call.name, (query, key, value))
+    notes.note_products(call.name, (query.numel() + out.numel()) * key.shape[-2])
+    return notes.refuse_inputs(call.name, (query, key, value))
 
 
-@rule("multi_head_attention_forward")
+@rule(*functions(Kind.MULTI_HEAD), reads=("query", "key", "value"))
 def _multi_head_attention(
-    t: Tracer, call: FunctionCall, out: Any, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
+    notes: Notes, call: TracedCall, out: Any, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
 ) -> Any:
     # The sequence comes first here. Four projections, the scores and the weighted sum.
-    size, positions = query.shape[-1], query.numel() // query.shape[-1]
-    others = key.numel() // key.shape[-1] + value.numel() // value.shape[-1]
-    scores = 2 * positions * key.shape[0] * size
-    projections = (2 * positions + others) * size * size
-    t.operations.append(Operation("matmul", (projections + scores) // t.samples))
-    return t.refuse_inputs(call.name, (query, key, value))
+    size = query.shape[-1]
+    projections = (2 * query.numel() + key.numel() + value.numel()) * size
+    notes.note_products(call.name, projections + 2 * query.numel() * key.shape[0])
+    return notes.refuse_inputs(call.name, (query, key, value))
+
+
+@rule(*functions(Kind.RECURRENT), reads=("input",))
+def _recurrent(notes: Notes, call: TracedCall, out: Any, input: Tensor, *args: Any, **_: Any) -> Any:
+    """Every matrix is applied once to every element of every sequence; the kernels are opaque to a counter."""
+    packed = isinstance(args[0], Tensor) and not args[0].is_floating_point()  # then it is the sizes of the batches
+    matrices = [weight for weight in args[2 if packed else 1] if weight.dim() == 2]
+    positions = input.numel() // input.shape[-1]
+    notes.note_products(call.name, positions * sum(matrix.numel() for matrix in matrices))
+    return notes.refuse_inputs(call.name, (input, args))

@@ -6,37 +6,34 @@ from typing import Any
 
 from torch import Tensor
 
-from nni_s3d.growth.graph.tracer import FunctionCall, Tracer, registry
+from nni_s3d.growth.graph.functions import Kind, functions
+from nni_s3d.growth.graph.notes import Notes
+from nni_s3d.growth.graph.rule_table import TracedCall, rule_table
 
-RULES, rule = registry()
-
-_POOLS = {
-    f"{kind}{n}d": n
-    for n in (1, 2, 3)
-    for kind in ("max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool", "lp_pool")
-}
+RULES, rule = rule_table()
 
 
-@rule(*_POOLS)
-def _pool(t: Tracer, call: FunctionCall, out: Any, input: Tensor, *_: object, **__: object) -> Any:
-    labels = t.labels(input)
-    if labels is not None and any(size > 1 for size in labels.shape[-_POOLS[call.name] :]):
-        return t.refuse_inputs(call.name, (input,), f"{call.name} pools across its channels")
+@rule(*functions(Kind.AVERAGE_POOL, Kind.MAX_POOL, Kind.OTHER_POOL))
+def _pool(notes: Notes, call: TracedCall, out: Any, input: Tensor, *_: object, **__: object) -> Any:
+    labels = notes.labels(input)
+    if labels is not None and any(size > 1 for size in labels.shape[-int(call.name[-2]) :]):
+        return notes.refuse_inputs(call.name, (input,), f"{call.name} pools across its channels")
     return labels if isinstance(out, Tensor) else (labels,) * len(out)
 
 
-@rule("interpolate", "upsample", "upsample_nearest", "upsample_bilinear", "grid_sample")
-def _resize(t: Tracer, call: FunctionCall, out: Tensor, input: Tensor, *_: object, **__: object) -> Any:
-    labels = t.labels(input)
+@rule(*functions(Kind.INTERPOLATE, Kind.SAMPLE))
+def resize(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, *_: object, **__: object) -> Any:
+    """Hand channels along dimension 1 on; the positions behind it are mixed."""
+    labels = notes.labels(input)
     if labels is not None and any(size > 1 for size in labels.shape[2:]):
-        return t.refuse_inputs(call.name, (input,), f"{call.name} resizes across its channels")
+        return notes.refuse_inputs(call.name, (input,), f"{call.name} resizes across its channels")
     return labels
 
 
-@rule("mean", "sum", "amax", "amin", "std", "var", "logsumexp", "prod")
+@rule(*functions(Kind.MEAN, Kind.REDUCTION))
 def _reduce(
-    t: Tracer,
-    call: FunctionCall,
+    notes: Notes,
+    call: TracedCall,
     out: Tensor,
     input: Tensor,
     dim: Any = None,
@@ -44,38 +41,41 @@ def _reduce(
     keepdim: bool = False,
     **__: object,
 ) -> Any:
-    labels = t.labels(input)
+    labels = notes.labels(input)
     if labels is None:
         return None
     keepdim = keepdim or out.dim() == input.dim()
-    dims = [d % labels.dim() for d in (range(labels.dim()) if dim is None else [dim] if isinstance(dim, int) else dim)]
+    # Without dimensions it reduces all; std(x, True) says something about its denominator.
+    every = dim is None or isinstance(dim, bool) or dim in ((), [])
+    named = range(labels.dim()) if every else [dim] if isinstance(dim, int) else dim
+    dims = [d % max(labels.dim(), 1) for d in named]
     kept = [n for d, n in enumerate(input.shape) if d and d not in dims]
     # The labels of a single channel do not say which way it runs: a dimension of size one must be left for it.
-    if any(labels.shape[d] > 1 for d in dims) or (labels.numel() == 1 and 1 not in kept):
-        return t.refuse_inputs(call.name, (input,), f"{call.name} reduces over its channels")
+    if (labels.numel() == 1 and 1 not in kept) or any(labels.shape[d] > 1 for d in dims):
+        return notes.refuse_inputs(call.name, (input,), f"{call.name} reduces over its channels")
     return labels.amax(tuple(dims), keepdim)
 
 
-@rule("max", "min", "median")
-def _extreme(t: Tracer, call: FunctionCall, out: Any, input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
+@rule(*functions(Kind.EXTREME), reads=("input", "dim"))
+def _extreme(notes: Notes, call: TracedCall, out: Any, input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
     if isinstance(dim, Tensor) or isinstance(out, Tensor):  # an extreme of two tensors, or of all elements
-        return t.refuse_inputs(call.name, (input, dim))
-    return _reduce(t, call, out[0], input, dim, keepdim=keepdim), None
+        return notes.refuse_inputs(call.name, (input, dim))
+    return _reduce(notes, call, out[0], input, dim, keepdim=keepdim), None
 
 
-@rule("softmax", "log_softmax", "softmin", "cumsum")
-def _along_one_dimension(t: Tracer, call: FunctionCall, out: Tensor, input: Tensor, *args: Any, **kwargs: Any) -> Any:
-    labels = t.labels(input)
+@rule(*functions(Kind.ALONG_DIM))
+def _along_one_dimension(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+    labels = notes.labels(input)
     dim = kwargs.get("dim", next((a for a in args if isinstance(a, int)), None))
     if labels is None:
         return None
-    if dim is None or labels.shape[dim] > 1 or labels.numel() == 1:
-        return t.refuse_inputs(call.name, (input,), f"{call.name} mixes its channels")
+    if dim is None or labels.numel() == 1 or labels.shape[dim] > 1:
+        return notes.refuse_inputs(call.name, (input,), f"{call.name} mixes its channels")
     return labels
 
 
-@rule("normalize")
+@rule(*functions(Kind.NORMALIZE))
 def _normalize(
-    t: Tracer, call: FunctionCall, out: Tensor, input: Tensor, p: float = 2.0, dim: int = 1, *_: Any, **__: Any
+    notes: Notes, call: TracedCall, out: Tensor, input: Tensor, p: float = 2.0, dim: int = 1, *_: Any, **__: Any
 ) -> Any:
-    return _along_one_dimension(t, call, out, input, dim)
+    return _along_one_dimension(notes, call, out, input, dim)

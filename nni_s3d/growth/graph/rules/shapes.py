@@ -7,107 +7,106 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nni_s3d.growth.graph.labels import compressed
-from nni_s3d.growth.graph.tracer import FunctionCall, Tracer, registry
+from nni_s3d.growth.graph.functions import Kind, functions
+from nni_s3d.growth.graph.labels import drop_repeats
+from nni_s3d.growth.graph.notes import Notes
+from nni_s3d.growth.graph.rule_table import TracedCall, rule_table
 
-RULES, rule = registry()
-
-_RESHAPES = ("flatten", "reshape", "view", "unflatten", "squeeze", "unsqueeze")
-_CUTS = ("chunk", "split", "tensor_split", "unbind", "narrow", "getitem", "select")
-_MOVES = (
-    "permute transpose swapaxes swapdims movedim moveaxis t T mT expand expand_as flip roll channel_shuffle "
-    "broadcast_to repeat tile repeat_interleave"
-).split()
+RULES, rule = rule_table()
 
 
-@rule(*_MOVES)
-def _move(t: Tracer, call: FunctionCall, out: Any, input: Tensor, *args: Any, **kwargs: Any) -> Any:
-    return _replayed(t, call, input, args, kwargs)
+@rule(*functions(Kind.MOVE))
+def _move(notes: Notes, call: TracedCall, out: Any, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+    return _replayed(notes, call, input, args, kwargs)
 
 
-@rule(*_RESHAPES)
-def _reshape(t: Tracer, call: FunctionCall, out: Any, input: Tensor, *args: Any, **kwargs: Any) -> Any:
-    labels = _replayed(t, call, input, args, kwargs)
+@rule(*functions(Kind.RESHAPE))
+def reshape(notes: Notes, call: TracedCall, out: Any, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """Move the labels as the elements move, and note where that cuts channels into parts."""
+    labels = _replayed(notes, call, input, args, kwargs)
     if isinstance(labels, Tensor):
-        _balance_rows(t, call.name, labels)
+        _balance_rows(notes, call.name, labels)
     return labels
 
 
-@rule(*_CUTS)
-def _cut(t: Tracer, call: FunctionCall, out: Any, input: Tensor, *args: Any, **kwargs: Any) -> Any:
-    labels = t.labels(input)
+@rule(*functions(Kind.CUT))
+def _cut(notes: Notes, call: TracedCall, out: Any, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+    labels = notes.labels(input)
     if labels is None:
         return None
     indices = args[0] if call.name == "getitem" and isinstance(args[0], tuple) else args
     if any(isinstance(index, Tensor) for index in indices):
-        return t.refuse_inputs(call.name, (input,), "its channels are picked by an index tensor")
-    pieces = _replayed(t, call, input, args, kwargs)
-    _balance_pieces(t, call.name, labels, pieces)
+        return notes.refuse_inputs(call.name, (input,), "its channels are picked by an index tensor")
+    pieces = _replayed(notes, call, input, args, kwargs)
+    _balance_pieces(notes, call.name, labels, pieces)
     return pieces
 
 
-@rule("cat", "concat", "concatenate")
-def _cat(t: Tracer, call: FunctionCall, out: Tensor, tensors: Any, dim: int = 0, **_: Any) -> Any:
-    labels = [t.labels(x) for x in tensors]
+@rule(*functions(Kind.CONCATENATE), reads=("tensors",))
+def _cat(notes: Notes, call: TracedCall, out: Tensor, tensors: Any, dim: int = 0, **_: Any) -> Any:
+    labels = [notes.labels(x) for x in tensors]
     if all(label is None for label in labels):
         return None
     dim %= out.dim()
     if dim == 0:
-        return t.refuse_inputs(call.name, tensors, "its channels are concatenated along the samples")
+        return notes.refuse_inputs(call.name, tensors, "its channels are concatenated along the samples")
     wide = [_wide(x, label, dim) for x, label in zip(tensors, labels, strict=True) if x.dim() == out.dim()]
     shape = [max(label.shape[d] for label in wide) for d in range(out.dim())]
     full = [label.expand(*shape[:dim], label.shape[dim], *shape[dim + 1 :]) for label in wide]
-    return compressed(torch.cat(full, dim))
+    return drop_repeats(torch.cat(full, dim))
 
 
-@rule("stack")
-def _stack(t: Tracer, call: FunctionCall, out: Tensor, tensors: Any, dim: int = 0, **_: Any) -> Any:
+@rule(*functions(Kind.STACK), reads=("tensors",))
+def _stack(notes: Notes, call: TracedCall, out: Tensor, tensors: Any, dim: int = 0, **_: Any) -> Any:
     dim %= out.dim()
     if dim == 0:
-        return t.refuse_inputs(call.name, tensors, "its channels are stacked along the samples")
-    labels = [_expanded(x, t.labels(x)) for x in tensors]
-    return compressed(torch.stack(labels, dim)) if any(t.labels(x) is not None for x in tensors) else None
+        return notes.refuse_inputs(call.name, tensors, "its channels are stacked along the samples")
+    labels = [_expanded(x, notes.labels(x)) for x in tensors]
+    return drop_repeats(torch.stack(labels, dim)) if any(notes.labels(x) is not None for x in tensors) else None
 
 
-@rule("pad")
-def _pad(t: Tracer, call: FunctionCall, out: Tensor, input: Tensor, pad: Any, *_: Any, **__: Any) -> Any:
-    labels = t.labels(input)
+@rule(*functions(Kind.PAD))
+def _pad(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, pad: Any, *_: Any, **__: Any) -> Any:
+    labels = notes.labels(input)
     padded = range(input.dim() - len(pad) // 2, input.dim())
     if labels is not None and any(labels.shape[d] > 1 and out.shape[d] != input.shape[d] for d in padded):
-        return t.refuse_inputs(call.name, (input,), "pad adds channels beside its own")
+        return notes.refuse_inputs(call.name, (input,), "pad adds channels beside its own")
     return labels
 
 
-def _replayed(t: Tracer, call: FunctionCall, input: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _replayed(notes: Notes, call: TracedCall, input: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Return what the function does to the labels of its input."""
-    labels = t.labels(input)
+    labels = notes.labels(input)
     if labels is None:
         return None
     try:
         # Contiguous, since a view of the tensor may be none of expanded labels.
         moved = call.func(labels.expand(call.shapes[id(input)]).contiguous(), *args, **kwargs)
     except (RuntimeError, TypeError, NotImplementedError):
-        return t.refuse_inputs(call.name, (input,))
-    return compressed(moved) if isinstance(moved, Tensor) else tuple(compressed(piece) for piece in moved)
+        return notes.refuse_inputs(call.name, (input,))
+    pieces = (moved,) if isinstance(moved, Tensor) else tuple(moved)
+    if any(piece.dtype != labels.dtype for piece in pieces):  # a view of the bits of other numbers
+        return notes.refuse_inputs(call.name, (input,))
+    return drop_repeats(moved) if isinstance(moved, Tensor) else tuple(map(drop_repeats, pieces))
 
 
-def _balance_rows(t: Tracer, name: str, labels: Tensor) -> None:
+def _balance_rows(notes: Notes, name: str, labels: Tensor) -> None:
     """Where channels run along several dimensions, all but the last of them cut into parts that must stay equal."""
     if labels.shape[0] > 1:
-        t.refuse([labels], f"{name} mixes its channels with the samples")
+        notes.refuse([labels], f"{name} mixes its channels with the samples")
     varying = [dim for dim, size in enumerate(labels.shape) if size > 1]
     if len(varying) > 1:
-        t.note_equal_parts(name, labels.flatten(), labels.numel() // labels.shape[varying[-1]])
+        notes.note_equal_parts(name, labels.flatten(), labels.numel() // labels.shape[varying[-1]])
 
 
-def _balance_pieces(t: Tracer, name: str, labels: Tensor, pieces: Any) -> None:
+def _balance_pieces(notes: Notes, name: str, labels: Tensor, pieces: Any) -> None:
     """Take a cut for one into equal parts, where its pieces are such; if it is not, the probe finds out."""
     first = pieces[0] if isinstance(pieces, tuple) else pieces
     varying = sum(size > 1 for size in labels.shape)
     if first is not None and varying == 1 and 0 < first.numel() < labels.numel():
         parts, rest = divmod(labels.numel(), first.numel())
         if not rest and (isinstance(pieces, Tensor) or len(pieces) == parts):
-            t.note_equal_parts(name, labels.flatten(), parts)
+            notes.note_equal_parts(name, labels.flatten(), parts)
 
 
 def _wide(x: Tensor, labels: Tensor | None, dim: int) -> Tensor:

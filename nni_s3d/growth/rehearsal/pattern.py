@@ -1,0 +1,86 @@
+"""Which neurons a rehearsal splits: some of every group, in a pattern of the group's own, with equal parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nni_s3d.growth.graph.channels import ChannelGraph, ChannelGroup
+from nni_s3d.growth.graph.equal_parts import MAX_COPIES, in_equal_parts, part_sizes, with_equal_parts
+
+_EVERY = 8  # of the neurons of a group one in so many is split, and the first; of a wide group fewer
+_MOST = 16  # neurons of a group, about
+_COPIES = 3
+_ROUNDS = 10  # of filling up unequal parts, one cut after the other, before an integer program does it
+
+
+def rehearsed_copies(graph: ChannelGraph, groups: Sequence[ChannelGroup]) -> Tensor:
+    """Return the copies (channels,) of a rehearsal in which these groups grow and no others.
+
+    Every group has a pattern of its own, so that two that must grow alike are found out.
+
+    Args:
+        graph: in which only these groups are splittable.
+        groups: those that grow.
+
+    Raises:
+        ModelError: no copies of these groups alone leave equal parts wherever channels are cut.
+    """
+    copies, cut = torch.ones(graph.num_channels, dtype=torch.int64), in_equal_parts(graph)
+    for number, group in enumerate(groups):
+        copies[group.channels] = _pattern(group.width, number, bool(cut[group.channels].any()))
+    filled = copies.clone()
+    if _fill_up_all(graph, filled):
+        return filled
+    return graph.per_channel(with_equal_parts(graph, {group.name: copies[group.channels] for group in groups}))
+
+
+def _pattern(width: int, number: int, cut: bool) -> Tensor:
+    """Return the copies (width,) of a group; if it is cut into parts, all of them will grow like one neuron."""
+    copies = torch.ones(width, dtype=torch.int64)
+    if cut:
+        copies[number % min(width, _EVERY)] = _COPIES - number % 2
+    else:
+        copies[number % _EVERY :: max(_EVERY, width // _MOST)] = _COPIES
+        copies[0] = _COPIES - number % 2
+    return copies
+
+
+def _fill_up_all(graph: ChannelGraph, copies: Tensor) -> bool:
+    """Add copies, in place, until all parts are equally large; return whether that was enough.
+
+    Parts rarely share channels with the parts of another cut, so that filling up every part by itself is all there is
+    to do; an integer program would find the fewest copies, which a rehearsal does not need.
+    """
+    most = torch.ones_like(copies)
+    for group in graph.splittable_groups:
+        most[group.channels] = MAX_COPIES
+    generator = np.random.default_rng(0)
+    for _ in range(_ROUNDS):
+        now = [part_sizes(cut.parts, copies) for cut in graph.equal_parts]
+        if all(bool((here == here[:1]).all()) for here in now):
+            return True
+        if any(
+            int(here.max()) > int(part_sizes(cut.parts, most).min())
+            for here, cut in zip(now, graph.equal_parts, strict=True)
+        ):
+            return False  # no copies will do
+        for cut in graph.equal_parts:
+            _fill_up(cut.parts.numpy(), copies.numpy(), most.numpy(), generator)
+    return False
+
+
+def _fill_up(parts: np.ndarray, copies: np.ndarray, most: np.ndarray, generator: np.random.Generator) -> None:
+    """Add copies to random channels that have room in every part (parts, n) that is too small."""
+    # Equal patterns in all parts would hide that copies end up in other places than those that read them expect.
+    parts = generator.permuted(parts, axis=1)
+    inside = parts >= 0
+    now = np.where(inside, copies[parts], 1)
+    missing = now.sum(axis=1).max() - now.sum(axis=1)
+    if missing.any():
+        room = np.where(inside, most[parts], 1) - now
+        more = np.clip(missing[:, None] - (room.cumsum(axis=1) - room), 0, room)
+        copies[parts[inside]] = (now + more)[inside]

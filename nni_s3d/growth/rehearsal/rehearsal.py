@@ -1,0 +1,147 @@
+"""Split some neurons without moving, see whether the outputs stay, and leave the model as it was.
+
+No parameter is near zero in a rehearsal, which would hide what follows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from nni_s3d.errors import ModelError, first_line
+from nni_s3d.growth.graph.channels import ChannelGraph
+from nni_s3d.growth.graph.read import read_graph_and_outputs
+from nni_s3d.growth.modules import call, copied, evaluation_mode, tensors
+from nni_s3d.growth.rehearsal.same_outputs import same_outputs
+from nni_s3d.growth.selection.schemes import scheme
+from nni_s3d.growth.selection.settings import COPIES
+from nni_s3d.growth.surgery.axis_growth import AxisGrowth, NewChannels, slots_in_place
+from nni_s3d.growth.surgery.grown_graph import read_grown_graph
+from nni_s3d.growth.surgery.install import install, modules_restored
+
+DIFFERENT = "the model computes something else when it grows"
+_C = 2.0  # the weights of copies are unequal at this c, so that no two may be mistaken for each other
+_ASLEEP = 1e-3  # a parameter that is nowhere larger than this is drawn at random
+_STRICT = 3e-5  # the relative difference that a strict rehearsal takes for rounding
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """A model to rehearse a growth in, and what it computes before."""
+
+    model: nn.Module
+    inputs: object
+    expected: list[Tensor] | None  # its outputs; None if it draws random numbers, so that there is nothing to compare
+    awake: Mapping[int, nn.Parameter] = field(default_factory=dict)  # in the places of parameters, by their ids
+    strict: bool = False  # whether to take small differences for real ones
+
+    @classmethod
+    def in_place(cls, model: nn.Module, inputs: object) -> tuple[ChannelGraph, Rehearsal]:
+        """Return the graph of a model, and a rehearsal in the model itself; both come from the same run of it."""
+        awake: dict[int, nn.Parameter] = {}
+        try:
+            awake = _awake(model)
+            graph, expected = _read(model, inputs, awake)
+        except Exception:  # code that wants other values, or the model fails anyway: then it is to say so
+            awake = {}
+            graph, expected = _read(model, inputs, awake)
+        return graph, cls(model, inputs, expected, awake, strict=True)
+
+    @classmethod
+    def in_float64(cls, model: nn.Module, inputs: object) -> Rehearsal:
+        """Return a rehearsal in a copy in double precision if that runs, else in the model as it is."""
+        try:
+            double = copied(model).double()
+            _exchange(double, _awake(double))
+            rehearsal = cls._with_fixed_outputs(double, pytree.tree_map_only(Tensor, _doubled, inputs))
+        except Exception:  # code that wants another precision, say
+            return cls._with_fixed_outputs(model, inputs)
+        finite = all(bool(output.isfinite().all()) for output in rehearsal.expected or ())
+        return rehearsal if finite else cls._with_fixed_outputs(model, inputs)
+
+    @classmethod
+    def _with_fixed_outputs(cls, model: nn.Module, inputs: object) -> Rehearsal:
+        outputs, again = (_outputs(model, inputs, seed) for seed in (0, 1))
+        fixed = all(torch.allclose(a, b, rtol=0, atol=0, equal_nan=True) for a, b in zip(outputs, again, strict=True))
+        return cls(model, inputs, outputs if fixed else None)
+
+    def trouble(self, graph: ChannelGraph, copies: Tensor) -> str:
+        """Return what happens when channels have these copies (channels,); nothing if all is well."""
+        try:
+            with modules_restored(self.model):
+                _exchange(self.model, self.awake)
+                outputs = self._grown_outputs(graph, _unmoved(copies))
+        except ModelError as error:
+            return str(error)
+        except Exception as error:
+            return f"the model fails when it grows: {first_line(error)}"
+        same = self.expected is None or same_outputs(outputs, self.expected, _STRICT if self.strict else 1.0)
+        return "" if same else DIFFERENT
+
+    def _grown_outputs(self, graph: ChannelGraph, new: NewChannels) -> list[Tensor]:
+        before = {n: x.detach() for n, x in (*self.model.named_parameters(), *self.model.named_buffers())}
+        growth = AxisGrowth(graph, new, slots_in_place(graph, new.copies))
+        install(self.model, growth.values(before), graph.layers)
+        widths = {group.name: int(new.copies[group.channels].sum()) for group in graph}
+        torch.manual_seed(0)
+        grown_graph, outputs = read_grown_graph(self.model, self.inputs, graph, widths)
+        slots = [axis.slots for axis in grown_graph.axes()]
+        if all(map(torch.equal, slots, growth.slots)):
+            return outputs
+        # A shuffle lies between a neuron and its readers.
+        install(self.model, AxisGrowth(graph, new, slots).values(before), graph.layers)
+        return _outputs(self.model, self.inputs)
+
+
+def _read(model: nn.Module, inputs: object, awake: Mapping[int, nn.Parameter]) -> tuple[ChannelGraph, list[Tensor]]:
+    """Return the graph and the outputs of a model with some parameters exchanged."""
+    with modules_restored(model):
+        _exchange(model, awake)
+        torch.manual_seed(0)
+        return read_graph_and_outputs(model, inputs)
+
+
+def _awake(model: nn.Module) -> dict[int, nn.Parameter]:
+    """Return random values for the parameters that have hardly any effect."""
+    torch.manual_seed(0)
+    asleep = [parameter for parameter in model.parameters() if _asleep(parameter.detach())]
+    return {id(parameter): nn.Parameter(0.5 * torch.randn_like(parameter)) for parameter in asleep}
+
+
+def _exchange(model: nn.Module, parameters: Mapping[int, nn.Parameter]) -> None:
+    """Put parameters in the places of those with these ids, tied ones too."""
+    for module in model.modules():
+        for name, old in module._parameters.items():
+            if id(old) in parameters:
+                module._parameters[name] = parameters[id(old)]
+
+
+def _asleep(parameter: Tensor) -> bool:
+    if not parameter.is_floating_point() or not parameter.numel():
+        return False
+    if abs(parameter.flatten()[0].item()) >= _ASLEEP:  # settled by one look, as most are
+        return False
+    return float(parameter.abs().max()) < _ASLEEP
+
+
+def _unmoved(copies: Tensor) -> NewChannels:
+    """Return the new channels of neurons whose copies do not move."""
+    parent, weights = copies.repeat_interleave(copies), torch.ones(int(copies.sum()), dtype=torch.float64)
+    for m in COPIES:
+        still = torch.zeros(int((copies == m).sum()), dtype=torch.float64)
+        weights[parent == m] = scheme(still, still, m, _C).weights.flatten()
+    return NewChannels(copies, weights, torch.ones_like(weights))
+
+
+def _outputs(model: nn.Module, inputs: object, seed: int = 0) -> list[Tensor]:
+    with evaluation_mode(model):
+        torch.manual_seed(seed)
+        return tensors(call(model, inputs))
+
+
+def _doubled(x: Tensor) -> Tensor:
+    return x.double() if x.is_floating_point() else x

@@ -1,0 +1,128 @@
+import pytest
+from torch import nn
+from torch.nn import functional as F
+
+from nni_s3d.growth.graph.channels import Role
+from tests.cases import BY_NAME, measured
+from tests.wide import check_accepted, check_refused, check_rest_grows, linears
+
+REFUSED = {
+    "layer norm": (
+        lambda m, x: m.b(m.norm(m.a(x))),
+        linears((4, 3), (3, 2)) | {"norm": nn.LayerNorm(3)},
+        (5, 4),
+        "layer_norm mixes its channels",
+    ),
+    "a weight that is computed": (
+        lambda m, x: m.b(F.linear(m.a(x).tanh(), m.c.weight.tanh())),
+        linears((4, 3), (3, 2), (3, 3)),
+        (5, 4),
+        "its channels enter a linear whose weight is not a parameter of the model",
+    ),
+    "a sum with a layer whose weight is computed": (
+        lambda m, x: m.b(m.a(x) + F.linear(x, 2 * m.c.weight)),
+        linears((4, 3), (3, 2), (4, 3)),
+        (5, 4),
+        "the weight of its linear is not a parameter of the model",
+    ),
+    "a slope that is computed": (
+        lambda m, x: m.b(F.prelu(m.a(x), 2 * m.act.weight)),
+        linears((4, 3), (3, 2)) | {"act": nn.PReLU(3)},
+        (5, 4),
+        "its channels enter a prelu whose tensors are not the model's own",
+    ),
+    "batch norm without running statistics": (
+        lambda m, x: m.b(m.norm(m.a(x))),
+        linears((4, 3), (3, 2)) | {"norm": nn.BatchNorm1d(3, track_running_stats=False)},
+        (5, 4),
+        "its batch norm takes the statistics of the batch",
+    ),
+    "batch norm along another dimension": (
+        lambda m, x: m.b(m.norm(m.a(x))),
+        linears((4, 3), (3, 2)) | {"norm": nn.BatchNorm1d(6)},
+        (5, 6, 4),
+        "its batch norm runs over another dimension than its channels",
+    ),
+    "PReLU along another dimension": (
+        lambda m, x: m.b(m.act(m.a(x))),
+        linears((4, 3), (3, 2)) | {"act": nn.PReLU(6)},
+        (5, 6, 4),
+        "its PReLU runs over another dimension than its channels",
+    ),
+    "a depthwise convolution over positions": (
+        lambda m, x: m.b(m.depthwise(m.a(x))),
+        linears((4, 3), (2, 2)) | {"depthwise": nn.Conv1d(6, 6, 2, groups=6)},
+        (5, 6, 4),
+        "depthwise.weight is depthwise over something else than channels",
+    ),
+    "a consumer along another dimension": (
+        lambda m, x: m.b(m.a(x)).sum(1),
+        {"a": nn.Conv1d(2, 3, 2), "b": nn.Linear(5, 2)},
+        (5, 2, 6),
+        "b.weight reads it along another dimension than its channels",
+    ),
+    "one channel read along another dimension": (
+        lambda m, x: m.b(m.a(x)).sum(1),
+        {"a": nn.Conv1d(2, 1, 2), "b": nn.Linear(5, 2)},
+        (5, 2, 6),
+        "b.weight reads it along another dimension than its channels",
+    ),
+    "batch norm that always takes the statistics of the batch": (
+        lambda m, x: m.b(F.batch_norm(m.a(x), m.norm.running_mean, m.norm.running_var, training=True)),
+        linears((4, 3), (3, 2)) | {"norm": nn.BatchNorm1d(3)},
+        (5, 4),
+        "its batch norm takes the statistics of the batch",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_split_exactly_is_refused_with_the_reason(name):
+    check_refused(*REFUSED[name])
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_the_rest_of_a_network_still_grows(name):
+    check_rest_grows(*REFUSED[name])
+
+
+ACCEPTED = {
+    "a layer over sequences": (
+        lambda m, x: m.b(F.silu(m.a(x))).mean(1),
+        linears((4, 3), (3, 2)),
+        (5, 6, 4),
+        {"a": 3},
+    ),
+    "batch norm without affine parameters": (
+        lambda m, x: m.b(m.norm(m.a(x)).tanh()),
+        linears((4, 3), (3, 2)) | {"norm": nn.BatchNorm1d(3, affine=False)},
+        (5, 4),
+        {"a": 3},
+    ),
+    "keyword arguments": (
+        lambda m, x: m.b(F.relu(input=F.linear(input=x, weight=m.a.weight, bias=m.a.bias))),
+        linears((4, 3), (3, 2)),
+        (5, 4),
+        {"a": 3},
+    ),
+    "batch norm of a flattened convolution": (
+        lambda m, x: m.b(m.norm(m.a(x).flatten(1)).tanh()),
+        {"a": nn.Conv1d(2, 3, 2), "norm": nn.BatchNorm1d(12), "b": nn.Linear(12, 2)},
+        (5, 2, 5),
+        {"a": 3},
+    ),
+}
+
+
+@pytest.mark.parametrize("copies", [2, 3, 4])
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_what_can_be_split_exactly_is_accepted(name, copies):
+    check_accepted(*ACCEPTED[name], copies)
+
+
+def test_axes_of_a_depthwise_layer_with_two_filters_each():
+    graph = measured(BY_NAME["separable-silu"]).graph
+    follower = next(layer for layer in graph["6"].followers if layer.name == "9")
+    first = graph["6"].first
+    assert [a.slots.tolist() for a in follower.axes] == [[first + i // 2 for i in range(8)]] * 2
+    assert {a.role for a in follower.axes} == {Role.FOLLOW}

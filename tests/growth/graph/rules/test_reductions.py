@@ -1,0 +1,83 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from tests.wide import check_accepted, check_refused, check_rest_grows, linears
+
+REFUSED = {
+    "an unknown function": (
+        lambda m, x: m.b(torch.softmax(m.a(x), -1)),
+        linears((4, 3), (3, 2)),
+        (5, 4),
+        "softmax mixes its channels",
+    ),
+    "a mean over channels": (
+        lambda m, x: m.b(m.a(x).mean(1)),
+        {"a": nn.Conv1d(2, 3, 2), "b": nn.Linear(5, 2)},
+        (5, 2, 6),
+        "mean reduces over its channels",
+    ),
+    "a mean over one channel": (
+        lambda m, x: m.b(m.a(x).mean(1)),
+        {"a": nn.Conv1d(2, 1, 2), "b": nn.Linear(5, 2)},
+        (5, 2, 6),
+        "mean reduces over its channels",
+    ),
+    "a sum over everything": (
+        lambda m, x: m.b(x) + m.a(x).sum(),
+        linears((4, 3), (4, 2)),
+        (5, 4),
+        "sum reduces over its channels",
+    ),
+    "pooling across channels": (
+        lambda m, x: m.b(F.max_pool1d(m.a(x), 3)),
+        linears((4, 6), (2, 2)),
+        (5, 4),
+        "max_pool1d pools across its channels",
+    ),
+    "channels that are normalised": (
+        lambda m, x: m.b(F.normalize(m.a(x), dim=-1)),
+        linears((4, 3), (3, 2)),
+        (5, 4),
+        "normalize mixes its channels",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_split_exactly_is_refused_with_the_reason(name):
+    check_refused(*REFUSED[name])
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_the_rest_of_a_network_still_grows(name):
+    check_rest_grows(*REFUSED[name])
+
+
+ACCEPTED = {
+    "three dimensions": (
+        lambda m, x: m.b(F.adaptive_max_pool3d(m.a(x), 1).squeeze(-1).squeeze(-1).squeeze(-1)),
+        {"a": nn.Conv3d(1, 3, 2), "b": nn.Linear(3, 2)},
+        (5, 1, 3, 3, 3),
+        {"a": 3},
+    ),
+    "an extreme over positions": (
+        lambda m, x: m.b(m.a(x).amax(dim=[-1], keepdim=False)),
+        {"a": nn.Conv1d(2, 3, 2), "b": nn.Linear(3, 2)},
+        (5, 2, 5),
+        {"a": 3},
+    ),
+    "an axis that is called so": (
+        lambda m, x: m.b(m.a(x).max(axis=2)[0] + m.c(x).mean(axis=-1)),
+        {"a": nn.Conv1d(2, 3, 2), "b": nn.Linear(3, 2), "c": nn.Conv1d(2, 3, 1)},
+        (5, 2, 5),
+        {"a": 3},
+    ),
+}
+
+
+@pytest.mark.parametrize("copies", [2, 3, 4])
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_what_can_be_split_exactly_is_accepted(name, copies):
+    check_accepted(*ACCEPTED[name], copies)

@@ -1,0 +1,89 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+import nni_s3d as s3d
+from nni_s3d.growth.graph.channels import EqualParts
+from nni_s3d.growth.graph.equal_parts import check_equal_parts, equations, in_equal_parts, smallest_step
+from tests.cases import BY_NAME, measured
+from tests.wide import WIDE
+
+CASES = {case.name: case for case in WIDE}
+CUT = pytest.mark.parametrize("name", ["grouped", "grouped-gate", "shuffled", "split"])
+
+
+def sizes(graph: s3d.ChannelGraph, copies: torch.Tensor) -> list[set[int]]:
+    """Return the sizes of the parts of each cut."""
+    found = []
+    for cut in graph.equal_parts:
+        found.append({sum(int(copies[c]) if c >= 0 else 1 for c in part) for part in cut.parts.tolist()})
+    return found
+
+
+@CUT
+def test_equations_say_that_parts_grow_alike(name):
+    graph = measured(CASES[name]).graph
+    matrix = equations(graph)
+    generator = torch.Generator().manual_seed(0)
+    seen = set()
+    for _ in range(50):
+        copies = torch.randint(1, 3, (graph.num_channels,), generator=generator)
+        holds = not (matrix @ (copies - 1).numpy()).any()
+        assert holds == all(len(found) == 1 for found in sizes(graph, copies))
+        seen.add(holds)
+    copies = torch.full((graph.num_channels,), 3)
+    assert not (matrix @ (copies - 1).numpy()).any()
+    assert False in seen
+
+
+@CUT
+def test_copies_are_raised_as_little_as_possible(name):
+    graph = measured(CASES[name]).graph
+    group = next(g for g in graph.splittable_groups if bool(in_equal_parts(graph)[g.channels].any()))
+    wanted = torch.ones(group.width, dtype=torch.int64)
+    wanted[0] = 3
+    found = s3d.with_equal_parts(graph, {group.name: wanted})
+    copies = graph.per_channel(found)
+    check_equal_parts(graph, copies)
+    assert bool((found[group.name] >= wanted).all())
+    assert all(len(one) == 1 for one in sizes(graph, copies))
+    again = s3d.with_equal_parts(graph, found)
+    assert all(torch.equal(number, found[name]) for name, number in again.items())
+
+
+@CUT
+def test_the_smallest_step_is_the_number_of_parts(name):
+    graph = measured(CASES[name]).graph
+    for group in graph.splittable_groups:
+        step = smallest_step(graph, group.name)
+        assert (step > 1) <= bool(in_equal_parts(graph)[group.channels].any())
+        assert group.width % step == 0
+
+
+def test_unequal_parts_are_refused_by_the_layer_that_cuts():
+    graph = measured(CASES["grouped"]).graph
+    copies = torch.ones(graph.num_channels, dtype=torch.int64)
+    copies[graph["reduce"].first] = 2
+    said = r"plan: expected 2 equal parts where grouped\.weight cuts its channels, got 3 to 4 channels"
+    with pytest.raises(s3d.ModelError, match=said):
+        check_equal_parts(graph, copies)
+
+
+def test_graphs_without_cuts_have_no_equations():
+    graph = measured(BY_NAME["mlp-tanh"]).graph
+    assert equations(graph).shape == (0, graph.num_channels)
+    assert not in_equal_parts(graph).any()
+    assert smallest_step(graph, "0") == 1
+
+
+def test_parts_that_never_become_equal_are_refused():
+    graph = measured(CASES["grouped"]).graph
+    cut = graph.equal_parts[0]
+    none = torch.full_like(cut.parts[0], -1)
+    impossible = replace(graph, equal_parts=(EqualParts("a slice", torch.stack([cut.parts[0], none])),))
+    copies = {group.name: torch.full((group.width,), 2) for group in graph.splittable_groups}
+    with pytest.raises(
+        s3d.ModelError, match="copies: expected some that leave equal parts where a slice cuts channels, got none"
+    ):
+        s3d.with_equal_parts(impossible, copies)

@@ -1,0 +1,35 @@
+import pytest
+import torch
+
+from nni_s3d.growth.graph.labels import NONE, drop_repeats, interleaved_runs
+
+
+@pytest.mark.parametrize(
+    "labels, shape",
+    [
+        (torch.arange(3).reshape(1, 3, 1).expand(5, 3, 4), (1, 3, 1)),
+        (torch.arange(12).reshape(3, 4), (3, 4)),
+        (torch.full((2, 3), NONE), (1, 1)),
+        (torch.tensor(7), ()),
+        (torch.tensor([[0, 0, 1], [0, 0, 1]]), (1, 3)),
+    ],
+)
+def test_dimensions_along_which_labels_do_not_change_are_dropped(labels, shape):
+    found = drop_repeats(labels)
+    assert found.shape == shape
+    assert torch.equal(found.expand_as(labels), labels)
+
+
+@pytest.mark.parametrize("runs", [1, 2, 3, 4])
+def test_interleaved_runs_are_those_that_a_channel_shuffle_makes(runs):
+    shuffled = torch.arange(12).reshape(runs, -1).T.flatten()
+    assert interleaved_runs(shuffled) == runs
+
+
+@pytest.mark.parametrize("slots", [[0, 0, 1, 1, 2, 2], [5], [3, 4, 5], []])
+def test_channels_in_order_are_one_run(slots):
+    assert interleaved_runs(torch.tensor(slots, dtype=torch.int64)) == 1
+
+
+def test_channels_in_no_order_are_one_run():
+    assert interleaved_runs(torch.tensor([0, 5, 2, 3, 9, 1])) == 1

@@ -1,0 +1,53 @@
+"""What the notes of a trace make of parameters that are used in several places."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from tests.wide import check_refused, check_rest_grows, linears
+
+
+def tied() -> dict[str, nn.Module]:
+    """Return linear layers a to d, of which b and c have one weight."""
+    modules = linears((4, 3), (3, 3), (3, 3), (3, 2))
+    modules["c"].weight = modules["b"].weight
+    return modules
+
+
+REFUSED = {
+    "a layer called twice": (
+        lambda m, x: m.c(m.b(torch.tanh(m.b(torch.tanh(m.a(x)))))),
+        linears((4, 3), (3, 3), (3, 2)),
+        (5, 4),
+        "the parameter b.weight is used more than once",
+    ),
+    "a parameter of two layers": (
+        lambda m, x: m.d(m.c(torch.tanh(m.b(torch.tanh(m.a(x)))))),
+        tied(),
+        (5, 4),
+        "the parameter b.weight is used more than once",
+    ),
+    "a weight that is also used by itself": (
+        lambda m, x: m.c(m.b(m.a(x).tanh()).tanh()) + m.a.weight.mean(),
+        linears((4, 3), (3, 3), (3, 2)),
+        (5, 4),
+        "the parameter a.weight also enters mean",
+    ),
+    "transposed weights": (
+        lambda m, x: F.linear(F.linear(m.b(m.a(x).sigmoid()), m.b.weight.t()).sigmoid(), m.a.weight.t()),
+        linears((4, 3), (3, 2)),
+        (5, 4),
+        "the parameter a.weight also enters t",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_split_exactly_is_refused_with_the_reason(name):
+    check_refused(*REFUSED[name])
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_the_rest_of_a_network_still_grows(name):
+    check_rest_grows(*REFUSED[name])

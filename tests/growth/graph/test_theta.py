@@ -1,0 +1,48 @@
+import pytest
+import torch
+
+import nni_s3d as s3d
+from nni_s3d.growth.graph.theta import dimension, pack, scatter, theta_norms
+from tests import reference
+from tests.cases import all_cases, measured
+from tests.wide import WIDE, Net
+
+
+@all_cases
+def test_theta_holds_the_weights_of_all_producers_and_then_their_biases(case):
+    run = measured(case)
+    parameters = dict(run.model.named_parameters())
+    for group in run.graph.splittable_groups:
+        if any("transpose" in layer.kind for layer in group.producers):
+            continue
+        expected = reference.theta(run.model, group)
+        assert torch.equal(pack(group, parameters), expected)
+        assert dimension(group, run.graph.shapes) == expected.shape[1]
+        torch.testing.assert_close(theta_norms([group], parameters)[group.name], expected.norm(dim=1))
+
+
+@pytest.mark.parametrize("case", WIDE, ids=lambda case: case.name)
+def test_scatter_is_the_inverse_of_pack(case):
+    run = measured(case)
+    parameters = dict(run.model.named_parameters())
+    into: dict[str, torch.Tensor] = {}
+    for group in run.graph.splittable_groups:
+        vectors = pack(group, parameters)
+        assert vectors.shape == (group.width, dimension(group, run.graph.shapes))
+        scatter(group, vectors, into, run.graph.shapes)
+        assert torch.equal(pack(group, into), vectors)
+    for name, tensor in into.items():
+        written = tensor != 0
+        assert torch.equal(tensor[written], parameters[name][written])
+
+
+def test_a_neuron_of_several_rows_has_them_all():
+    model = Net(lambda m, x: m.b(m.a(x).unflatten(1, (2, 3)).sum(1)), a=torch.nn.Linear(4, 6), b=torch.nn.Linear(3, 2))
+    graph = s3d.trace(model, torch.randn(2, 4))
+    assert not graph["a"].splittable
+    tied = Net(lambda m, x: m.b((h := m.a(x))[:, :3] + h[:, 3:]), a=torch.nn.Linear(4, 6), b=torch.nn.Linear(3, 2))
+    group = s3d.trace(tied, torch.randn(2, 4))["a"]
+    assert group.width == 3
+    assert group.rows(group.producers[0]).tolist() == [[0, 3], [1, 4], [2, 5]]
+    theta = pack(group, dict(tied.named_parameters()))
+    assert torch.equal(theta[1], torch.cat([tied.a.weight[1], tied.a.weight[4], tied.a.bias[[1, 4]]]))

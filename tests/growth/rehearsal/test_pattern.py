@@ -1,0 +1,86 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from nni_s3d.errors import ModelError
+from nni_s3d.growth.graph.equal_parts import check_equal_parts
+from nni_s3d.growth.graph.read import read_graph
+from nni_s3d.growth.rehearsal.pattern import rehearsed_copies
+from tests.cases import all_cases, measured
+from tests.wide import WIDE
+
+wide_cases = pytest.mark.parametrize("case", WIDE, ids=lambda case: case.name)
+
+
+@wide_cases
+def test_all_parts_grow_alike(case):
+    graph = measured(case).graph
+    copies = rehearsed_copies(graph, graph.splittable_groups)
+    check_equal_parts(graph, copies)
+    assert all(copies[group.channels].max() > 1 for group in graph.splittable_groups)
+    assert copies.min() == 1 or copies.numel() < 10
+    assert copies.max() <= 4
+
+
+@all_cases
+def test_only_the_groups_that_are_named_grow(case):
+    graph = measured(case).graph
+    for group in graph.splittable_groups:
+        copies = rehearsed_copies(graph.refuse_others({group.name}, "it is left alone"), [group])
+        assert copies[group.channels].max() > 1
+        copies[group.channels] = 1
+        assert (copies == 1).all()
+
+
+def test_two_groups_have_two_patterns():
+    graph = measured(next(case for case in WIDE if case.name == "constants")).graph
+    copies = rehearsed_copies(graph, graph.splittable_groups)
+    first, second = (copies[group.channels] for group in graph.splittable_groups[:2])
+    assert len(first) == len(second)
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize(("width", "most"), [(16, 1.4), (128, 1.3), (1024, 1.04)])
+def test_a_wide_group_grows_a_little(width, most):
+    graph = read_graph(nn.Sequential(nn.Linear(4, width), nn.Linear(width, 2)), torch.randn(3, 4))
+    copies = rehearsed_copies(graph, graph.splittable_groups)[graph["0"].channels]
+    assert copies[0] > 1
+    assert width < copies.sum() <= most * width
+
+
+def test_groups_that_cannot_grow_alone_are_refused():
+    graph = measured(next(case for case in WIDE if case.name == "shuffled")).graph
+    alone = [g for g in graph.splittable_groups if not grows_alone(graph, g)]
+    whole = rehearsed_copies(graph, graph.splittable_groups)
+    check_equal_parts(graph, whole)
+    for group in alone:
+        with pytest.raises(ModelError, match="no copies leave equal parts everywhere where channels are cut"):
+            rehearsed_copies(graph.refuse_others({group.name}, "it is left alone"), [group])
+
+
+def grows_alone(graph, group) -> bool:
+    """By brute force over the growth of every neuron by none or three."""
+    for bits in range(1, 2**group.width):
+        copies = torch.ones(graph.num_channels, dtype=torch.int64)
+        copies[group.channels] = torch.tensor([1 + 3 * (bits >> i & 1) for i in range(group.width)])
+        try:
+            check_equal_parts(graph, copies)
+        except ModelError:
+            continue
+        return True
+    return False
+
+
+PROGRAM = """
+import sys, torch, nni_s3d as s3d
+from torch import nn
+s3d.trace(nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1, groups=4), nn.Conv2d(8, 2, 1)), torch.randn(1, 3, 4, 4))
+sys.exit("scipy.optimize" in sys.modules)
+"""
+
+
+def test_filling_up_parts_needs_no_integer_program():
+    assert subprocess.run([sys.executable, "-c", PROGRAM], check=False).returncode == 0

@@ -1,0 +1,110 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nni_s3d.growth.modules import untouched_random_state
+from nni_s3d.growth.rehearsal.pattern import rehearsed_copies
+from nni_s3d.growth.rehearsal.rehearsal import DIFFERENT, Rehearsal
+from tests import reference
+from tests.cases import all_cases, measured
+
+
+def copies_of(graph):
+    return rehearsed_copies(graph, graph.splittable_groups)
+
+
+@all_cases
+@pytest.mark.parametrize("precision", ["its own", "double"])
+def test_growth_that_is_exact_makes_no_trouble(case, precision):
+    model = case.model().float()
+    inputs = case.inputs().float()
+    with torch.no_grad(), reference.untouched(model), untouched_random_state():
+        graph, rehearsal = Rehearsal.in_place(model, inputs)
+        if precision == "double":
+            rehearsal = Rehearsal.in_float64(model, inputs)
+        assert not rehearsal.trouble(graph, copies_of(graph))
+    assert graph.widths == measured(case).graph.widths
+
+
+class Scaled(nn.Module):
+    """A width that is used as a number, behind a gate that is zero at first."""
+
+    def __init__(self, by: float = 1.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.gate, self.by = nn.Linear(4, 8), nn.Linear(8, 2), nn.Parameter(torch.zeros(1)), by
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.a(x)
+        return self.gate * self.b(hidden * (1 + self.by * hidden.shape[1]))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("by", [1.0, 1e-3])
+def test_a_width_that_is_used_as_a_number_is_seen_in_every_precision(by):
+    model, x = Scaled(by), torch.randn(3, 4)
+    graph, quick = Rehearsal.in_place(model, x)
+    assert quick.trouble(graph, copies_of(graph)) == DIFFERENT
+    assert Rehearsal.in_float64(model, x).trouble(graph, copies_of(graph)) == DIFFERENT
+    assert model.gate.item() == 0
+
+
+@torch.no_grad()
+def test_a_model_that_is_never_the_same_has_nothing_to_compare():
+    model = nn.Sequential(nn.Linear(4, 8), Noise(), nn.Linear(8, 2))
+    graph, _ = Rehearsal.in_place(model, torch.randn(3, 4))
+    careful = Rehearsal.in_float64(model, torch.randn(3, 4))
+    assert careful.expected is None
+    assert not careful.trouble(graph, copies_of(graph))
+
+
+class Noise(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(x, 0.5, training=True)
+
+
+@torch.no_grad()
+def test_a_model_that_wants_its_own_precision_is_rehearsed_in_it():
+    class Single(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            assert x.dtype is torch.float32
+            return self.b(self.a(x).tanh())
+
+    rehearsal = Rehearsal.in_float64(Single(), torch.randn(3, 4))
+    assert rehearsal.expected[0].dtype is torch.float32
+
+
+@torch.no_grad()
+def test_a_model_that_wants_its_own_values_is_read_with_them():
+    class Zero(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 2)
+            self.start = nn.Parameter(torch.zeros(1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            assert not self.start.any()
+            return self.b(self.a(x).tanh())
+
+    graph, rehearsal = Rehearsal.in_place(Zero(), torch.randn(3, 4))
+    assert not rehearsal.awake
+    assert graph.widths == {"a": 8}
+    assert not rehearsal.trouble(graph, copies_of(graph))
+
+
+@torch.no_grad()
+def test_parameters_that_are_tied_stay_tied():
+    model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(2)), nn.Linear(4, 8), nn.Linear(8, 2))
+    model[0].bias.zero_()
+    model[1].bias = model[0].bias
+    with reference.untouched(model), untouched_random_state():
+        graph, rehearsal = Rehearsal.in_place(model, torch.randn(3, 4))
+        assert list(map(id, (model[0].bias,))) == list(rehearsal.awake)
+        assert graph["0"].reason == "the parameter 0.bias is used more than once"
+        assert graph.widths == {"2": 8}
+        assert not rehearsal.trouble(graph, copies_of(graph))
+    assert model[1].bias is model[0].bias

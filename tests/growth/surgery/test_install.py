@@ -1,0 +1,70 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import nni_s3d as s3d
+from nni_s3d.growth.surgery.install import install, modules_restored
+from tests import reference
+from tests.cases import BY_NAME, all_cases, measured, random_plan
+
+
+def rebuilt(model: nn.Module) -> nn.Module:
+    """Return a copy in which every layer is new, made from what the old one says of itself."""
+    model = copy.deepcopy(model)
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.Linear):
+                fresh: nn.Module = nn.Linear(child.in_features, child.out_features, child.bias is not None)
+            elif isinstance(child, nn.modules.conv._ConvNd):
+                keys = "in_channels out_channels kernel_size stride padding dilation groups".split()
+                fresh = type(child)(**{key: getattr(child, key) for key in keys}, bias=child.bias is not None)
+            elif isinstance(child, nn.modules.batchnorm._BatchNorm):
+                fresh = type(child)(child.num_features)
+            elif isinstance(child, nn.PReLU):
+                fresh = nn.PReLU(child.num_parameters)
+            else:
+                continue
+            setattr(module, name, fresh)
+    return model.double().eval()
+
+
+@all_cases
+def test_the_modules_say_of_themselves_what_they_are(case):
+    run, x = measured(case), case.inputs(4, seed=9)
+    grown = s3d.split(run.model, run.graph, random_plan(case, seed=3), epsilon=0.1).model
+    fresh = rebuilt(grown)
+    assert str(fresh) == str(grown)
+    assert not torch.allclose(fresh(x), grown(x))
+    fresh.load_state_dict(grown.state_dict())
+    assert torch.equal(fresh(x), grown(x))
+
+
+def test_parameters_stay_parameters_and_buffers_buffers():
+    model = BY_NAME["conv-bn-relu"].model()
+    model[1].weight.requires_grad_(False)
+    install(model, {"1.weight": torch.ones(4), "1.running_mean": torch.ones(4), "0.weight": torch.ones(4, 2, 3, 3)}, ())
+    assert isinstance(model[1].weight, nn.Parameter)
+    assert not model[1].weight.requires_grad
+    assert model[0].weight.requires_grad
+    assert not isinstance(model[1].running_mean, nn.Parameter)
+    assert dict(model.named_buffers())["1.running_mean"].tolist() == [1.0] * 4
+
+
+def test_modules_are_restored_whatever_happens():
+    model = BY_NAME["conv-bn-relu"].model()
+    tensors = {name: id(x) for name, x in (*model.named_parameters(), *model.named_buffers())}
+
+    def fail() -> None:
+        with modules_restored(model):
+            install(model, {"0.weight": torch.zeros(7, 2, 3, 3), "1.running_mean": torch.ones(7)}, ())
+            model[0].out_channels, model[1].note = 7, "kept a result"
+            del model[1]._buffers["num_batches_tracked"]
+            raise KeyError
+
+    with reference.untouched(model), pytest.raises(KeyError):
+        fail()
+    assert {name: id(x) for name, x in (*model.named_parameters(), *model.named_buffers())} == tensors
+    assert model[0].out_channels == 4
+    assert not hasattr(model[1], "note")
