@@ -57,7 +57,7 @@ def _drafts(layers: Sequence[Layer], representatives: np.ndarray) -> list[_Draft
     together = np.zeros(len(representatives), np.int64)  # equal for channels that had the same producers so far
     producers: list[tuple[int, ...]] = [()]
     for n, slots in rows:
-        channels, times = np.unique(slots, return_counts=True)
+        channels, times = _counted(slots)
         base = times.max(initial=0) + 1
         keys, which = np.unique(together[channels] * base + times, return_inverse=True)
         together[channels] = len(producers) + which
@@ -66,6 +66,13 @@ def _drafts(layers: Sequence[Layer], representatives: np.ndarray) -> list[_Draft
     met, place = np.unique(produced, return_index=True)
     met = met[np.argsort(place)]
     return [_Draft(producers[n], met[together[met] == n]) for n in dict.fromkeys(together[met].tolist())]
+
+
+def _counted(channels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the channels in order, each once, and how often each occurs; mostly they are in order and occur once."""
+    if bool((channels[1:] > channels[:-1]).all()):
+        return channels, np.ones_like(channels)
+    return np.unique(channels, return_counts=True)
 
 
 class _Renumbering:

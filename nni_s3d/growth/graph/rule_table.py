@@ -40,16 +40,35 @@ class Rule:
         signature = inspect.signature(function)
         arguments = list(signature.parameters.values())[3:]  # behind the notes, the call and its result
         self._signature = signature.replace(parameters=arguments)
+        self._places: dict[tuple[int, tuple[str, ...]], list[int | str] | None] = {}
 
-    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments | None:
-        """Return the arguments of a call by the rule's own names, None if it does not know them."""
-        given = {("dim" if key == "axis" else key): value for key, value in kwargs.items() if key != "out"}
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[dict[str, Any], list[Any]] | None:
+        """Return the keywords under the rule's own names, and the arguments that it reads.
+
+        None if it does not know such arguments: that depends on their number and their keywords alone.
+        """
         if kwargs.get("out") is not None:
             return None
+        keywords = {("dim" if name == "axis" else name): value for name, value in kwargs.items() if name != "out"}
+        key = (len(args), tuple(keywords))
+        if key not in self._places:
+            self._places[key] = self._read_places(*key)
+        places = self._places[key]
+        if places is None:
+            return None
+        return keywords, [args[place] if isinstance(place, int) else keywords[place] for place in places]
+
+    def _read_places(self, args: int, keywords: tuple[str, ...]) -> list[int | str] | None:
+        """Return where the arguments that it reads are among so many and these keywords; None if it has no such."""
         try:
-            return self._signature.bind(*args, **given)
+            bound = self._signature.bind(*range(args), **{name: name for name in keywords}).arguments
         except TypeError:
             return None
+        places: list[int | str] = []
+        for name in self.reads:
+            place = bound.get(name, ())  # several for a name that takes all the rest
+            places += place if isinstance(place, tuple) else place if isinstance(place, dict) else [place]
+        return places
 
 
 def rule_table() -> tuple[dict[str, Rule], Callable[..., Callable[[Callable[..., Any]], Callable[..., Any]]]]:

@@ -7,7 +7,6 @@ function without a rule refuses the channels that enter it, with the reason.
 
 from __future__ import annotations
 
-import inspect
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -101,8 +100,8 @@ class Tracer(TorchFunctionMode):
         labelled = [x for x in given if self.notes.labels(x) is not None]
         shapes = {id(x): x.shape for x in labelled}
         rule = self._rules.get(name)
-        arguments = None if rule is None else rule.bind(args, kwargs)
-        if rule is None or arguments is None or not rule.counts:
+        bound = None if rule is None else rule.bind(args, kwargs)
+        if rule is None or bound is None or not rule.counts:
             out, macs = self._counted(name, func, args, kwargs)
         else:
             out, macs = func(*args, **kwargs), 0
@@ -112,12 +111,14 @@ class Tracer(TorchFunctionMode):
         if outputs:
             self._refuse_views(name, labelled, outputs)
             labels: Sequence[Tensor | None] = [None] * len(outputs)
-            if rule is None or arguments is None:
+            if rule is None or bound is None:
                 self.notes.refuse_inputs(name, labelled)
                 if macs:
                     self.notes.note_products(name, macs)
             else:
-                found = self._follow(rule, TracedCall(name, func, shapes, macs), out, arguments, labelled)
+                keywords, read = bound
+                found = self._follow(rule, TracedCall(name, func, shapes, macs), out, args, keywords)
+                self._refuse_options(name, labelled, read)
                 labels = found if isinstance(found, tuple) else [found] * len(outputs)
             for output, label in zip(outputs, labels, strict=True):
                 self.notes.label(output, label)
@@ -126,20 +127,20 @@ class Tracer(TorchFunctionMode):
             self.notes.refuse_inputs(name, labelled)
         return out
 
-    def _follow(
-        self, rule: Rule, traced: TracedCall, out: Any, arguments: inspect.BoundArguments, labelled: list[Tensor]
-    ) -> Any:
+    def _follow(self, rule: Rule, traced: TracedCall, out: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """Return the labels of what came out, as the rule has them."""
         try:
-            labels = rule.function(self.notes, traced, out, *arguments.args, **arguments.kwargs)
+            return rule.function(self.notes, traced, out, *args, **keywords)
         except Exception as error:
             self._bug = error
             raise
+
+    def _refuse_options(self, name: str, labelled: list[Tensor], read: object) -> None:
+        """Refuse the channels of arguments that a rule takes to have none."""
         if labelled:
-            read = {id(x) for x in tensors([arguments.arguments.get(name) for name in rule.reads])}
-            options = [self.notes.labels(x) for x in labelled if id(x) not in read]
-            self.notes.refuse(options, f"{traced.name} takes it as an option")
-        return labels
+            known = {id(x) for x in tensors(read)}
+            options = [self.notes.labels(x) for x in labelled if id(x) not in known]
+            self.notes.refuse(options, f"{name} takes it as an option")
 
     def _counted(
         self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

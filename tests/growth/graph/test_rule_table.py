@@ -9,20 +9,24 @@ def example(
     """A rule for functions of (input, dim, ...)."""
 
 
-def test_arguments_are_bound_by_the_names_of_the_rule():
-    rule = Rule(example, ("input",))
-    bound = rule.bind(("x", 1, 2), {"keepdim": True})
-    assert bound.arguments == {"input": "x", "dim": 1, "rest": (2,), "more": {"keepdim": True}}
-    assert rule.bind((), {"input": "x", "axis": 3}).arguments == {"input": "x", "dim": 3}
-    assert rule.bind(("x",), {"out": None}).arguments == {"input": "x"}
+def test_arguments_are_known_by_the_names_of_the_rule():
+    rule = Rule(example, ("input", "dim"))
+    assert rule.bind(("x", 1, 2), {"keepdim": True}) == ({"keepdim": True}, ["x", 1])
+    assert rule.bind((), {"input": "x", "axis": 3}) == ({"input": "x", "dim": 3}, ["x", 3])
+    assert rule.bind(("x",), {"out": None}) == ({}, ["x"])
+    assert rule.bind(("y",), {"axis": 0}) == ({"dim": 0}, ["y", 0])
+    rest = Rule(example, ("rest", "more"))
+    assert rest.bind(("x", 1, 2, 3), {"keepdim": True, "eps": 5}) == ({"keepdim": True, "eps": 5}, [2, 3, True, 5])
+    assert rest.bind(("x",), {}) == ({}, [])
 
 
 def test_arguments_that_do_not_bind_are_none():
     rule = Rule(example, ("input",))
-    assert rule.bind((), {"dim": 1}) is None
-    assert rule.bind(("x",), {"input": "x"}) is None
-    assert rule.bind(("x",), {"out": torch.ones(1)}) is None
-    assert Rule(lambda notes, call, out, input: None, ()).bind(("x", 1), {}) is None
+    for _ in range(2):
+        assert rule.bind((), {"dim": 1}) is None
+        assert rule.bind(("x",), {"input": "x"}) is None
+        assert rule.bind(("x",), {"out": torch.ones(1)}) is None
+        assert Rule(lambda notes, call, out, input: None, ()).bind(("x", 1), {}) is None
 
 
 def test_a_rule_is_entered_under_every_name():
