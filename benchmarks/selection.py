@@ -24,49 +24,47 @@ POSITIONS = 64
 
 def chain(layers: int, width: int) -> ChannelGraph:
     """Return the graph of `layers` pointwise convolutions in a row and a linear classifier, without the network."""
-    found, groups = [], []
-    none = torch.full((3,), -1)
+    convolutions, groups = [], []
+    image = torch.full((3,), -1)
     for i in range(layers + 1):
         rows = torch.arange(i * width, (i + 1) * width) if i < layers else torch.full((100,), -1)
-        columns = torch.arange((i - 1) * width, i * width) if i else none
+        columns = torch.arange((i - 1) * width, i * width) if i else image
         axes = (Axis(f"{i}.weight", 0, Role.ROW, rows), Axis(f"{i}.weight", 1, Role.COLUMN, columns))
-        found.append(Layer(str(i), "conv2d", (f"{i}.weight",), axes))
+        convolutions.append(Layer(str(i), "conv2d", (f"{i}.weight",), axes))
     for i in range(layers):
-        groups.append(ChannelGroup(str(i), width, i * width, (found[i],), (), (found[i + 1],)))
-    shapes = {layer.weight: torch.Size(axis.slots.numel() for axis in layer.axes) for layer in found}
-    works = tuple(Operation("conv2d", POSITIONS, layer.weight) for layer in found)
-    return ChannelGraph(tuple(groups), tuple(found), works, (), shapes, (), None)
+        groups.append(ChannelGroup(str(i), width, i * width, (convolutions[i],), (), (convolutions[i + 1],)))
+    shapes = {layer.weight: torch.Size(axis.slots.numel() for axis in layer.axes) for layer in convolutions}
+    operations = tuple(Operation("conv2d", POSITIONS, layer.weight) for layer in convolutions)
+    return ChannelGraph(tuple(groups), tuple(convolutions), operations, (), shapes, (), None)
 
 
 def spectra(graph: ChannelGraph) -> dict[str, s3d.Spectrum]:
+    """Return eigenvalues drawn at random, most of them small, and no eigenvectors."""
     generator = torch.Generator().manual_seed(0)
-    found = {}
+    by_group = {}
     for group in graph:
-        low, high = (
-            -(torch.rand(group.width, generator=generator) ** 3),
-            torch.rand(group.width, generator=generator) ** 3,
-        )
-        none = torch.zeros(group.width, graph.shapes[group.producers[0].weight][1])
+        lambda_min = -(torch.rand(group.width, generator=generator) ** 3)
+        lambda_max = torch.rand(group.width, generator=generator) ** 3
+        still = torch.zeros(group.width, graph.shapes[group.producers[0].weight][1])
         zero = torch.zeros(group.width)
-        found[group.name] = s3d.Spectrum(low, none, high, none, zero, zero, zero == 0, 0)
-    return found
+        by_group[group.name] = s3d.Spectrum(lambda_min, still, lambda_max, still, zero, zero, zero == 0, 0)
+    return by_group
 
 
 def relaxed_bound(graph: ChannelGraph, plan: s3d.GrowthPlan, spectrum: dict[str, s3d.Spectrum], budget: float) -> float:
     """Return the gain of the linear relaxation at the prices of a plan, which its integer solutions cannot exceed."""
     copies = torch.cat(list(plan.copies.values()))
     price = marginal_cost(graph, "macs", copies).double()
-    low, high = (
-        torch.cat([getattr(s, end) for s in spectrum.values()]).double() for end in ("lambda_min", "lambda_max")
-    )
-    gains = torch.stack([torch.zeros_like(low), *(s3d.gain(low, high, m) for m in COPIES)])
+    lambda_min = torch.cat([of_group.lambda_min for of_group in spectrum.values()]).double()
+    lambda_max = torch.cat([of_group.lambda_max for of_group in spectrum.values()]).double()
+    gains = torch.stack([torch.zeros_like(lambda_min), *(s3d.gain(lambda_min, lambda_max, m) for m in COPIES)])
     # The dual of a multiple-choice knapsack is concave and piecewise linear in the price of the budget.
     left, right = 0.0, float((-gains / price).max()) + 1
     spend = budget - total_cost(graph, "macs")
-    number = torch.arange(4, dtype=torch.float64)[:, None]
+    added = torch.arange(4, dtype=torch.float64)[:, None]
 
     def dual(rate: float) -> float:
-        return float((gains + rate * number * price).min(dim=0).values.sum()) - rate * spend
+        return float((gains + rate * added * price).min(dim=0).values.sum()) - rate * spend
 
     for _ in range(200):
         a, b = left + (right - left) / 3, right - (right - left) / 3

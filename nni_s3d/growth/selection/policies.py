@@ -23,7 +23,8 @@ def choose(policy: Policy, candidates: Candidates) -> Tensor:
     """Return copies (channels,) >= 1, 1 = not split, as a policy decides.
 
     Raises:
-        ConfigError: the policy is none, several numbers of copies without a knapsack, or an impossible budget.
+        ConfigError: the policy is none, several numbers of copies without a knapsack, an impossible budget, or a
+            choice of a user's own policy that is none.
     """
     check_policy(policy)
     if isinstance(policy, TopK):
@@ -33,8 +34,17 @@ def choose(policy: Policy, candidates: Candidates) -> Tensor:
         return _largest_gains(candidates, max(1, math.floor(policy.fraction * neurons + 1e-9)), 0.0, policy)
     if isinstance(policy, Knapsack):
         return _best_within_budget(candidates, policy)
-    copies: Tensor = policy.choose(candidates)
-    return copies
+    return _checked(policy.choose(candidates), candidates)
+
+
+def _checked(copies: object, candidates: Candidates) -> Tensor:
+    """Return what a policy of a user's own has chosen, after a look whether it may be."""
+    allowed = (1, *candidates.choices)
+    shape = (candidates.graph.num_channels,)
+    if not isinstance(copies, Tensor) or copies.shape != shape or not all(m in allowed for m in copies.tolist()):
+        shown = copies.tolist() if isinstance(copies, Tensor) else copies
+        raise ConfigError(f"policy: expected copies of shape {shape}, each one of {allowed}, got {shown!r}")
+    return copies.to("cpu", torch.int64)
 
 
 def _largest_gains(candidates: Candidates, k: int, eta: float, policy: TopK | TopFraction) -> Tensor:

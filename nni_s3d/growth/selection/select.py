@@ -40,17 +40,14 @@ def select(
         spectrum: {group: Spectrum} for every splittable group, or `new_neurons` or `random_splits`.
         graph: the channel graph of the model.
         policy: `TopK`, `TopFraction` or `Knapsack`, or an object of your own with a method `choose`.
-        copies: 2, 3 or 4, or a set of 1, 2, 3 and 4 from which `Knapsack` takes the best for each neuron; 2 without a
-            spectrum.
+        copies: 2, 3 or 4, or a set such as {2, 3, 4} for `Knapsack` to choose from; 2 without a spectrum.
         c: bound on sum_j |w_j|, at least 1; 1 is S2D.
         triplet: "optimal" or "paper", see `scheme`.
         max_widths: {group: width} that no group may exceed; groups that are left out have no limit.
-        theta_norms: {group: (width,)} |theta|, for a relative plan: displacements, gains and the epsilon of `split` are
-            then in units of |theta|. Without it the plan is absolute.
+        theta_norms: {group: (width,)} |theta|, for a plan whose displacements, gain and epsilon are in units of it.
 
     Raises:
-        ConfigError: the policy is none; copies, c, triplet or a limit is out of range; a mixed choice without
-            Knapsack; or an impossible budget.
+        ConfigError: a setting is out of range, several numbers of copies without Knapsack, or an impossible budget.
         ModelError: the spectrum or theta_norms lack a group, or the spectrum is not finite.
 
     Example:

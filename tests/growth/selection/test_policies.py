@@ -187,3 +187,14 @@ def test_budgets():
     assert budget_of(Knapsack(growth=0.5, cost="neurons"), graph) == 6
     with pytest.raises(ConfigError, match=f"budget: expected at least {now} macs, .*, got {now - 1}"):
         budget_of(Knapsack(now - 1), graph)
+
+
+@pytest.mark.parametrize("choice", [None, [2, 1, 1, 1], torch.ones(3), torch.full((7,), 3), torch.zeros(7)])
+def test_a_choice_that_is_none_is_refused(choice):
+    class Own:
+        def choose(self, candidates):
+            return choice
+
+    graph = network(4)
+    with pytest.raises(ConfigError, match=r"policy: expected copies of shape \(7,\), each one of \(1, 2\), got"):
+        s3d.select(spectrum_of(graph, random_ends(4, 0)), graph, Own())
