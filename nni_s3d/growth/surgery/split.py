@@ -72,15 +72,16 @@ def split(
             equal, an optimizer keeps buffers of an unknown kind, or new neurons enter a function that is not defined
             for them.
 
-    >>> import nni_s3d as s3d
-    >>> model, x = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1)), torch.randn(4, 2)
-    >>> graph = s3d.trace(model, x)
-    >>> plan = s3d.plan_from_copies(graph, {"0": torch.tensor([1, 2, 1])})
-    >>> result = s3d.split(model, graph, plan, epsilon=0)
-    >>> result.widths, result.index_map["0"].tolist(), result.model[0]
-    ({'0': 4}, [0, 1, 1, 2], Linear(in_features=2, out_features=4, bias=True))
-    >>> bool(torch.allclose(result.model(x), model(x), atol=1e-6))
-    True
+    Examples:
+        >>> import nni_s3d as s3d
+        >>> model, x = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1)), torch.randn(4, 2)
+        >>> graph = s3d.trace(model, x)
+        >>> plan = s3d.plan_from_copies(graph, {"0": torch.tensor([1, 2, 1])})
+        >>> result = s3d.split(model, graph, plan, epsilon=0)
+        >>> result.widths, result.index_map["0"].tolist(), result.model[0]
+        ({'0': 4}, [0, 1, 1, 2], Linear(in_features=2, out_features=4, bias=True))
+        >>> bool(torch.allclose(result.model(x), model(x), atol=1e-6))
+        True
     """
     step = StepLength(epsilon, plan.relative)
     graph.check(model)
@@ -110,12 +111,13 @@ def split_average(
     Returns:
         A new average of the same kind, over as many models as the old one.
 
-    >>> import nni_s3d as s3d
-    >>> model, x = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1)), torch.randn(4, 2)
-    >>> graph, average = s3d.trace(model, x), AveragedModel(model)
-    >>> plan = s3d.plan_from_copies(graph, {"0": torch.tensor([1, 2, 1])})
-    >>> s3d.split_average(average, graph, plan).module[0]
-    Linear(in_features=2, out_features=4, bias=True)
+    Examples:
+        >>> import nni_s3d as s3d
+        >>> model, x = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1)), torch.randn(4, 2)
+        >>> graph, average = s3d.trace(model, x), AveragedModel(model)
+        >>> plan = s3d.plan_from_copies(graph, {"0": torch.tensor([1, 2, 1])})
+        >>> s3d.split_average(average, graph, plan).module[0]
+        Linear(in_features=2, out_features=4, bias=True)
     """
     grown = copy.copy(average)
     module = split(average.module, graph, plan, epsilon).model
