@@ -84,7 +84,9 @@ class PlainBatchOperator:
             leaves = {name: parameter.clone().requires_grad_() for name, parameter in self._parameters.items()}
             read, outputs = self._run(leaves, cut=False)
             if not all(z.requires_grad for z in read):
-                raise ModelError("model: expected every consumer with gradients, got one under no_grad")
+                raise ModelError(
+                    "model: expected every consumer with gradients, got one under no_grad; call it outside"
+                )
             loss = scalar_loss(loss_fn, outputs, batch[1])
             self._cotangents = torch.autograd.grad(loss, read, allow_unused=True, materialize_grads=True)
             # The Hessian is symmetric, so that its products are those of its transpose.

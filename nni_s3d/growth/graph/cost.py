@@ -151,7 +151,9 @@ def check_budget(graph: ChannelGraph, kind: str, name: str) -> None:
     """Raise ConfigError if a budget, called `name`, is in a cost that is not known of every function of a network."""
     if kind in ("macs", "flops") and graph.uncounted:
         unknown = ", ".join(graph.uncounted)
-        raise ConfigError(f"{name}: expected one in params or neurons, got one in {kind}, not known of {unknown}")
+        raise ConfigError(
+            f"{name}: expected a budget in params or neurons, got one in {kind}, which is not known of {unknown}"
+        )
 
 
 def _add_neurons(cost: _Polynomial, graph: ChannelGraph) -> None:

@@ -137,7 +137,7 @@ def _new_channels(graph: ChannelGraph, plan: GrowthPlan) -> NewChannels:
     """Return the channels that a plan makes, after a look whether it is a plan for this graph."""
     expected, widths = graph.widths, {name: copies.numel() for name, copies in plan.copies.items()}
     if widths != expected:
-        raise ModelError(f"plan: expected one for the widths {expected}, got one for {widths}")
+        raise ModelError(f"plan: expected one for the widths {expected}, got one for {widths}; select again")
     copies = graph.per_channel(plan.copies)
     weights = torch.ones(int(copies.sum()), dtype=torch.float64)
     first = copies.cumsum(0) - copies
@@ -161,7 +161,7 @@ def _check_outputs(model: nn.Module, grown: nn.Module, graph: ChannelGraph) -> N
     """Refuse new neurons in functions such as log: where these are not defined, a weight of 0 does not help."""
     if not _finite(grown, graph) and _finite(model, graph):
         expected = "expected functions that are defined everywhere, got outputs that are not finite any more"
-        raise ModelError(f"new neurons: {expected}; method signed stays where the old neurons are")
+        raise ModelError(f"new neurons: {expected}; method split stays near the old neurons")
 
 
 def _finite(model: nn.Module, graph: ChannelGraph) -> bool:
