@@ -16,7 +16,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 # other.
 LAYERS = (
     ("cli",),
-    ("report", "plugin"),
+    ("report", "plugin", "testing"),
     ("search",),
     ("tasks",),
     ("models", "growth"),
@@ -31,7 +31,7 @@ GROWTH_LAYERS = (
     ("surgery",),
     ("selection", "curvature"),
     ("eigen", "graph"),
-    ("modules", "text_table"),
+    ("modules", "seeds", "text_table"),
 )
 
 

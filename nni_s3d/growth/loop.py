@@ -13,6 +13,7 @@ from nni_s3d.growth.curvature.batch import Batch, LossFn
 from nni_s3d.growth.graph.cost import Cost, count
 from nni_s3d.growth.growth_step import Decision, check_growth, decide
 from nni_s3d.growth.modules import evaluation_mode
+from nni_s3d.growth.seeds import seed_for
 from nni_s3d.growth.selection.settings import Policy, is_number, require
 from nni_s3d.growth.settings import GrowthSettings
 from nni_s3d.growth.surgery.split import split
@@ -93,7 +94,7 @@ def grow(
         decision = None
         if step < steps:
             with evaluation_mode(model):
-                decision = decide(model, graph, growth, batches, loss_fn, memory=memory, seed=seed + step)
+                decision = decide(model, graph, growth, batches, loss_fn, memory=memory, seed=seed_for(seed, step))
         yield GrowthStep(step, model, graph.widths, count(graph), trained, decision)
         if decision is None or decision.plan is None:
             return

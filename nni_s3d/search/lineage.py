@@ -67,14 +67,14 @@ def lineages(settings: Mapping[str, Any], where: str = "classArgs") -> list[Line
     shared = {key: value for key, value in settings.items() if key != "lineages"}
     differing = settings.get("lineages")
     if differing is None:
-        return [_lineage(shared, where)]
+        return [read_lineage(shared, where)]
     if not isinstance(differing, Sequence) or isinstance(differing, str) or not differing:
         raise ConfigError(f"{where}.lineages: expected a list of settings, got {differing!r}")
     made = []
     for i, difference in enumerate(differing):
         if not isinstance(difference, Mapping):
             raise ConfigError(f"{where}.lineages[{i}]: expected a mapping, got {difference!r}")
-        made.append(_lineage({**shared, **difference}, f"{where}.lineages[{i}]"))
+        made.append(read_lineage({**shared, **difference}, f"{where}.lineages[{i}]"))
     labels = [lineage.label for lineage in made]
     for label in labels:
         if labels.count(label) > 1:
@@ -82,7 +82,12 @@ def lineages(settings: Mapping[str, Any], where: str = "classArgs") -> list[Line
     return made
 
 
-def _lineage(settings: Mapping[str, Any], where: str) -> Lineage:
+def read_lineage(settings: Mapping[str, Any], where: str) -> Lineage:
+    """Read the settings of one lineage.
+
+    Raises:
+        ConfigError: an unknown key, a wrong type, or a value out of range.
+    """
     if "phases" in settings:
         raise ConfigError(f"{where}: unknown key 'phases', now called 'phase_budget'")
     return build(Lineage, settings, where)

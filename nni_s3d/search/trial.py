@@ -13,13 +13,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from nni_s3d.config import build
-from nni_s3d.errors import StoreError
+from nni_s3d.errors import ConfigError, StoreError
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.cost import Cost, count
 from nni_s3d.growth.graph.read import read_graph
 from nni_s3d.growth.growth_step import decide
-from nni_s3d.search.lineage import Lineage, outcome_path, settings_path, trial_path
+from nni_s3d.search.lineage import Lineage, outcome_path, read_lineage, settings_path, trial_path
 from nni_s3d.search.preflight import check_network
 from nni_s3d.search.spec import Spec, parse_spec
 from nni_s3d.search.start import first_weights
@@ -78,7 +77,10 @@ def _lineage(store: Store, spec: Spec) -> Lineage | None:
     settings = store.read_json(path)
     if settings is None:
         raise StoreError(f"{store.url}: expected the settings of lineage {spec.lineage!r}, got none")
-    return build(Lineage, settings, f"{store.url}/{path}: settings")
+    try:
+        return read_lineage(settings, store.url_of(path))
+    except ConfigError as error:
+        raise StoreError(f"{error}; if an older version of nni_s3d wrote it, start with a new store") from error
 
 
 def _parent_of(store: Store, spec: Spec) -> str | None:

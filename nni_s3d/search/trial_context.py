@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from nni_s3d.growth.seeds import seed_for
 from nni_s3d.search.lineage import Lineage
 from nni_s3d.search.spec import Spec
 from nni_s3d.search.store import Store
@@ -32,7 +33,7 @@ class TrialContext:
     @property
     def seed_of_step(self) -> int:
         """Of what every step of a lineage draws anew."""
-        return self.seed + 1_000_003 * self.spec.step
+        return seed_for(self.seed, self.spec.step)
 
     @property
     def key(self) -> str:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from nni_s3d.errors import ConfigError, StoreError, first_line
 from nni_s3d.growth.modules import evaluation_mode
+from nni_s3d.growth.seeds import seed_for
 from nni_s3d.tasks.data import Loader
 
 T = TypeVar("T", bound=Optimizer)
@@ -120,7 +121,7 @@ def train(
     with tqdm(total=recipe.epochs, initial=first, desc=title, unit="epoch", disable=None, leave=False) as bar:
         for epoch in range(first, recipe.epochs):
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-                torch.manual_seed(hash((seed, epoch)) % 2**63)  # dropout
+                torch.manual_seed(seed_for(seed, epoch))  # dropout
                 loss = _epoch(phase, loader, recipe, epoch)
             hooks.save({"epoch": epoch + 1} | {name: part.state_dict() for name, part in vars(phase).items()})
             hooks.progress(epoch + 1, recipe.epochs)

@@ -3,7 +3,7 @@ import torch
 
 from nni_s3d.errors import ConfigError
 from nni_s3d.plugin.space import TaskSpace
-from tests.plugin.contract import SPACE
+from nni_s3d.testing.contract import SPACE
 from tests.plugin.task_space import SCRATCH, model_space
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:nni")

@@ -15,8 +15,8 @@ from nni_s3d.plugin.space import TaskSpace
 from nni_s3d.plugin.strategy import S3D
 from nni_s3d.plugin.trial import evaluate_model
 from nni_s3d.search.store import Store
+from nni_s3d.testing.contract import SPACE, STEPS, AdapterContract, leave_outcome
 from tests import small_task
-from tests.plugin.contract import SPACE, STEPS, Contract, leave_outcome
 from tests.plugin.task_space import model_space
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:nni")
@@ -56,7 +56,7 @@ class Foreign(ModelSpace):
     """A space that is not a task's."""
 
 
-class TestContract(Contract):
+class TestContract(AdapterContract):
     @pytest.fixture(autouse=True)
     def end_the_thread(self):
         self.engine = None

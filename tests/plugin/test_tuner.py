@@ -8,8 +8,8 @@ from nni_s3d.plugin import tuner as tuner_module
 from nni_s3d.plugin.tuner import S3DArgsValidator, S3DTuner
 from nni_s3d.search.lineage import outcome_path, state_path, trial_path
 from nni_s3d.search.store import Store
+from nni_s3d.testing.contract import SPACE, STEPS, AdapterContract, leave_outcome
 from tests.fresh_process import HEAVY, loaded_by
-from tests.plugin.contract import SPACE, STEPS, Contract, leave_outcome
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +68,7 @@ def make(resume=False, **settings):
     return made
 
 
-class TestContract(Contract):
+class TestContract(AdapterContract):
     @pytest.fixture(autouse=True)
     def place(self, tmp_path, monkeypatch, manager):
         monkeypatch.setenv("NNI_S3D_STORE", str(tmp_path / "store"))

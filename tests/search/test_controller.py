@@ -6,7 +6,7 @@ from nni_s3d.errors import ConfigError, StoreError
 from nni_s3d.search.controller import Controller, Track
 from nni_s3d.search.lineage import Lineage, outcome_path, settings_path, state_path, trial_path
 from nni_s3d.tasks.search_space import Space
-from tests.plugin.contract import SPACE, STEPS, leave_outcome
+from nni_s3d.testing.contract import SPACE, STEPS, leave_outcome
 
 LINEAGES = [Lineage(seed=1, steps=STEPS), Lineage(seed=3, steps=STEPS)]
 ONE, OTHER = (lineage.label for lineage in LINEAGES)

@@ -44,6 +44,5 @@ def test_the_name_of_a_lineage_and_known_costs_determine_nothing(trial):
 def test_the_seed_is_that_of_the_lineage_and_every_step_has_one(trial):
     assert trial.seed == 3
     first = replace(trial, spec=replace(trial.spec, step=0))
-    assert first.seed_of_step == first.seed
-    assert trial.seed_of_step != first.seed_of_step
+    assert len({trial.seed, trial.seed_of_step, first.seed_of_step}) == 3
     assert replace(trial, lineage=None).seed == trial.task.seed == 0

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nni_s3d.growth.seeds import seed_for
+
 
 @dataclass(frozen=True)
 class Images:
@@ -64,7 +66,7 @@ class Loader:
         order = torch.arange(len(self.images))
         generator = torch.Generator()
         if self.seed is not None:
-            generator.manual_seed(hash((self.seed, epoch)) % 2**63)
+            generator.manual_seed(seed_for(self.seed, epoch))
             order = torch.randperm(len(order), generator=generator)
         images = self.images.to(self.device)
         mean, std = (torch.tensor(v, device=self.device).reshape(-1, 1, 1) for v in (self.mean, self.std))

@@ -1,0 +1,1 @@
+"""Tests that others may run on what they build."""
