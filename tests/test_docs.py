@@ -1,10 +1,12 @@
 """Every code block of the documentation runs, and what it is said to print is what it prints."""
 
 import contextlib
+import importlib
 import importlib.util
 import io
 import logging
 import os
+import pkgutil
 import re
 import shlex
 import subprocess
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import nni_s3d
 from nni_s3d.cli import _parser, main
 
 ROOT = Path(__file__).parents[1]
@@ -115,3 +118,24 @@ def test_links_lead_to_files(page):
     targets = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", text)
     missing = [target for target in targets if not ((DOCS / page).parent / target).exists()]
     assert not missing
+
+
+def test_the_reference_has_every_module_and_every_public_name():
+    shown = set(re.findall(r"^::: (\S+)$", "".join(path.read_text() for path in DOCS.glob("api/*.md")), re.MULTILINE))
+    modules = {module.name for module in pkgutil.walk_packages(nni_s3d.__path__, "nni_s3d.") if not module.ispkg}
+    assert {name for name in modules if not any(f"{name}.".startswith(f"{root}.") for root in shown)} == set()
+    names = re.findall(r"\[(\w+)\]\[(nni_s3d[\w.]+)\]", (DOCS / "api/index.md").read_text())
+    assert {name for name, _ in names} == set(nni_s3d.__all__)
+    for name, path in names:
+        module, _, attribute = path.rpartition(".")
+        assert getattr(importlib.import_module(module), attribute) is getattr(nni_s3d, name)
+
+
+def test_the_papers_items_are_where_the_theory_says():
+    rows = re.findall(r"^\| .* \| (\[.*\)) \| (`.*) \|$", (DOCS / "theory.md").read_text(), re.MULTILINE)
+    assert len(rows) > 20
+    for links, names in rows:
+        texts = [(DOCS / path).read_text() for path in re.findall(r"\]\((\S+?)\)", links)]
+        for name in re.findall(r"`(\w+)", names):
+            if name != "examples":
+                assert any(re.search(rf"(def|class) {name}\b", text) for text in texts), name
