@@ -48,7 +48,7 @@ def timed(into: dict[str, float], name: str) -> Iterator[None]:
 def measure(path: str, batches: int) -> dict[str, object]:
     experiment = read_experiment(Path(path))
     task, lineage = experiment.task, experiment.lineages[0]
-    epochs = lineage.recipe(task.training, share=1.0).epochs
+    epochs = lineage.epochs or task.training.epochs
     data = task.load_data()
     model = task.build_model(task.space().low, 0, data.shape)
     per_epoch = len(task.training_loader(data, 0))
@@ -76,7 +76,7 @@ def measure(path: str, batches: int) -> dict[str, object]:
             model.load_state_dict(read_tensors(store, "weights.safetensors") or {})
             read_tensors(store, "plan.safetensors")
     with timed(parts, "surgery"):
-        seen = read_graph(model, task.example(data.shape)).only(decision.plan.copies, "refused before")
+        seen = read_graph(model, task.example(data.shape)).refuse_others(decision.plan.copies, "refused before")
         grown = split(model, seen, decision.plan, lineage.epsilon)
     with timed(parts, "look at the grown network"):
         check_network(task, data, grown.model, grown.widths, graph=grown.graph)

@@ -64,7 +64,7 @@ def grow(
         ConfigError: a setting is out of range, or `batches` is empty or can be read only once.
         ModelError: the network cannot be traced, or nothing in it can be split.
 
-    Example:
+    Examples:
         >>> import torch, nni_s3d as s3d
         >>> inputs = torch.randn(64, 4)
         >>> targets = inputs.sum(dim=1, keepdim=True).tanh()

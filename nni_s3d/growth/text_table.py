@@ -16,10 +16,11 @@ def table_lines(
         right: titles of the columns that are aligned to the right, as numbers are.
         ruled: whether a line of dashes stands below the titles.
 
-    >>> print("\n".join(table_lines(("group", "width"), [("conv0", "8"), ("pw1", "16")], right=("width",))))
-    group  width
-    conv0      8
-    pw1       16
+    Examples:
+        >>> print("\n".join(table_lines(("group", "width"), [("conv0", "8"), ("pw1", "16")], right=("width",))))
+        group  width
+        conv0      8
+        pw1       16
     """
     lines = [titles, *rows]
     sizes = [max(map(len, column)) for column in zip(*lines, strict=True)]

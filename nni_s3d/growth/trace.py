@@ -25,11 +25,12 @@ def trace(model: nn.Module, example_inputs: object) -> ChannelGraph:
     Raises:
         ModelError: the model is not on one device together with the inputs, or fails on them.
 
-    >>> import torch, nni_s3d as s3d
-    >>> model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 2))
-    >>> print(s3d.trace(model, torch.randn(3, 4)))
-    group  width  followers  consumers  splittable
-    0      8      1          3          yes
-    3      2      -          -          no: it is an output of the network
+    Examples:
+        >>> import torch, nni_s3d as s3d
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 2))
+        >>> print(s3d.trace(model, torch.randn(3, 4)))
+        group  width  followers  consumers  splittable
+        0      8      1          3          yes
+        3      2      -          -          no: it is an output of the network
     """
     return rehearsed_graph(model, example_inputs)

@@ -25,7 +25,7 @@ def read_tensors(store: Store, path: str) -> dict[str, Tensor] | None:
     tensors: dict[str, Tensor] = store.decode(path, content, load)
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
-            raise StoreError(f"{store.url_of(path)}: expected finite numbers, got others in {name}")
+            raise StoreError(f"{store.url_of(path)}: expected finite numbers, got infinity or NaN in {name}")
     return tensors
 
 

@@ -62,6 +62,8 @@ def import_factory(name: str) -> Callable[..., Any]:
         factory: Callable[..., Any] = getattr(importlib.import_module(module), function)
     except Exception as error:  # importing runs the module
         reason = f"{type(error).__name__}: {first_line(error)}"
+        if isinstance(error, ModuleNotFoundError):
+            reason += "; is its folder on PYTHONPATH?"
         raise ConfigError(f"model.factory: expected package.module:function, got {name!r}: {reason}") from error
     return factory
 

@@ -54,7 +54,7 @@ def load_grown(build: Callable[[], nn.Module], path: str | Path) -> nn.Module:
     for name in (*built, *tensors):
         if name not in built or name not in tensors:
             where = "the file" if name in built else "the network that was built"
-            raise ModelError(f"{name}: expected it in {where} too, got none")
+            raise ModelError(f"{name}: expected it in {where} too, got none; build the network that it grew from")
         if built[name].dim() != tensors[name].dim():
             raise ModelError(f"{name}: expected {built[name].dim()} dimensions, got {tensors[name].dim()} in {path}")
     with torch.no_grad():

@@ -56,7 +56,8 @@ class Cut(TorchFunctionMode):
         if weight in self._consumers:
             if not torch.is_grad_enabled():
                 raise ModelError(
-                    f"{weight}: expected a layer with gradients, got one under no_grad or a reentrant checkpoint"
+                    f"{weight}: expected a layer with gradients, got one under no_grad or a reentrant checkpoint; "
+                    "call it outside of no_grad, or with use_reentrant=False"
                 )
             self.tape.mark_consumed(linear.input)
             linear.input = linear.input.view_as(linear.input)

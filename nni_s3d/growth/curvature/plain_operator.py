@@ -36,15 +36,16 @@ from nni_s3d.growth.modules import call, check_device, untouched_state
 class PlainSplittingOperator(MeanOperator):
     """`SplittingOperator` without the tape: the same matrices and the same interface, in fewer lines and more time.
 
-    >>> import torch
-    >>> import nni_s3d as s3d
-    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)).double()
-    >>> batch = torch.randn(32, 4).double(), torch.randint(3, (32,))
-    >>> graph = s3d.trace(model, batch[0])
-    >>> plain = s3d.PlainSplittingOperator(model, graph, [batch], torch.nn.functional.cross_entropy)
-    >>> op = s3d.SplittingOperator(model, graph, [batch], torch.nn.functional.cross_entropy)
-    >>> torch.allclose(plain.dense("0"), op.dense("0"))
-    True
+    Examples:
+        >>> import torch
+        >>> import nni_s3d as s3d
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)).double()
+        >>> batch = torch.randn(32, 4).double(), torch.randint(3, (32,))
+        >>> graph = s3d.trace(model, batch[0])
+        >>> plain = s3d.PlainSplittingOperator(model, graph, [batch], torch.nn.functional.cross_entropy)
+        >>> op = s3d.SplittingOperator(model, graph, [batch], torch.nn.functional.cross_entropy)
+        >>> torch.allclose(plain.dense("0"), op.dense("0"))
+        True
 
     Args, attributes and errors are those of `SplittingOperator`, but for `memory`: all graphs are kept.
     """
@@ -83,7 +84,9 @@ class PlainBatchOperator:
             leaves = {name: parameter.clone().requires_grad_() for name, parameter in self._parameters.items()}
             read, outputs = self._run(leaves, cut=False)
             if not all(z.requires_grad for z in read):
-                raise ModelError("model: expected every consumer with gradients, got one under no_grad")
+                raise ModelError(
+                    "model: expected every consumer with gradients, got one under no_grad; call it outside"
+                )
             loss = scalar_loss(loss_fn, outputs, batch[1])
             self._cotangents = torch.autograd.grad(loss, read, allow_unused=True, materialize_grads=True)
             # The Hessian is symmetric, so that its products are those of its transpose.

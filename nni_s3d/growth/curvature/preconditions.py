@@ -38,4 +38,6 @@ def check_deterministic(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
         named = dict(zip(("input", "p", "training"), args, strict=False)) | kwargs
         active = named.get("training", named.get("train", not name.endswith("alpha_dropout")))
         if active and named.get("p", 0.5) > 0:
-            raise ModelError(f"{name}: expected training=False during curvature, got a call of it that drops")
+            raise ModelError(
+                f"{name}: expected training=False during curvature, got a call that drops; pass training=self.training"
+            )

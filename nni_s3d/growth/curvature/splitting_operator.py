@@ -29,18 +29,19 @@ from nni_s3d.growth.graph.channels import ChannelGraph
 class SplittingOperator(MeanOperator):
     """v -> S v for every neuron of every splittable group, S the splitting matrix (eq. 2) averaged over all samples.
 
-    >>> import torch
-    >>> import nni_s3d as s3d
-    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
-    >>> batch = torch.randn(32, 4), torch.randint(3, (32,))
-    >>> graph = s3d.trace(model, batch[0])
-    >>> op = s3d.SplittingOperator(model, graph, [batch], torch.nn.functional.cross_entropy)
-    >>> op.shapes  # one group of 8 neurons, each with 4 weights and a bias
-    {'0': (8, 5)}
-    >>> op.matvec({"0": torch.randn(8, 5)})["0"].shape
-    torch.Size([8, 5])
-    >>> op.dense("0").shape
-    torch.Size([8, 5, 5])
+    Examples:
+        >>> import torch
+        >>> import nni_s3d as s3d
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
+        >>> batch = torch.randn(32, 4), torch.randint(3, (32,))
+        >>> graph = s3d.trace(model, batch[0])
+        >>> op = s3d.SplittingOperator(model, graph, [batch], torch.nn.functional.cross_entropy)
+        >>> op.shapes  # one group of 8 neurons, each with 4 weights and a bias
+        {'0': (8, 5)}
+        >>> op.matvec({"0": torch.randn(8, 5)})["0"].shape
+        torch.Size([8, 5])
+        >>> op.dense("0").shape
+        torch.Size([8, 5, 5])
 
     Args:
         model: the network, in evaluation mode; it must stay as it is as long as the operator is in use.

@@ -73,7 +73,7 @@ def finite(products: Tensor, name: str) -> Tensor:
         ModelError: some of them are not finite.
     """
     if not products.isfinite().all():
-        raise ModelError(f"{name}: expected finite splitting matrices, got others; has training diverged?")
+        raise ModelError(f"{name}: expected finite splitting matrices, got infinity or NaN; has training diverged?")
     return products
 
 

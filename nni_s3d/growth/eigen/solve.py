@@ -23,17 +23,18 @@ def spectrum(
 ) -> dict[str, Spectrum]:
     """Return both extreme eigenpairs of every matrix of an operator, by name.
 
-    >>> import torch
-    >>> import nni_s3d as s3d
-    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
-    >>> batch = torch.randn(32, 4), torch.randint(3, (32,))
-    >>> graph = s3d.trace(model, batch[0])
-    >>> op = s3d.SplittingOperator(model, graph, [batch], torch.nn.functional.cross_entropy)
-    >>> spectra = s3d.spectrum(op)
-    >>> spectra["0"].lambda_min.shape, spectra["0"].v_min.shape
-    (torch.Size([8]), torch.Size([8, 5]))
-    >>> bool(spectra["0"].converged.all())
-    True
+    Examples:
+        >>> import torch
+        >>> import nni_s3d as s3d
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
+        >>> batch = torch.randn(32, 4), torch.randint(3, (32,))
+        >>> graph = s3d.trace(model, batch[0])
+        >>> op = s3d.SplittingOperator(model, graph, [batch], torch.nn.functional.cross_entropy)
+        >>> spectra = s3d.spectrum(op)
+        >>> spectra["0"].lambda_min.shape, spectra["0"].v_min.shape
+        (torch.Size([8]), torch.Size([8, 5]))
+        >>> bool(spectra["0"].converged.all())
+        True
 
     Args:
         op: for instance a `SplittingOperator`.

@@ -29,11 +29,12 @@ _FLOPS_OF_AN_ELEMENT = {Kind.BATCH_NORM: 2, Kind.INSTANCE_NORM: 2, Kind.ACTIVATI
 class Cost:
     """Sizes of a network.
 
-    >>> import torch
-    >>> from torch import nn
-    >>> import nni_s3d as s3d
-    >>> s3d.count(s3d.trace(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(1, 4)))
-    Cost(params=58, macs=48, flops=104)
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> import nni_s3d as s3d
+        >>> s3d.count(s3d.trace(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(1, 4)))
+        Cost(params=58, macs=48, flops=104)
     """
 
     params: int
@@ -150,7 +151,9 @@ def check_budget(graph: ChannelGraph, kind: str, name: str) -> None:
     """Raise ConfigError if a budget, called `name`, is in a cost that is not known of every function of a network."""
     if kind in ("macs", "flops") and graph.uncounted:
         unknown = ", ".join(graph.uncounted)
-        raise ConfigError(f"{name}: expected one in params or neurons, got one in {kind}, not known of {unknown}")
+        raise ConfigError(
+            f"{name}: expected a budget in params or neurons, got one in {kind}, which is not known of {unknown}"
+        )
 
 
 def _add_neurons(cost: _Polynomial, graph: ChannelGraph) -> None:

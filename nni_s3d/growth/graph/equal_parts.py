@@ -86,11 +86,16 @@ def with_equal_parts(graph: ChannelGraph, copies: Mapping[str, Tensor]) -> dict[
         possible = all(int(now.max()) <= int(largest.min()) for now, largest in sizes)
         more = _fewest_more(equations(graph), (wanted - 1).numpy(), (most - wanted).numpy()) if possible else None
         if more is None:
-            where = ", ".join(dict.fromkeys(cut.where for cut in graph.equal_parts))
-            found = f"got none with up to {MAX_COPIES} copies of every neuron"
-            raise ModelError(f"copies: expected some that leave equal parts where {where} cuts channels, {found}")
+            expected = f"expected numbers that keep the parts equal into which {cutters(graph)} cuts channels"
+            found = f"got none with up to {MAX_COPIES} copies of each neuron; split fewer of the neurons there"
+            raise ModelError(f"copies: {expected}, {found}")
         wanted += torch.from_numpy(more)
     return {group.name: wanted[group.channels] for group in graph.splittable_groups}
+
+
+def cutters(graph: ChannelGraph) -> str:
+    """Name the layers and functions that cut channels into equal parts."""
+    return ", ".join(dict.fromkeys(cut.where for cut in graph.equal_parts))
 
 
 def part_sizes(parts: Tensor, copies: Tensor) -> Tensor:

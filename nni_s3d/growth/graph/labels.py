@@ -22,10 +22,11 @@ def interleaved_runs(slots: Tensor) -> int:
 
     Copies of a neuron stay within its run; so where interleaved runs are cut, each run must be cut evenly.
 
-    >>> interleaved_runs(torch.tensor([0, 1, 2, 3]))
-    1
-    >>> interleaved_runs(torch.tensor([0, 2, 1, 3]))
-    2
+    Examples:
+        >>> interleaved_runs(torch.tensor([0, 1, 2, 3]))
+        1
+        >>> interleaved_runs(torch.tensor([0, 2, 1, 3]))
+        2
     """
     for runs in (n for n in range(1, slots.numel()) if slots.numel() % n == 0):
         steps = slots.reshape(-1, runs).diff(dim=0)

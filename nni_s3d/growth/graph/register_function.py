@@ -60,13 +60,14 @@ def register_function(func: Callable[..., Any], kind: str = "elementwise") -> Ca
     Raises:
         ConfigError: there is no such kind, or the function is known already.
 
-    >>> import torch, nni_s3d as s3d
-    >>> from torch import nn
-    >>> def cubed(x):
-    ...     return x**3
-    >>> cubed = s3d.register_function(cubed, "elementwise")
-    >>> cubed(torch.tensor(2.0))
-    tensor(8.)
+    Examples:
+        >>> import torch, nni_s3d as s3d
+        >>> from torch import nn
+        >>> def cubed(x):
+        ...     return x**3
+        >>> cubed = s3d.register_function(cubed, "elementwise")
+        >>> cubed(torch.tensor(2.0))
+        tensor(8.)
     """
     if kind not in _FUNCTIONS:
         raise ConfigError(f"kind: expected one of {', '.join(_FUNCTIONS)}, got {kind!r}")

@@ -61,18 +61,19 @@ def register_layer(
     Raises:
         ConfigError: `layer` is no module class, or is said to be both a follower and linear, or neither.
 
-    >>> import torch, nni_s3d as s3d
-    >>> from torch import nn
-    >>> class Shift(nn.Module):
-    ...     def __init__(self, channels):
-    ...         super().__init__()
-    ...         self.shift = nn.Parameter(torch.rand(channels))
-    ...     def forward(self, x):
-    ...         return torch.einsum("nc,c->nc", x, self.shift.exp())
-    >>> Shift = s3d.register_layer(Shift, entries={"shift": 0})
-    >>> model = nn.Sequential(nn.Linear(4, 8), Shift(8), nn.Tanh(), nn.Linear(8, 2))
-    >>> s3d.trace(model, torch.randn(3, 4)).widths
-    {'0': 8}
+    Examples:
+        >>> import torch, nni_s3d as s3d
+        >>> from torch import nn
+        >>> class Shift(nn.Module):
+        ...     def __init__(self, channels):
+        ...         super().__init__()
+        ...         self.shift = nn.Parameter(torch.rand(channels))
+        ...     def forward(self, x):
+        ...         return torch.einsum("nc,c->nc", x, self.shift.exp())
+        >>> Shift = s3d.register_layer(Shift, entries={"shift": 0})
+        >>> model = nn.Sequential(nn.Linear(4, 8), Shift(8), nn.Tanh(), nn.Linear(8, 2))
+        >>> s3d.trace(model, torch.randn(3, 4)).widths
+        {'0': 8}
     """
     if not (isinstance(layer, type) and issubclass(layer, nn.Module)):
         raise ConfigError(f"layer: expected a subclass of nn.Module, got {layer!r}")

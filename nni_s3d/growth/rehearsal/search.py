@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from nni_s3d.errors import ModelError
 from nni_s3d.growth.graph.channels import ChannelGraph, ChannelGroup
-from nni_s3d.growth.graph.equal_parts import in_equal_parts
+from nni_s3d.growth.graph.equal_parts import cutters, in_equal_parts
 from nni_s3d.growth.graph.union_find import UnionFind
 from nni_s3d.growth.modules import untouched_random_state
 from nni_s3d.growth.rehearsal.pattern import rehearsed_copies
@@ -67,8 +67,8 @@ class _Search:
         part = self.graph.refuse_others({group.name for group in groups}, "it is left alone")
         try:
             copies = rehearsed_copies(part, groups)
-        except ModelError as error:
-            return str(error)
+        except ModelError:
+            return f"its growth alone would leave unequal parts where its channels are cut ({cutters(part)})"
         trouble = self.quick.trouble(part, copies)
         if trouble == DIFFERENT:
             self._careful = self._careful or Rehearsal.in_float64(self.quick.model, self.graph.example_inputs)

@@ -72,7 +72,7 @@ def along_eigenvectors(
     for name, spectrum in spectra.items():
         _check_directions(graph, name, spectrum.v_min, "eigenvectors")
         if not (spectrum.v_min.sum() + spectrum.v_max.sum()).isfinite():
-            raise ModelError(f"{name}: expected finite eigenvectors, got others")
+            raise ModelError(f"{name}: expected finite eigenvectors, got infinity or NaN")
     of_channels = graph.per_channel(copies)
     lambda_min, lambda_max = eigenvalues(graph, spectra)
     scheme = _schemes_of_all(of_channels, lambda_min, lambda_max, settings)

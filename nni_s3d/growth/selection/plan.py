@@ -75,7 +75,7 @@ class GrowthPlan:
             shown = f"{type(error).__name__}: {error}"
             raise ModelError(f"plan: expected what to_json and to_tensors return, got {shown}") from error
         if not fits:
-            raise ModelError("plan: expected JSON and tensors of one plan, got those of two")
+            raise ModelError("plan: expected JSON and tensors of one plan, got those of two; load them together")
         return plan
 
 

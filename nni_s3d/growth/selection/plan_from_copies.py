@@ -45,7 +45,7 @@ def plan_from_copies(
         ModelError: no such group, a group that cannot be split, copies, norms or a spectrum of another shape, or a
             spectrum that is not finite.
 
-    Example:
+    Examples:
         >>> import torch, nni_s3d as s3d
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Tanh(), torch.nn.Linear(3, 2))
         >>> graph = s3d.trace(model, torch.zeros(1, 4))

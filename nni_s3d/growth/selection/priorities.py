@@ -22,7 +22,7 @@ def random_priorities(model: nn.Module, graph: ChannelGraph, generator: torch.Ge
     norms = theta_norms(graph.splittable_groups, dict(model.named_parameters()))
     for name, norm in norms.items():
         if not norm.isfinite().all():
-            raise ModelError(f"{name}: expected finite weights, got others; has training diverged?")
+            raise ModelError(f"{name}: expected finite weights, got infinity or NaN; has training diverged?")
     chance = {name: torch.rand(len(norm), generator=generator, dtype=torch.float64) for name, norm in norms.items()}
     return {name: chance[name] * norm.cpu().double() ** 2 for name, norm in norms.items()}
 

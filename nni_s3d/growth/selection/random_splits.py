@@ -36,7 +36,7 @@ def random_splits(model: nn.Module, graph: ChannelGraph, seed: int = 0) -> Rando
     Raises:
         ModelError: the model is not that of the graph, or its parameters are not finite.
 
-    Example:
+    Examples:
         >>> import torch, nni_s3d as s3d
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.Tanh(), torch.nn.Linear(6, 2))
         >>> graph = s3d.trace(model, torch.zeros(1, 4))

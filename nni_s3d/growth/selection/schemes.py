@@ -43,7 +43,7 @@ def scheme(
     Raises:
         ConfigError: copies, c or triplet is out of range.
 
-    Example:
+    Examples:
         A neuron in a saddle, and a stable one, whose negative splitting (8) needs c > 1:
 
         >>> import torch
@@ -65,7 +65,7 @@ def gain(
 ) -> Tensor:
     """Return the optimum G of eq. (6), shape (n,), at most 0; arguments and errors as for `scheme`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> gain(torch.tensor([-1.0, -1.0, 1.0]), torch.tensor([2.0, 0.0, 2.0]), copies=4, c=2.0).tolist()
         [-2.5, -1.5, -1.0]

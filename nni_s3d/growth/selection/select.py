@@ -50,7 +50,7 @@ def select(
         ConfigError: a setting is out of range, several numbers of copies without Knapsack, or an impossible budget.
         ModelError: the spectrum or theta_norms lack a group, or the spectrum is not finite.
 
-    Example:
+    Examples:
         >>> import torch, nni_s3d as s3d
         >>> _ = torch.manual_seed(0)
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.Tanh(), torch.nn.Linear(6, 2))

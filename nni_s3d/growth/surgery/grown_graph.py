@@ -41,7 +41,9 @@ def _check_widths(grown_graph: ChannelGraph, expected: Mapping[str, int]) -> Non
     widths = {group.name: group.width for group in grown_graph}
     if widths != expected:
         others = [name for name, width in expected.items() if widths.get(name) != width]
-        raise ModelError(f"{', '.join(others) or next(iter(expected))}: copies of its neurons meet other channels")
+        raise ModelError(
+            f"{', '.join(others) or next(iter(expected))}: its copies are joined with other channels in the grown model"
+        )
 
 
 def _check_layers(grown_graph: ChannelGraph, graph: ChannelGraph) -> None:
@@ -49,10 +51,14 @@ def _check_layers(grown_graph: ChannelGraph, graph: ChannelGraph) -> None:
         [(layer.name, [axis.tensor for axis in layer.axes]) for layer in g.layers] for g in (graph, grown_graph)
     )
     if before != after:
-        raise ModelError("model: expected the layers of the trace in the grown network, got other ones")
+        raise ModelError(
+            "model: expected the grown network to call the layers of the trace, got others; do widths choose them?"
+        )
 
 
 def _check_splittable(grown_graph: ChannelGraph, graph: ChannelGraph) -> None:
     for group in grown_graph:
         if graph[group.name].splittable and not group.splittable:
-            raise ModelError(f"{group.name}: cannot be split any more: {group.reason}")
+            raise ModelError(
+                f"{group.name}: expected a group that can still be split when it has grown, but {group.reason}"
+            )

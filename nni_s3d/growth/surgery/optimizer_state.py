@@ -28,7 +28,7 @@ def grown_state(model: nn.Module, optimizer: torch.optim.Optimizer, growth: Axis
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     ordered = [parameter for settings in optimizer.param_groups for parameter in settings["params"]]
     if any(id(parameter) not in names for parameter in ordered):
-        raise ModelError("optimizer: expected one over the parameters of the model that is split")
+        raise ModelError("optimizer: expected one over the parameters of the model that is split, got one over others")
     state = optimizer.state_dict()
     grown = {}
     for number, buffers in state["state"].items():
@@ -47,5 +47,7 @@ def _grown_buffer(
     if not isinstance(value, Tensor) or value.shape != parameter.shape or not growth.grows(name):
         return copy.deepcopy(value)
     if key not in powers:
-        raise ModelError(f"optimizer: expected buffers among {', '.join(powers)}, got {key!r} for {name}")
+        raise ModelError(
+            f"optimizer: expected buffers among {', '.join(powers)}, got {key!r} for {name}; start a new one"
+        )
     return growth.gradient(name, value, powers[key])

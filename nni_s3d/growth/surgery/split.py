@@ -72,15 +72,16 @@ def split(
             equal, an optimizer keeps buffers of an unknown kind, or new neurons enter a function that is not defined
             for them.
 
-    >>> import nni_s3d as s3d
-    >>> model, x = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1)), torch.randn(4, 2)
-    >>> graph = s3d.trace(model, x)
-    >>> plan = s3d.plan_from_copies(graph, {"0": torch.tensor([1, 2, 1])})
-    >>> result = s3d.split(model, graph, plan, epsilon=0)
-    >>> result.widths, result.index_map["0"].tolist(), result.model[0]
-    ({'0': 4}, [0, 1, 1, 2], Linear(in_features=2, out_features=4, bias=True))
-    >>> bool(torch.allclose(result.model(x), model(x), atol=1e-6))
-    True
+    Examples:
+        >>> import nni_s3d as s3d
+        >>> model, x = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1)), torch.randn(4, 2)
+        >>> graph = s3d.trace(model, x)
+        >>> plan = s3d.plan_from_copies(graph, {"0": torch.tensor([1, 2, 1])})
+        >>> result = s3d.split(model, graph, plan, epsilon=0)
+        >>> result.widths, result.index_map["0"].tolist(), result.model[0]
+        ({'0': 4}, [0, 1, 1, 2], Linear(in_features=2, out_features=4, bias=True))
+        >>> bool(torch.allclose(result.model(x), model(x), atol=1e-6))
+        True
     """
     step = StepLength(epsilon, plan.relative)
     graph.check(model)
@@ -110,12 +111,13 @@ def split_average(
     Returns:
         A new average of the same kind, over as many models as the old one.
 
-    >>> import nni_s3d as s3d
-    >>> model, x = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1)), torch.randn(4, 2)
-    >>> graph, average = s3d.trace(model, x), AveragedModel(model)
-    >>> plan = s3d.plan_from_copies(graph, {"0": torch.tensor([1, 2, 1])})
-    >>> s3d.split_average(average, graph, plan).module[0]
-    Linear(in_features=2, out_features=4, bias=True)
+    Examples:
+        >>> import nni_s3d as s3d
+        >>> model, x = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1)), torch.randn(4, 2)
+        >>> graph, average = s3d.trace(model, x), AveragedModel(model)
+        >>> plan = s3d.plan_from_copies(graph, {"0": torch.tensor([1, 2, 1])})
+        >>> s3d.split_average(average, graph, plan).module[0]
+        Linear(in_features=2, out_features=4, bias=True)
     """
     grown = copy.copy(average)
     module = split(average.module, graph, plan, epsilon).model
@@ -135,7 +137,7 @@ def _new_channels(graph: ChannelGraph, plan: GrowthPlan) -> NewChannels:
     """Return the channels that a plan makes, after a look whether it is a plan for this graph."""
     expected, widths = graph.widths, {name: copies.numel() for name, copies in plan.copies.items()}
     if widths != expected:
-        raise ModelError(f"plan: expected one for the widths {expected}, got one for {widths}")
+        raise ModelError(f"plan: expected one for the widths {expected}, got one for {widths}; select again")
     copies = graph.per_channel(plan.copies)
     weights = torch.ones(int(copies.sum()), dtype=torch.float64)
     first = copies.cumsum(0) - copies
@@ -159,7 +161,7 @@ def _check_outputs(model: nn.Module, grown: nn.Module, graph: ChannelGraph) -> N
     """Refuse new neurons in functions such as log: where these are not defined, a weight of 0 does not help."""
     if not _finite(grown, graph) and _finite(model, graph):
         expected = "expected functions that are defined everywhere, got outputs that are not finite any more"
-        raise ModelError(f"new neurons: {expected}; method signed stays where the old neurons are")
+        raise ModelError(f"new neurons: {expected}; method split stays near the old neurons")
 
 
 def _finite(model: nn.Module, graph: ChannelGraph) -> bool:

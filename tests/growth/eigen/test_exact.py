@@ -26,5 +26,5 @@ def test_matrices_that_rounding_has_left_unsymmetric_are_made_symmetric():
 def test_matrices_that_are_not_finite_are_refused():
     S = random_matrices(2, 4)
     S[0, 1, 1] = float("inf")
-    with pytest.raises(ModelError, match="group: expected finite splitting matrices, got others"):
+    with pytest.raises(ModelError, match="group: expected finite splitting matrices, got infinity or NaN"):
         exact(DenseOperator({"group": S}), "group")

@@ -86,5 +86,5 @@ def test_shares_sum_to_one():
 def test_products_that_are_not_finite_are_refused():
     assert torch.equal(finite(torch.ones(2), "group"), torch.ones(2))
     for broken in ("nan", "inf"):
-        with pytest.raises(s3d.ModelError, match="group: expected finite splitting matrices, got others"):
+        with pytest.raises(s3d.ModelError, match="group: expected finite splitting matrices, got infinity or NaN"):
             finite(torch.tensor([1.0, float(broken)]), "group")

@@ -86,7 +86,9 @@ def test_a_tolerance_outside_zero_and_one_is_refused(tolerance):
 def test_matrices_that_are_no_numbers_are_refused(solver):
     broken = random_matrices(3, 5)
     broken[1, 2, 2] = float("nan")
-    with pytest.raises(ModelError, match="group: expected finite splitting matrices, got others; has training diverge"):
+    with pytest.raises(
+        ModelError, match="group: expected finite splitting matrices, got infinity or NaN; has training diverge"
+    ):
         spectrum(DenseOperator({"group": broken}), solver)
 
 

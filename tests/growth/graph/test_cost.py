@@ -121,11 +121,11 @@ def test_transposed_convolutions_are_not_free():
 
 def test_a_limit_in_a_cost_that_is_not_known_is_refused():
     graph = replace(measured(BY_NAME["mlp-relu"]).graph, uncounted=("fft_fft", "cdist"))
-    said = "max_macs: expected one in params or neurons, got one in macs, not known of fft_fft, cdist"
+    said = "max_macs: expected a budget in params or neurons, got one in macs, which is not known of fft_fft, cdist"
     with pytest.raises(s3d.ConfigError, match=said):
         check_budget(graph, "macs", "max_macs")
     for kind in ("macs", "flops"):
-        with pytest.raises(s3d.ConfigError, match=f"budget: expected one in params or neurons, got one in {kind}"):
+        with pytest.raises(s3d.ConfigError, match=f"budget: expected a budget in params or neurons, got one in {kind}"):
             total_cost(graph, kind)
     for kind in ("params", "neurons"):
         check_budget(graph, kind, "budget")

@@ -84,6 +84,7 @@ def test_parts_that_never_become_equal_are_refused():
     impossible = replace(graph, equal_parts=(EqualParts("a slice", torch.stack([cut.parts[0], none])),))
     copies = {group.name: torch.full((group.width,), 2) for group in graph.splittable_groups}
     with pytest.raises(
-        s3d.ModelError, match="copies: expected some that leave equal parts where a slice cuts channels, got none"
+        s3d.ModelError,
+        match="copies: expected numbers that keep the parts equal into which a slice cuts channels, got none",
     ):
         s3d.with_equal_parts(impossible, copies)

@@ -168,7 +168,7 @@ def test_what_nobody_can_count_is_named_wherever_costs_are_and_refused_as_a_budg
     said = f"MACs and FLOPs are not known of: {graph.uncounted[0]}"
     assert str(graph).splitlines()[-1] == table(graph).splitlines()[-1] == said
     assert s3d.count(graph).params == sum(p.numel() for p in model.parameters())
-    refusal = f"expected one in params or neurons, got one in macs, not known of {graph.uncounted[0]}"
+    refusal = f"expected a budget in params or neurons, got one in macs, which is not known of {graph.uncounted[0]}"
     with pytest.raises(s3d.ConfigError, match=f"budget: {refusal}"):
         budget_of(s3d.Knapsack(growth=0.5), graph)
     assert budget_of(s3d.Knapsack(growth=0.5, cost="params"), graph) > 0

@@ -252,5 +252,7 @@ def test_bad_input_is_refused_by_name():
     model = BY_NAME["mlp-tanh"].model()
     with torch.no_grad():
         next(model.parameters())[0, 0] = float("nan")
-    with pytest.raises(ModelError, match=f"{name}: expected finite weights, got others; has training diverged"):
+    with pytest.raises(
+        ModelError, match=f"{name}: expected finite weights, got infinity or NaN; has training diverged"
+    ):
         s3d.new_neurons(model, run.graph)

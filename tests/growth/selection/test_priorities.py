@@ -45,5 +45,5 @@ def test_weights_that_are_not_finite_are_refused():
     model, graph = BY_NAME["mlp-tanh"].model(), measured(BY_NAME["mlp-tanh"]).graph
     with torch.no_grad():
         next(model.parameters())[0, 0] = float("inf")
-    with pytest.raises(ModelError, match="0: expected finite weights, got others; has training diverged"):
+    with pytest.raises(ModelError, match="0: expected finite weights, got infinity or NaN; has training diverged"):
         random_priorities(model, graph, torch.Generator())

@@ -32,9 +32,13 @@ def test_reasons_of_the_parent_are_kept():
     ("grown", "widths", "message"),
     [
         (nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(3, 2)), {"0": 5}, "the model fails when it grows: mat1"),
-        (network(4), {"0": 5}, "0: copies of its neurons meet other channels"),
-        (network(5, nn.BatchNorm1d(5)).eval(), {"0": 5}, "expected the layers of the trace in the grown network"),
-        (network(5, nn.Softmax(-1)), {"0": 5}, "0: cannot be split any more: softmax mixes its channels"),
+        (network(4), {"0": 5}, "0: its copies are joined with other channels in the grown model"),
+        (network(5, nn.BatchNorm1d(5)).eval(), {"0": 5}, "expected the grown network to call the layers of the trace"),
+        (
+            network(5, nn.Softmax(-1)),
+            {"0": 5},
+            "0: expected a group that can still be split when it has grown, but softmax mixes its channels",
+        ),
     ],
     ids=["fails", "widths", "layers", "splittable"],
 )

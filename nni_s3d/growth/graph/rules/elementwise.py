@@ -69,7 +69,9 @@ def meet(notes: Notes, name: str, out: Tensor, input: object, other: object) -> 
         return None if only is None else only.labels
     narrow = [one for one, met in ((first, second), (second, first)) if _stretches(notes, one, over=met)]
     if narrow:
-        notes.refuse_inputs(name, [one.tensor for one in narrow], f"{name} stretches it over other channels")
+        notes.refuse_inputs(
+            name, [one.tensor for one in narrow], f"{name} repeats it along the channels of another tensor"
+        )
         wide = second if narrow[0] is first else first
         return wide.labels if len(narrow) == 1 else None
     labels = torch.broadcast_tensors(first.labels, second.labels)

@@ -15,7 +15,7 @@ REFUSED = {
         lambda m, x: m.c((m.a(x).unsqueeze(2) * m.b(x).unsqueeze(1)).flatten(1)),
         linears((4, 3), (4, 3), (9, 2)),
         (5, 4),
-        "mul stretches it over other channels",
+        "mul repeats it along the channels of another tensor",
     ),
     "a bound that has channels": (
         lambda m, x: m.b(m.c(x).clamp(min=m.a(x))),

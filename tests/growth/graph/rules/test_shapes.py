@@ -11,7 +11,7 @@ REFUSED = {
         lambda m, x: m.b((h := m.a(x))[:, :2].tanh()) + m.c(h[:, 2:].tanh()),
         linears((4, 5), (2, 2), (3, 2)),
         (5, 4),
-        "a: copies of its neurons meet other channels|the model fails when it grows: .*",
+        "a: its copies are joined with other channels in the grown model|the model fails when it grows: .*",
     ),
 }
 
