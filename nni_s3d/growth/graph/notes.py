@@ -75,6 +75,8 @@ class Notes:
         size, labels = tensor.shape[dim], self.labels(tensor)
         if labels is None:
             return torch.full((size,), NONE)
+        if labels.numel() == labels.shape[dim] == size > 1:
+            return labels.reshape(-1)
         others = [n for d, n in enumerate(tensor.shape) if d not in (0, dim % tensor.dim())]
         # The labels of a single channel do not say which way it runs: along a dimension of size one, if there is one.
         elsewhere = labels.numel() == 1 and size > 1 and 1 in others
@@ -96,9 +98,7 @@ class Notes:
 
     def join(self, first: Tensor, second: Tensor) -> None:
         """Make the channels one that meet where two labels are laid over each other."""
-        first, second = torch.broadcast_tensors(first, second)
-        both = (first >= 0) & (second >= 0)
-        self.same.union(first[both], second[both])
+        self.same.union(*torch.broadcast_tensors(first, second))
 
     def note_equal_parts(self, where: str, slots: Tensor, parts: int) -> None:
         """Note that these slots (n,) are cut into parts that must stay equally large."""
@@ -145,11 +145,10 @@ class Notes:
 
         The rule of the function has understood what it does with the others.
         """
-        understood = {axis.tensor for layer in self.layers[layers:] for axis in layer.axes}
-        for tensor in given:
-            owner = self.owner(tensor)
-            if owner is not None and owner not in understood:
-                self.elsewhere[owner] = name
+        owners = [owner for tensor in given if (owner := self.owner(tensor)) is not None]
+        if owners:
+            understood = {axis.tensor for layer in self.layers[layers:] for axis in layer.axes}
+            self.elsewhere.update((owner, name) for owner in owners if owner not in understood)
 
     def close(self, outputs: list[Tensor]) -> None:
         """Refuse the channels of the network's outputs, and of parameters that were used without a rule for it."""
