@@ -83,28 +83,26 @@ def check_device(model: nn.Module, inputs: object, what: str) -> None:
 
 def tensors(tree: object) -> list[Tensor]:
     """Return all tensors in nested tuples, lists, dicts, registered containers and dataclasses."""
-    found: list[Tensor] = []
-    _gather(tree, found)
-    return found
+    gathered: list[Tensor] = []
+    _gather(tree, gathered)
+    return gathered
 
 
-def _gather(tree: object, found: list[Tensor]) -> None:
+def _gather(tree: object, gathered: list[Tensor]) -> None:
     """Append the tensors of a tree; the containers of almost every call are walked without pytree, which is slow."""
     kind = type(tree)
     if isinstance(tree, Tensor):
-        found.append(tree)
-    elif kind is tuple or kind is list:
-        for leaf in cast(Sequence[object], tree):
-            _gather(leaf, found)
-    elif kind is dict:
-        for leaf in cast(dict[object, object], tree).values():
-            _gather(leaf, found)
+        gathered.append(tree)
+    elif kind is tuple or kind is list or kind is dict:
+        for branch in tree.values() if isinstance(tree, dict) else cast(Sequence[object], tree):
+            if type(branch) not in _PLAIN:
+                _gather(branch, gathered)
     elif kind not in _PLAIN:
         leaves = pytree.tree_leaves(tree)
         if len(leaves) != 1 or leaves[0] is not tree:
-            _gather(leaves, found)
+            _gather(leaves, gathered)
         elif dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-            _gather([getattr(tree, field.name) for field in dataclasses.fields(tree)], found)
+            _gather([getattr(tree, field.name) for field in dataclasses.fields(tree)], gathered)
 
 
 _PLAIN = {int, float, bool, str, type(None), type(...), torch.dtype, torch.device, torch.Size}

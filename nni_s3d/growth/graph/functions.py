@@ -157,13 +157,15 @@ def functions(*kinds: Kind) -> tuple[str, ...]:
     return tuple(name for name, kind in KINDS.items() if kind in kinds)
 
 
+_TORCH_BATCH_NORM = "weight bias running_mean running_var training momentum eps cudnn_enabled".split()
+_FUNCTIONAL_BATCH_NORM = "running_mean running_var weight bias training momentum eps".split()
+_BATCH_NORM_DEFAULTS = {"weight": None, "bias": None, "training": False, "eps": 1e-5}
+
+
 def batch_norm_arguments(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of a batch norm behind the input, by name; the two functions for it order them otherwise."""
-    names = ["weight", "bias", "running_mean", "running_var", "training", "momentum", "eps", "cudnn_enabled"]
-    if func is not torch.batch_norm:
-        names = ["running_mean", "running_var", "weight", "bias", "training", "momentum", "eps"]
-    given = dict(zip(names, args, strict=False)) | kwargs
-    return {"weight": None, "bias": None, "training": False, "eps": 1e-5} | given
+    names = _TORCH_BATCH_NORM if func is torch.batch_norm else _FUNCTIONAL_BATCH_NORM
+    return {**_BATCH_NORM_DEFAULTS, **dict(zip(names, args, strict=False)), **kwargs}
 
 
 @lru_cache(maxsize=4096)  # looking a name up takes longer than many a function

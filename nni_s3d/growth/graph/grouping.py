@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from nni_s3d.growth.graph.channels import Axis, ChannelGraph, ChannelGroup, EqualParts, Layer, Role
+from nni_s3d.growth.graph.channels import Axis, ChannelGraph, ChannelGroup, EqualParts, Layer, Operation, Role
 from nni_s3d.growth.graph.labels import NONE
 from nni_s3d.growth.graph.notes import Notes
 
@@ -34,7 +34,7 @@ def build_graph(notes: Notes, example_inputs: object) -> ChannelGraph:
     drafts = _drafts(notes.layers, representatives)
     renumbering = _Renumbering(drafts, representatives)
     layers = tuple(_renumbered(layer, renumbering) for layer in notes.layers)
-    operations = (replace(one, slots=None if one.slots is None else renumbering(one.slots)) for one in notes.operations)
+    operations = (_renumbered_operation(operation, renumbering) for operation in notes.operations)
     equal_parts = (EqualParts(cut.where, renumbering(cut.parts)) for cut in notes.equal_parts)
     return ChannelGraph(
         groups=_groups(drafts, layers, _reasons(notes.refusals, renumbering)),
@@ -53,19 +53,28 @@ def _drafts(layers: Sequence[Layer], representatives: np.ndarray) -> list[_Draft
 
     Layer by layer, channels that had the same producers so far stay together if the layer has the same rows for them.
     """
-    rows = [(n, representatives[layer.row_slots.numpy()]) for n, layer in enumerate(layers)]
+    rows = [(n, representatives[slots.numpy()]) for n, layer in enumerate(layers) if len(slots := layer.row_slots)]
     together = np.zeros(len(representatives), np.int64)  # equal for channels that had the same producers so far
     producers: list[tuple[int, ...]] = [()]
     for n, slots in rows:
         channels, times = _counted(slots)
-        base = times.max(initial=0) + 1
-        keys, which = np.unique(together[channels] * base + times, return_inverse=True)
+        base = times.max() + 1
+        keys, which = _ranked(together[channels] * base + times)
         together[channels] = len(producers) + which
         producers += [producers[key // base] + (n,) * int(key % base) for key in keys]
     produced = np.concatenate([representatives[:0], *(slots for _, slots in rows)])
     met, place = np.unique(produced, return_index=True)
     met = met[np.argsort(place)]
-    return [_Draft(producers[n], met[together[met] == n]) for n in dict.fromkeys(together[met].tolist())]
+    of_group = together[met]
+    channels = np.split(met[np.argsort(of_group, kind="stable")], np.cumsum(np.bincount(of_group, minlength=1))[:-1])
+    return [_Draft(producers[n], channels[n]) for n in dict.fromkeys(of_group.tolist())]
+
+
+def _ranked(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray | int]:
+    """Return the keys in order, each once, and the place of each key among them; mostly they are all equal."""
+    if bool((keys == keys[0]).all()):
+        return keys[:1], 0
+    return np.unique(keys, return_inverse=True)
 
 
 def _counted(channels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -83,25 +92,30 @@ class _Renumbering:
         place = np.full(len(representatives), NONE)
         for start, draft in zip(self.first, drafts, strict=False):
             place[draft.channels] = start + np.arange(len(draft.channels))
-        self._numbers = place[representatives]
+        self._numbers = np.append(place[representatives], NONE)  # where the last one is for NONE
         self._done: dict[int, tuple[Tensor, Tensor]] = {}  # by id, old and new
         self._shared: dict[tuple[torch.Size, bytes], Tensor] = {}
 
     def __call__(self, slots: Tensor) -> Tensor:
         """Return the slots, of any shape, with the graph's numbers; NONE for channels that no layer produces."""
-        if not len(self._numbers):
-            return slots
         if id(slots) not in self._done:
-            old = slots.numpy()
-            renumbered = np.where(old >= 0, self._numbers[old], NONE)
-            new = self._shared.setdefault((slots.shape, renumbered.tobytes()), torch.from_numpy(renumbered))
-            self._done[id(slots)] = (slots, new)
+            renumbered = np.asarray(self._numbers[slots.numpy()])
+            key = (slots.shape, renumbered.tobytes())
+            if key not in self._shared:
+                self._shared[key] = torch.from_numpy(renumbered)
+            self._done[id(slots)] = (slots, self._shared[key])
         return self._done[id(slots)][1]
 
 
 def _renumbered(layer: Layer, renumbering: _Renumbering) -> Layer:
-    axes = (Axis(axis.tensor, axis.dim, axis.role, renumbering(axis.slots), axis.blocks) for axis in layer.axes)
-    return replace(layer, axes=tuple(axes))
+    axes = [Axis(axis.tensor, axis.dim, axis.role, renumbering(axis.slots), axis.blocks) for axis in layer.axes]
+    return Layer(layer.name, layer.kind, layer.parameters, tuple(axes))
+
+
+def _renumbered_operation(operation: Operation, renumbering: _Renumbering) -> Operation:
+    if operation.slots is None:
+        return operation
+    return Operation(operation.kind, operation.repeats, operation.weight, renumbering(operation.slots))
 
 
 def _reasons(refusals: Sequence[tuple[Tensor, str]], renumbering: _Renumbering) -> list[str]:
@@ -151,14 +165,23 @@ def _by_group(layers: Sequence[Layer], role: Role, group_of: np.ndarray, groups:
         met: set[int] = set()
         for slots in (axis.slots for axis in layer.axes if axis.role is role):
             if id(slots) not in along:
-                along[id(slots)] = set(np.unique(group_of[slots[slots >= 0].numpy()]).tolist())
+                along[id(slots)] = _groups_along(slots.numpy(), group_of)
             met |= along[id(slots)]
         for group in sorted(met):
             members[group].append(layer)
     return [tuple(part) for part in members]
 
 
+def _groups_along(slots: np.ndarray, group_of: np.ndarray) -> set[int]:
+    """Return the groups whose channels are at these slots (n,); those of one group mostly lie side by side."""
+    groups = group_of[slots[slots >= 0]]
+    return set(groups[np.flatnonzero(np.diff(groups, prepend=NONE))].tolist())
+
+
 def _holds_always(parts: Tensor) -> bool:
     """Whether all parts (parts, n) hold the same channels, so that they grow alike whatever happens."""
+    sums = parts.numpy().sum(axis=1)
+    if (sums != sums[0]).any():  # as a rule
+        return False
     ordered = parts.sort(dim=1).values
     return bool((ordered == ordered[:1]).all())

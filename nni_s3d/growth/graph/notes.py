@@ -56,6 +56,9 @@ class Notes:
         self._used: set[str] = set()  # parameters and buffers of layers
         # The run's tensors are kept alive so that no two of them ever share an id.
         self._labels: dict[int, tuple[Tensor, Tensor | None]] = {}
+        # Layers after each other share the channels between them; so what is made of them once is found again.
+        self._spread: dict[tuple[int, int, int], Tensor] = {}  # labels by the ids of their slots
+        self._slots: dict[int, Tensor] = {}  # and slots by the ids of their labels
 
     def labels(self, tensor: object) -> Tensor | None:
         """Return the labels of a tensor, None if it carries no channels."""
@@ -75,12 +78,28 @@ class Notes:
         size, labels = tensor.shape[dim], self.labels(tensor)
         if labels is None:
             return torch.full((size,), NONE)
+        if labels.numel() == labels.shape[dim] == size > 1:
+            return self._slots_of(labels)
         others = [n for d, n in enumerate(tensor.shape) if d not in (0, dim % tensor.dim())]
         # The labels of a single channel do not say which way it runs: along a dimension of size one, if there is one.
         elsewhere = labels.numel() == 1 and size > 1 and 1 in others
         if labels.numel() != labels.shape[dim] or elsewhere:
             return None
         return labels.reshape(-1).expand(size)
+
+    def spread(self, slots: Tensor, dims: int, dim: int) -> Tensor:
+        """Return the labels of a tensor with so many dimensions whose channels (n,) run along one of them."""
+        key = (id(slots), dims, dim % dims)
+        if key not in self._spread:
+            shape = [1] * dims
+            shape[dim] = slots.numel()
+            labels = slots.reshape(shape)
+            self._spread[key], self._slots[id(labels)] = labels, slots
+        return self._spread[key]
+
+    def _slots_of(self, labels: Tensor) -> Tensor:
+        """Return labels (n,) in one dimension, those that were spread if they are such."""
+        return self._slots[id(labels)] if id(labels) in self._slots else labels.flatten()
 
     def refuse(self, labels: Iterable[Tensor | None], reason: str) -> Tensor | None:
         """Refuse all these channels, for the first reason given; what comes out carries no labels."""
@@ -96,9 +115,7 @@ class Notes:
 
     def join(self, first: Tensor, second: Tensor) -> None:
         """Make the channels one that meet where two labels are laid over each other."""
-        first, second = torch.broadcast_tensors(first, second)
-        both = (first >= 0) & (second >= 0)
-        self.same.union(first[both], second[both])
+        self.same.union(*torch.broadcast_tensors(first, second))
 
     def note_equal_parts(self, where: str, slots: Tensor, parts: int) -> None:
         """Note that these slots (n,) are cut into parts that must stay equally large."""
@@ -113,7 +130,7 @@ class Notes:
 
     def note_activation(self, name: str, out: Tensor, labels: Tensor | None) -> None:
         """Note that an activation is applied to every element."""
-        slots = torch.full((1,), NONE) if labels is None else labels.flatten()
+        slots = torch.full((1,), NONE) if labels is None else self._slots_of(labels)
         self.operations.append(Operation(name, out.numel() / (self.samples * slots.numel()), slots=slots))
 
     def note_weight(self, name: str, macs: float, weight: Tensor) -> None:
@@ -145,11 +162,10 @@ class Notes:
 
         The rule of the function has understood what it does with the others.
         """
-        understood = {axis.tensor for layer in self.layers[layers:] for axis in layer.axes}
-        for tensor in given:
-            owner = self.owner(tensor)
-            if owner is not None and owner not in understood:
-                self.elsewhere[owner] = name
+        owners = [owner for tensor in given if (owner := self.owner(tensor)) is not None]
+        if owners:
+            understood = {axis.tensor for layer in self.layers[layers:] for axis in layer.axes}
+            self.elsewhere.update((owner, name) for owner in owners if owner not in understood)
 
     def close(self, outputs: list[Tensor]) -> None:
         """Refuse the channels of the network's outputs, and of parameters that were used without a rule for it."""

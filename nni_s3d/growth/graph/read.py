@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from nni_s3d.errors import ModelError
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.grouping import build_graph
+from nni_s3d.growth.graph.notes import Notes
 from nni_s3d.growth.graph.rules import RULES
 from nni_s3d.growth.graph.tracer import Tracer
 from nni_s3d.growth.modules import copied
@@ -28,6 +29,12 @@ def read_graph(model: nn.Module, example_inputs: object) -> ChannelGraph:
 
 def read_graph_and_outputs(model: nn.Module, example_inputs: object) -> tuple[ChannelGraph, list[Tensor]]:
     """Return the channel graph, see `read_graph`, and the tensors that the run in evaluation mode put out."""
+    notes, outputs = read_notes(model, example_inputs)
+    return build_graph(notes, example_inputs), outputs
+
+
+def read_notes(model: nn.Module, example_inputs: object) -> tuple[Notes, list[Tensor]]:
+    """Return what a graph is built from, see `read_graph`, and the tensors that the run in evaluation mode put out."""
     notes = Tracer(model, RULES).run(example_inputs)
     outputs = notes.outputs
     if notes.unreached():
@@ -36,7 +43,7 @@ def read_graph_and_outputs(model: nn.Module, example_inputs: object) -> tuple[Ch
             again = Tracer(_as_if_training(model), RULES).run(example_inputs, training=True)
             if set(again.unreached()) < set(notes.unreached()):
                 notes = again
-    return build_graph(notes, example_inputs), outputs
+    return notes, outputs
 
 
 def _as_if_training(model: nn.Module) -> nn.Module:

@@ -21,7 +21,7 @@ from nni_s3d.growth.graph.notes import Notes
 from nni_s3d.growth.graph.register_function import full_name
 from nni_s3d.growth.graph.rule_table import Rule, TracedCall
 from nni_s3d.growth.graph.rules import RULES
-from nni_s3d.growth.graph.rules.layers import Weighted, along_dim, follow, produce
+from nni_s3d.growth.graph.rules.layers import Weighted, follow, produce
 
 ModuleClass = TypeVar("ModuleClass", bound=type[nn.Module])
 _FORWARDS: dict[type[nn.Module], Callable[..., Any]] = {}  # of registered layers, before they announced them
@@ -155,7 +155,7 @@ def _follower_rule(entries: Mapping[str, int], channel_dim: int) -> Rule:
         if slots is None or not fits or out.shape[dim] != input.shape[dim]:
             reason = f"its channels do not run along dimension {channel_dim} of {call.name}, one for each entry"
             return notes.refuse_inputs(call.name, (input,), reason)
-        return follow(notes, call.name, slots, followers, along_dim(slots, out, dim))
+        return follow(notes, call.name, slots, followers, notes.spread(slots, out.dim(), dim))
 
     return Rule(rule, counts=False)
 

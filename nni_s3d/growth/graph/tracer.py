@@ -25,6 +25,10 @@ from nni_s3d.growth.graph.rule_table import Rule, TracedCall
 from nni_s3d.growth.modules import call, check_device, evaluation_mode, tensors
 
 _READS_VALUES = {"item", "tolist", "numpy", "array", "bool", "int", "float", "setitem"}
+_READS_SHAPES = {  # and other things that are known of a tensor without its values
+    *"dim ndim ndimension shape size numel nelement stride storage_offset is_contiguous dtype device layout".split(),
+    *"itemsize element_size is_floating_point is_complex is_cuda requires_grad is_leaf names len".split(),
+}
 _READS_NO_VALUES = {"zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"}
 _RETURNS_INPUT = {  # functions that may return the tensor that they were given, and never change it
     *"contiguous to float double half bfloat16 type type_as flatten reshape view squeeze unsqueeze expand".split(),
@@ -96,6 +100,8 @@ class Tracer(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs, name = kwargs or {}, canonical_name(func)
+        if name in _READS_SHAPES:
+            return func(*args, **kwargs)
         given = tensors((args, kwargs))
         labelled = [x for x in given if self.notes.labels(x) is not None]
         shapes = {id(x): x.shape for x in labelled}
@@ -107,7 +113,7 @@ class Tracer(TorchFunctionMode):
             out, macs = func(*args, **kwargs), 0
         if name.startswith("new_") or name in _READS_NO_VALUES:  # they read a type and a device
             return out
-        outputs, layers = tensors(out), len(self.notes.layers)
+        outputs, layers = [out] if isinstance(out, Tensor) else tensors(out), len(self.notes.layers)
         if outputs:
             self._refuse_views(name, labelled, outputs)
             labels: Sequence[Tensor | None] = [None] * len(outputs)
@@ -135,12 +141,13 @@ class Tracer(TorchFunctionMode):
             self._bug = error
             raise
 
-    def _refuse_options(self, name: str, labelled: list[Tensor], read: object) -> None:
+    def _refuse_options(self, name: str, labelled: list[Tensor], read: list[Any]) -> None:
         """Refuse the channels of arguments that a rule takes to have none."""
-        if labelled:
-            known = {id(x) for x in tensors(read)}
-            options = [self.notes.labels(x) for x in labelled if id(x) not in known]
-            self.notes.refuse(options, f"{name} takes it as an option")
+        if len(labelled) == 1 and labelled[0] is read[0]:  # as a rule
+            return
+        known = {id(x) for x in tensors(read)}
+        options = [self.notes.labels(x) for x in labelled if id(x) not in known]
+        self.notes.refuse(options, f"{name} takes it as an option")
 
     def _counted(
         self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

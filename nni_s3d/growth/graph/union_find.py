@@ -22,7 +22,7 @@ class UnionFind:
         return torch.arange(self.count - count, self.count)
 
     def union(self, a: Tensor | int, b: Tensor | int) -> None:
-        """Make two channels one, or the channels of two tensors of one shape pair by pair."""
+        """Make two channels one, or the channels of two tensors of one shape pair by pair, except for those below 0."""
         self._pairs.append((torch.as_tensor(a).flatten(), torch.as_tensor(b).flatten()))
         self._roots = None
 
@@ -36,6 +36,8 @@ class UnionFind:
             root = np.arange(self.count)
             if self._pairs:
                 first, second = (torch.cat(side).numpy() for side in zip(*self._pairs, strict=True))
+                channels = (first >= 0) & (second >= 0)
+                first, second = first[channels], second[channels]
                 while (apart := root[first] != root[second]).any():
                     first, second = first[apart], second[apart]
                     low, high = np.minimum(root[first], root[second]), np.maximum(root[first], root[second])

@@ -20,8 +20,9 @@ from nni_s3d.growth.rehearsal.same_outputs import same_outputs
 from nni_s3d.growth.selection.schemes import scheme
 from nni_s3d.growth.selection.settings import COPIES
 from nni_s3d.growth.surgery.axis_growth import AxisGrowth, NewChannels, slots_in_place
-from nni_s3d.growth.surgery.grown_graph import read_grown_graph
+from nni_s3d.growth.surgery.grown_graph import build_grown_graph, is_as_expected, read_grown_notes
 from nni_s3d.growth.surgery.install import install, modules_restored
+from nni_s3d.growth.surgery.one_block import one_block
 
 DIFFERENT = "the model computes something else when it grows"
 _C = 2.0  # the weights of copies are unequal at this c, so that no two may be mistaken for each other
@@ -85,11 +86,14 @@ class Rehearsal:
     def _grown_outputs(self, graph: ChannelGraph, new: NewChannels) -> list[Tensor]:
         before = {n: x.detach() for n, x in (*self.model.named_parameters(), *self.model.named_buffers())}
         growth = AxisGrowth(graph, new, slots_in_place(graph, new.copies))
-        install(self.model, growth.values(before), graph.layers)
-        widths = {group.name: int(new.copies[group.channels].sum()) for group in graph}
+        shapes = {name: growth.shape(name, tensor) for name, tensor in before.items() if growth.grows(name)}
+        install(self.model, growth.values(before, into=one_block(before, shapes)), graph.layers)
         torch.manual_seed(0)
-        grown_graph, outputs = read_grown_graph(self.model, self.inputs, graph, widths)
-        slots = [axis.slots for axis in grown_graph.axes()]
+        notes, outputs = read_grown_notes(self.model, self.inputs)
+        if is_as_expected(notes, graph, new.copies, growth.slots):
+            return outputs
+        widths = {group.name: int(new.copies[group.channels].sum()) for group in graph}
+        slots = [axis.slots for axis in build_grown_graph(notes, self.inputs, graph, widths).axes()]
         if all(map(torch.equal, slots, growth.slots)):
             return outputs
         # A shuffle lies between a neuron and its readers.

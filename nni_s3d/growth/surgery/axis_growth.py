@@ -73,30 +73,46 @@ class AxisGrowth:
         """Whether a parameter or buffer gets larger."""
         return name in self._axes
 
-    def values(self, tensors: Mapping[str, Tensor], moves: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """Return all tensors that grow as they will be; arguments as for `value`, by name."""
-        moves = moves or {}
-        return {name: self.value(name, x, moves.get(name)) for name, x in tensors.items() if self.grows(name)}
+    def shape(self, name: str, tensor: Tensor) -> torch.Size:
+        """Return the shape that a parameter or buffer will have."""
+        sizes = list(tensor.shape)
+        for grown in self._axes[name]:
+            sizes[grown.axis.dim] = grown.sources.numel() // grown.axis.blocks
+        return torch.Size(sizes)
 
-    def value(self, name: str, tensor: Tensor, move: Tensor | None = None) -> Tensor:
+    def values(
+        self,
+        tensors: Mapping[str, Tensor],
+        moves: Mapping[str, Tensor] | None = None,
+        into: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Return all tensors that grow as they will be; arguments as for `value`, by name."""
+        moves, into = moves or {}, into or {}
+        growing = ((name, tensor) for name, tensor in tensors.items() if self.grows(name))
+        return {name: self.value(name, tensor, moves.get(name), into.get(name)) for name, tensor in growing}
+
+    def value(self, name: str, tensor: Tensor, move: Tensor | None = None, into: Tensor | None = None) -> Tensor:
         """Return a tensor that grows as it will be: rows move, then columns are copied and multiplied by w_j.
 
         Args:
             name: of a parameter or buffer that grows.
             tensor: its value.
             move: what to add to it when its rows have grown and its columns have not, as `rows` gives it.
+            into: a tensor of the new shape to write the value into, if there is nothing to add.
         """
-        tensor = self.rows(name, tensor)
+        columns = list(self._with_role(name, Role.COLUMN))
+        tensor = self.rows(name, tensor, None if columns else into)
         if move is not None:
             tensor = tensor + move
-        for grown in self._with_role(name, Role.COLUMN):
-            tensor = _scaled(_taken(tensor, grown), grown.axis, grown.weights)
+        for grown in columns:
+            tensor = _scaled(_taken(tensor, grown, into if grown is columns[-1] else None), grown.axis, grown.weights)
         return tensor
 
-    def rows(self, name: str, tensor: Tensor) -> Tensor:
-        """Return a tensor with its new rows and its old columns."""
-        for grown in self._with_role(name, Role.ROW, Role.FOLLOW):
-            tensor = _taken(tensor, grown)
+    def rows(self, name: str, tensor: Tensor, into: Tensor | None = None) -> Tensor:
+        """Return a tensor with its new rows and its old columns, written into another one if that is given."""
+        rows = list(self._with_role(name, Role.ROW, Role.FOLLOW))
+        for grown in rows:
+            tensor = _taken(tensor, grown, into if grown is rows[-1] else None)
         return tensor
 
     def gradient(self, name: str, tensor: Tensor, power: int) -> Tensor:
@@ -187,19 +203,20 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     return ranks
 
 
-def _taken(tensor: Tensor, grown: _GrownAxis) -> Tensor:
-    """Return a fresh tensor with the new slots of one axis."""
+def _taken(tensor: Tensor, grown: _GrownAxis, into: Tensor | None = None) -> Tensor:
+    """Return the new slots of one axis of a tensor, in another tensor if that is given, else in a fresh one."""
     axis, source = grown.axis, grown.sources.to(tensor.device)
     if axis.blocks == 1:
-        return tensor.index_select(axis.dim, source)
-    size = axis.slots.numel() // axis.blocks
+        return torch.index_select(tensor, axis.dim, source, out=into)
+    rows, size = tensor.shape[:2]  # the columns of a grouped convolution
     local = source.reshape(axis.blocks, -1) - size * torch.arange(axis.blocks, device=tensor.device)[:, None]
     if bool(((local < 0) | (local >= size)).any()):
         raise ModelError(f"{axis.tensor}: expected every copy in the block of its neuron, got one in another block")
-    blocks = tensor.unflatten(0, (axis.blocks, -1)).movedim(axis.dim + 1, 1)  # (blocks, slots, rows, ...)
-    taken = blocks[torch.arange(axis.blocks, device=tensor.device)[:, None], local]
-    grown_blocks: Tensor = taken.movedim(1, axis.dim + 1)
-    return grown_blocks.flatten(0, 1).contiguous()
+    columns = local.repeat_interleave(rows // axis.blocks, dim=0)  # (rows, new size)
+    entries = columns + size * torch.arange(rows, device=tensor.device)[:, None]
+    out = None if into is None else into.flatten(0, 1)
+    taken: Tensor = torch.index_select(tensor.flatten(0, 1), 0, entries.flatten(), out=out)
+    return taken.reshape(*columns.shape, *tensor.shape[2:])
 
 
 def _scaled(tensor: Tensor, axis: Axis, factors: Tensor) -> Tensor:

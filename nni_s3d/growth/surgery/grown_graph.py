@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from nni_s3d.errors import ModelError, first_line
-from nni_s3d.growth.graph.channels import ChannelGraph
-from nni_s3d.growth.graph.read import read_graph_and_outputs
+from nni_s3d.growth.graph.channels import ChannelGraph, Layer
+from nni_s3d.growth.graph.grouping import build_graph
+from nni_s3d.growth.graph.labels import NONE
+from nni_s3d.growth.graph.notes import Notes
+from nni_s3d.growth.graph.read import read_notes
 
 
 def read_grown_graph(
@@ -26,15 +31,82 @@ def read_grown_graph(
     Raises:
         ModelError: it fails, or its groups are not those of its parent with these widths.
     """
+    notes, outputs = read_grown_notes(grown, inputs)
+    return build_grown_graph(notes, inputs, graph, widths), outputs
+
+
+def read_grown_notes(grown: nn.Module, inputs: object) -> tuple[Notes, list[Tensor]]:
+    """Trace a grown network; return what its graph is built from, and its outputs in evaluation mode.
+
+    Raises:
+        ModelError: it fails.
+    """
     try:
-        grown_graph, outputs = read_graph_and_outputs(grown, inputs)
+        return read_notes(grown, inputs)
     except ModelError as error:
         raise ModelError(f"the model fails when it grows: {first_line(error.__cause__ or error)}") from error
+
+
+def build_grown_graph(notes: Notes, inputs: object, graph: ChannelGraph, widths: Mapping[str, int]) -> ChannelGraph:
+    """Return the graph of a grown network; arguments and errors as for `read_grown_graph`."""
+    grown_graph = build_graph(notes, inputs)
     _check_widths(grown_graph, {group.name: widths.get(group.name, group.width) for group in graph})
-    _check_layers(grown_graph, graph)
+    if _tensors(grown_graph.layers) != _tensors(graph.layers):
+        raise ModelError(
+            "model: expected the grown network to call the layers of the trace, got others; do widths choose them?"
+        )
     _check_splittable(grown_graph, graph)
     groups = (replace(group, reason=graph[group.name].reason) for group in grown_graph)
-    return replace(grown_graph, groups=tuple(groups)), outputs
+    return replace(grown_graph, groups=tuple(groups))
+
+
+def is_as_expected(notes: Notes, graph: ChannelGraph, copies: Tensor, slots: Sequence[Tensor]) -> bool:
+    """Whether the graph of a grown network would have the new channels at these slots, and refuse no more groups.
+
+    It need not be built to see that.
+
+    Args:
+        notes: of a trace of the grown network.
+        graph: the graph before.
+        copies: (channels,) how many new channels an old one has become.
+        slots: the new channel at every new slot of every axis, in the order of `graph.axes()`.
+    """
+    axes = [axis for layer in notes.layers for axis in layer.axes]
+    if _tensors(notes.layers) != _tensors(graph.layers) or any(
+        axis.slots.shape != wanted.shape for axis, wanted in zip(axes, slots, strict=True)
+    ):
+        return False
+    numbers = _numbers_of_produced(notes)
+    traced, expected = numbers[_joined(axis.slots for axis in axes)], _joined(slots)
+    to_expected, to_traced = np.full(notes.same.count + 1, NONE), np.full(int(copies.sum()) + 1, NONE)
+    to_expected[traced], to_traced[expected] = expected, traced
+    if (to_expected[traced] != expected).any() or (to_traced[expected] != traced).any() or to_expected[NONE] != NONE:
+        return False
+    splittable = torch.zeros_like(copies, dtype=torch.bool)
+    for group in graph.splittable_groups:
+        splittable[group.channels] = True
+    refused = to_expected[numbers[_joined(labels for labels, _ in notes.refusals)]]
+    return not splittable.repeat_interleave(copies).numpy()[refused[refused >= 0]].any()
+
+
+def _numbers_of_produced(notes: Notes) -> np.ndarray:
+    """Return one number for all channels that are one, NONE for channels that no layer produces, and at the end."""
+    roots = notes.same.roots()
+    numbers = np.full(len(roots) + 1, NONE)
+    produced = roots[_joined(layer.row_slots for layer in notes.layers)]
+    numbers[produced] = produced
+    numbers[:-1] = numbers[roots]
+    return numbers
+
+
+def _joined(tensors: Iterable[Tensor]) -> np.ndarray:
+    """Return the elements of all tensors in one vector of integers."""
+    return np.concatenate([np.empty(0, np.int64), *(tensor.numpy().ravel() for tensor in tensors)])
+
+
+def _tensors(layers: Iterable[Layer]) -> list[tuple[str, list[str]]]:
+    """Return the names of layers and of their tensors."""
+    return [(layer.name, [axis.tensor for axis in layer.axes]) for layer in layers]
 
 
 def _check_widths(grown_graph: ChannelGraph, expected: Mapping[str, int]) -> None:
@@ -43,16 +115,6 @@ def _check_widths(grown_graph: ChannelGraph, expected: Mapping[str, int]) -> Non
         others = [name for name, width in expected.items() if widths.get(name) != width]
         raise ModelError(
             f"{', '.join(others) or next(iter(expected))}: its copies are joined with other channels in the grown model"
-        )
-
-
-def _check_layers(grown_graph: ChannelGraph, graph: ChannelGraph) -> None:
-    before, after = (
-        [(layer.name, [axis.tensor for axis in layer.axes]) for layer in g.layers] for g in (graph, grown_graph)
-    )
-    if before != after:
-        raise ModelError(
-            "model: expected the grown network to call the layers of the trace, got others; do widths choose them?"
         )
 
 

@@ -1,10 +1,18 @@
+import copy
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import nni_s3d as s3d
+from nni_s3d.growth.graph.equal_parts import with_equal_parts
 from nni_s3d.growth.graph.read import read_graph
-from nni_s3d.growth.surgery.grown_graph import read_grown_graph
+from nni_s3d.growth.surgery.axis_growth import AxisGrowth, NewChannels, slots_in_place
+from nni_s3d.growth.surgery.grown_graph import is_as_expected, read_grown_graph, read_grown_notes
+from nni_s3d.growth.surgery.install import install
+from tests import reference
+from tests.cases import measured
+from tests.wide import WIDE, Net, linears, random_case
 
 
 def network(width: int, *more: nn.Module) -> nn.Module:
@@ -46,3 +54,46 @@ def test_other_networks_are_refused(grown, widths, message):
     parent = network(3, nn.Identity()) if len(grown) == 4 else network(3)
     with pytest.raises(s3d.ModelError, match=message):
         read_grown_graph(grown, X, read_graph(parent, X), widths)
+
+
+def grown_in_place(model: nn.Module, graph: s3d.ChannelGraph, copies: Tensor) -> tuple[nn.Module, list[Tensor]]:
+    """Return a copy of a model whose channels have these copies, and the slots where they are put."""
+    grown, ones = copy.deepcopy(model), torch.ones(int(copies.sum()), dtype=torch.float64)
+    growth = AxisGrowth(graph, NewChannels(copies, ones, ones), slots_in_place(graph, copies))
+    with torch.no_grad():
+        install(grown, growth.values(dict((*model.named_parameters(), *model.named_buffers()))), graph.layers)
+    return grown, growth.slots
+
+
+@pytest.mark.parametrize("case", [*WIDE, *map(random_case, range(40))], ids=lambda case: case.name)
+def test_what_is_expected_is_what_the_graph_would_say(case):
+    run, inputs = measured(case), case.inputs()
+    copies = run.graph.per_channel(with_equal_parts(run.graph, reference.plan_of_random_copies(run.graph, (1, 2), 1)))
+    grown, slots = grown_in_place(run.model, run.graph, copies)
+    notes, _ = read_grown_notes(grown, inputs)
+    widths = {group.name: int(copies[group.channels].sum()) for group in run.graph}
+    graph, _ = read_grown_graph(grown, inputs, run.graph, widths)
+    same = all(torch.equal(axis.slots, wanted) for axis, wanted in zip(graph.axes(), slots, strict=True))
+    assert is_as_expected(notes, run.graph, copies, slots) == same
+
+
+@pytest.mark.parametrize(
+    "grown",
+    [network(4), network(5, nn.BatchNorm1d(5)).eval(), network(5, nn.Softmax(-1))],
+    ids=["widths", "layers", "splittable"],
+)
+def test_other_networks_are_not_as_expected(grown):
+    more = [nn.Identity()] * (len(grown) - 3)
+    graph, copies = read_graph(network(3, *more), X), torch.tensor([2, 1, 2, 1, 1])
+    slots = slots_in_place(graph, copies)
+    assert is_as_expected(read_grown_notes(network(5, *more), X)[0], graph, copies, slots)
+    assert not is_as_expected(read_grown_notes(grown, X)[0], graph, copies, slots)
+
+
+def test_channels_that_meet_other_ones_are_not_as_expected():
+    parent = Net(lambda m, x: m.b(m.a(x).tanh() + m.c(x)), **linears((4, 3), (3, 2), (4, 3)))
+    apart = Net(lambda m, x: m.b((h := m.c(x)) * 0 + h.detach()) + 0 * m.a(x).sum(), **linears((4, 3), (3, 2), (4, 3)))
+    graph, copies = read_graph(parent, X), torch.ones(5, dtype=torch.int64)
+    slots = slots_in_place(graph, copies)
+    assert is_as_expected(read_grown_notes(parent, X)[0], graph, copies, slots)
+    assert not is_as_expected(read_grown_notes(apart, X)[0], graph, copies, slots)

@@ -50,8 +50,8 @@ class _Operand:
     tensor: Tensor
     labels: Tensor  # int64, broadcasts to the result
     # Of the shape of the labels: where the tensor has an entry of its own beside channels of the other one, and that
-    # entry belongs to no channel. It would have to grow with the channel that it meets, and cannot.
-    foreign: Tensor
+    # entry belongs to no channel. It would have to grow with the channel that it meets, and cannot. None for nowhere.
+    foreign: Tensor | None
 
 
 @rule(*functions(Kind.SUM, Kind.PRODUCT, Kind.COMBINATION), reads=("input", "other"))
@@ -75,10 +75,10 @@ def meet(notes: Notes, name: str, out: Tensor, input: object, other: object) -> 
         wide = second if narrow[0] is first else first
         return wide.labels if len(narrow) == 1 else None
     labels = torch.broadcast_tensors(first.labels, second.labels)
-    foreign = first.foreign | second.foreign
-    if bool(foreign.any()):
-        reached = [label[foreign] for label in labels]
-        notes.refuse(reached, f"{name} joins it with a tensor that does not grow with it")
+    for foreign in (first.foreign, second.foreign):
+        if foreign is not None:
+            reached = [label[foreign.expand_as(label)] for label in labels]
+            notes.refuse(reached, f"{name} joins it with a tensor that does not grow with it")
     notes.join(*labels)
     return torch.maximum(*labels)
 
@@ -91,17 +91,21 @@ def _operand(notes: Notes, tensor: object, partner: object, dims: int) -> _Opera
     if labels is None:
         labels = _as_follower(notes, tensor, notes.labels(partner))
     labels, shape = _padded(labels, dims), (1,) * (dims - tensor.dim()) + tensor.shape
-    if bool((labels >= 0).all()):
-        return _Operand(tensor, labels, torch.zeros_like(labels, dtype=torch.bool))
-    if bool((labels >= 0).any()):
+    belongs = labels.numpy() >= 0
+    if belongs.all():
+        return _Operand(tensor, labels, None)
+    if belongs.any():
         labels = labels.expand([size if d else len(labels) for d, size in enumerate(shape)])
         return _Operand(tensor, labels, labels < 0)
     beside = [size if d and _varies(notes, partner, d - dims) else 1 for d, size in enumerate(shape)]
-    return _Operand(tensor, torch.full(beside, NONE), torch.full(beside, max(beside) > 1))
+    none = torch.full(beside, NONE)
+    return _Operand(tensor, none, none < 0 if max(beside) > 1 else None)
 
 
 def _stretches(notes: Notes, narrow: _Operand, over: _Operand) -> bool:
     """Whether broadcasting repeats the channels of one operand along channels of the other."""
+    if narrow.tensor.shape == over.tensor.shape:
+        return False
     shape = (1,) * (over.labels.dim() - narrow.tensor.dim()) + narrow.tensor.shape
     repeated = any(size == 1 < channels for size, channels in zip(shape, over.labels.shape, strict=True))
     return repeated and notes.labels(narrow.tensor) is not None
@@ -132,4 +136,4 @@ def _as_follower(notes: Notes, tensor: Tensor, partner: Tensor | None) -> Tensor
 
 
 def _padded(labels: Tensor, dims: int) -> Tensor:
-    return labels.reshape((1,) * (dims - labels.dim()) + labels.shape)
+    return labels if labels.dim() == dims else labels.reshape((1,) * (dims - labels.dim()) + labels.shape)

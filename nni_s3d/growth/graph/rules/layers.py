@@ -95,7 +95,7 @@ def _conv_transpose(
 def produce(notes: Notes, layer: Weighted, blocks: int = 1) -> Any:
     """Consume the channels of the input and produce fresh ones."""
     rows, columns = notes.same.fresh(layer.weight.shape[layer.row]), notes.along(layer.input, layer.dim)
-    labels = along_dim(rows, layer.out, layer.dim)
+    labels = notes.spread(rows, layer.out.dim(), layer.dim)
     weight, bias = notes.owner(layer.weight), notes.owner(layer.bias)
     if weight is None or (layer.bias is not None and bias is None):
         computed = f"{layer.function} whose weight is not a parameter of the model"
@@ -124,9 +124,10 @@ def _depthwise(notes: Notes, layer: Weighted) -> Any:
     if channels is None or (channels < 0).any():
         reason = f"{notes.owner(layer.weight)} is depthwise over something else than channels"
         return notes.refuse_inputs(layer.function, (layer.input,), reason)
-    slots = channels.repeat_interleave(len(layer.weight) // channels.numel())
+    filters = len(layer.weight) // channels.numel()  # of each channel
+    slots = channels if filters == 1 else channels.repeat_interleave(filters)
     followers = [(layer.weight, 0), (layer.bias, 0)]
-    return follow(notes, layer.function, slots, followers, along_dim(slots, layer.out, layer.dim))
+    return follow(notes, layer.function, slots, followers, notes.spread(slots, layer.out.dim(), layer.dim))
 
 
 @rule(*functions(Kind.BATCH_NORM))
@@ -138,7 +139,7 @@ def _batch_norm(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, *arg
     if slots is None:
         return notes.refuse_inputs(call.name, (input,), "its batch norm runs over another dimension than its channels")
     followers = [(norm[key], 0) for key in ("weight", "bias", "running_mean", "running_var")]
-    return follow(notes, call.name, slots, followers, along_dim(slots, out, 1))
+    return follow(notes, call.name, slots, followers, notes.spread(slots, out.dim(), 1))
 
 
 @rule(*functions(Kind.INSTANCE_NORM))
@@ -159,13 +160,13 @@ def _instance_norm(
         reason = "its instance norm runs over another dimension than its channels"
         return notes.refuse_inputs(call.name, (input,), reason)
     followers = [(tensor, 0) for tensor in (weight, bias, running_mean, running_var)]
-    return follow(notes, call.name, slots, followers, along_dim(slots, out, 1))
+    return follow(notes, call.name, slots, followers, notes.spread(slots, out.dim(), 1))
 
 
 def _normalised(notes: Notes, call: TracedCall, out: Tensor, input: Tensor) -> Tensor | None:
     """Note a norm of every channel and return the channels (n,) along dimension 1, None if they run along another."""
     slots = notes.along(input, 1)
-    notes.operations.append(Operation(call.name, out[:, :1].numel() / notes.samples, slots=slots))
+    notes.operations.append(Operation(call.name, out.numel() / out.shape[1] / notes.samples, slots=slots))
     return slots
 
 
@@ -183,7 +184,7 @@ def _prelu(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, weight: T
     slots = notes.along(input, 1)
     if slots is None:
         return notes.refuse_inputs(call.name, (input,), "its PReLU runs over another dimension than its channels")
-    return follow(notes, call.name, slots, [(weight, 0)], along_dim(slots, out, 1))
+    return follow(notes, call.name, slots, [(weight, 0)], notes.spread(slots, out.dim(), 1))
 
 
 def follow(
@@ -211,10 +212,3 @@ def follow(
     if axes:
         notes.add_layer(function, parameters, axes)
     return labels
-
-
-def along_dim(slots: Tensor, out: Tensor, dim: int) -> Tensor:
-    """Return labels that run along one dimension of `out`."""
-    shape = [1] * out.dim()
-    shape[dim] = slots.numel()
-    return slots.reshape(shape)
