@@ -50,7 +50,7 @@ class Method:
     widths_of: str = ""  # for "scratch": the method whose widths are taken; even multiples of the seed's if empty
     spread: str = "macs"  # "epochs" trains all sizes equally long; for "scratch", "last" trains only the largest one
     tuner: str = ""  # for "search": "random" or "tpe"
-    method: str = "new"  # "new" and "signed" as in `nni_s3d.Growth`; "random": directions, with equal output weights
+    method: str = "new"  # new neurons; or "signed": signed splits; "random": random directions, equal output weights
     cost: str = "macs"  # neurons are chosen by the gain per what this counts
     neurons: str = "gain"  # of "new": by chance; or "random" gains, or "any": in random order, or "slope": see `slopes`
     draws: int = 1  # of new neurons; those are taken that have the largest slopes

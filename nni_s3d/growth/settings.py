@@ -1,4 +1,4 @@
-"""What a user may set about a growth step. A tuner process reads these settings, so this file imports no PyTorch."""
+"""The settings of a growth step. A tuner process reads these settings, so this file imports no PyTorch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tuner asks of the NNI manager that started it, beyond what NNI lets tuners say."""
+"""Requests of the tuner to the NNI manager that started it, beyond those that NNI has an interface for."""
 
 from __future__ import annotations
 

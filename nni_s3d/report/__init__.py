@@ -1,0 +1,1 @@
+"""From NNI's own records to a table, a CSV file and plots."""

@@ -1,4 +1,4 @@
-"""What is refused before anything is trained: a network that cannot be trained on its task, or cannot grow as asked."""
+"""Refuse before anything is trained: a network that cannot be trained on its task, or cannot grow as asked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the log of a trial tells of growth: what is split, what that promises, and what it has done."""
+"""Sentences for the log of a trial: how many neurons are split, the predicted gain, the measured change of the loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one trial works with, and what its artefacts are called."""
+"""The settings and data of one trial, and the names of its artefacts."""
 
 from __future__ import annotations
 

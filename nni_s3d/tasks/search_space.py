@@ -1,4 +1,4 @@
-"""The search space: what every width of a network may be."""
+"""The search space: the values that every width of a network may take."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Tests that others may run on what they build."""
+"""Tests that you may run on an adapter of your own."""

@@ -1,4 +1,4 @@
-"""What every adapter of the controller to a search framework must do, whichever way the framework drives it.
+"""The contract of every adapter of the controller to a search framework, however the framework drives it.
 
 A test class inherits `AdapterContract` and says how its adapter is driven; pytest then runs the tests of the contract.
 Trials are faked by writing the outcome that a real one would leave. The tuner and the strategy of this package are held

@@ -1,0 +1,1 @@
+"""Products with the splitting matrices of all neurons: v -> S v, and dense S."""

@@ -1,4 +1,4 @@
-"""What splitting matrices are measured on: a batch, and the loss of a model on it."""
+"""A batch of samples, and the loss of a model on it: splitting matrices are measured on both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What hangs together."""
+"""Connected components of a graph."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run a network so that every consumer's input can be told apart, and so that it is cut there."""
+"""Run a network, tell the input of every consumer apart, and cut the network there."""
 
 from __future__ import annotations
 

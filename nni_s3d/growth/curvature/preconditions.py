@@ -1,4 +1,4 @@
-"""What would silently give other splitting matrices is refused."""
+"""Refuse models and calls that would silently give other splitting matrices."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Both extreme eigenpairs of batched symmetric matrices, from products alone."""

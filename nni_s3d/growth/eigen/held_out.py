@@ -1,4 +1,4 @@
-"""What eigenvectors are worth on samples that they were not computed from.
+"""The worth of eigenvectors on samples that they were not computed from.
 
 The lowest eigenvalue of a matrix that was averaged over some samples is lower than what its eigenvector has on all the
 others: the vector fits the noise, too. So every fold of the samples is held out in turn: v comes from the matrices of

@@ -1,4 +1,4 @@
-"""What a solver is given: symmetric matrices that are known by their products with vectors."""
+"""The input of a solver: symmetric matrices that are known by their products with vectors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a solver returns: both extreme eigenpairs of every matrix, and how well they are known."""
+"""The result of a solver: both extreme eigenpairs of every matrix, and their residuals."""
 
 from __future__ import annotations
 

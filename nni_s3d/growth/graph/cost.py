@@ -1,4 +1,4 @@
-"""What a network costs, and what one more copy of each neuron adds: parameters, MACs, the paper's FLOPs, neurons.
+"""The cost of a network, and of one more copy of each neuron: parameters, MACs, the paper's FLOPs, neurons.
 
 Every cost is a sum of terms, coefficient * product of sizes, where a size is a number plus the copies of some channels,
 such as the rows of a weight. So the cost of a grown network is counted without building it, and a marginal cost is a

@@ -1,4 +1,4 @@
-"""What kind of function each function of PyTorch is: the one table that the tracer and the tape look it up in.
+"""The kind of each function of PyTorch: one table for the tracer and the tape.
 
 A function is known by its name without its module, in-place underscores and operator dunders, see `canonical_name`. The
 rules of the trace register themselves for the functions of a kind; the tape chooses by kind how a function is

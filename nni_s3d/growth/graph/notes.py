@@ -1,4 +1,4 @@
-"""What a trace has found out so far: the rules read the labels of tensors off it, and write down what they see.
+"""The notes of a trace: rules read the labels of tensors off them, and write down what they see.
 
 The labels of a tensor are an int64 tensor that broadcasts to it and says to which channel each element belongs, `NONE`
 where it belongs to none. A tensor without any channel has None for labels.

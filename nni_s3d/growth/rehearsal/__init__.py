@@ -1,0 +1,1 @@
+"""A growth that is tried out in the model before its graph is believed."""

@@ -1,0 +1,1 @@
+"""How many copies each neuron gets, and where they go: schemes, policies, plans."""

@@ -1,4 +1,4 @@
-"""What a policy chooses from: the gain of every neuron with every number of copies, and what the groups may take."""
+"""The choices of a policy: the gain of every neuron with every number of copies, and the room in each group."""
 
 from __future__ import annotations
 

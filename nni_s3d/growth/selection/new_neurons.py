@@ -1,4 +1,4 @@
-"""New neurons beside old ones: what a split becomes if the second copy may go anywhere.
+"""New neurons beside old ones: a split whose second copy may go anywhere.
 
 A split in two with output weights (1, 0) leaves the function as it is wherever the second copy goes, for nothing reads
 it yet: it is a new neuron, in the channel next to its sibling's, with the batch norm of its sibling. What it reads is

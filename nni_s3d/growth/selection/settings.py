@@ -1,4 +1,4 @@
-"""What a user may set about a selection: the policies, and the numbers of copies with c and the triplet.
+"""The settings of a selection: the policies, and the numbers of copies with c and the triplet.
 
 A tuner process reads these settings, so this file imports no torch. `policies.py` has the algorithms.
 """

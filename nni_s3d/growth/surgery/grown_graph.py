@@ -1,4 +1,4 @@
-"""The channel graph of a grown network: what its layers read is seen in a trace of it, not assumed."""
+"""The channel graph of a grown network, from a trace of it: nothing about its layers is assumed."""
 
 from __future__ import annotations
 

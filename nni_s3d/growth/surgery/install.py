@@ -1,4 +1,4 @@
-"""Modules: put grown tensors into them, and let them say of themselves what they now are."""
+"""Modules: put grown tensors into them, and set their sizes, such as `out_channels`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draw what new neurons read."""
+"""Draw the parameters of new neurons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Products of activations, and recurrent layers: no channel passes them, but they cost what they cost."""
+"""Products of activations, and recurrent layers: no channel passes them, but their MACs are counted."""
 
 from __future__ import annotations
 
