@@ -95,7 +95,7 @@ def with_equal_parts(graph: ChannelGraph, copies: Mapping[str, Tensor]) -> dict[
 
 def part_sizes(parts: Tensor, copies: Tensor) -> Tensor:
     """Return the new sizes (parts,) of parts (parts, n) with these copies (channels,)."""
-    return torch.where(parts >= 0, copies[parts.clamp(min=0)], 1).sum(dim=1)
+    return torch.cat([copies, copies.new_ones(1)])[parts].sum(dim=1)  # the last one is for no channel, -1
 
 
 def _fewest_more(matrix: Any, extra: np.ndarray, room: np.ndarray) -> np.ndarray | None:

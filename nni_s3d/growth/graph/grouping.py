@@ -66,8 +66,8 @@ def _drafts(layers: Sequence[Layer], representatives: np.ndarray) -> list[_Draft
     met, place = np.unique(produced, return_index=True)
     met = met[np.argsort(place)]
     of_group = together[met]
-    channels = np.split(met[np.argsort(of_group, kind="stable")], np.cumsum(np.bincount(of_group, minlength=1))[:-1])
-    return [_Draft(producers[n], channels[n]) for n in dict.fromkeys(of_group.tolist())]
+    by_group = np.split(met[np.argsort(of_group, kind="stable")], np.cumsum(np.bincount(of_group, minlength=1))[:-1])
+    return [_Draft(producers[n], by_group[n]) for n in dict.fromkeys(of_group.tolist())]
 
 
 def _ranked(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray | int]:

@@ -58,15 +58,14 @@ def _fill_up_all(graph: ChannelGraph, copies: Tensor) -> bool:
     most = torch.ones_like(copies)
     for group in graph.splittable_groups:
         most[group.channels] = MAX_COPIES
+    room = [int(part_sizes(cut.parts, most).min()) for cut in graph.equal_parts]
     generator = np.random.default_rng(0)
     for _ in range(_ROUNDS):
-        now = [part_sizes(cut.parts, copies) for cut in graph.equal_parts]
-        if all(bool((here == here[:1]).all()) for here in now):
+        sizes = [part_sizes(cut.parts, copies) for cut in graph.equal_parts]
+        largest = [int(now.max()) for now in sizes]
+        if largest == [int(now.min()) for now in sizes]:
             return True
-        if any(
-            int(here.max()) > int(part_sizes(cut.parts, most).min())
-            for here, cut in zip(now, graph.equal_parts, strict=True)
-        ):
+        if any(size > possible for size, possible in zip(largest, room, strict=True)):
             return False  # no copies will do
         for cut in graph.equal_parts:
             _fill_up(cut.parts.numpy(), copies.numpy(), most.numpy(), generator)
