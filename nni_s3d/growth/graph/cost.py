@@ -161,15 +161,16 @@ def _add_neurons(cost: _Polynomial, graph: ChannelGraph) -> None:
 
 def _add_layers(cost: _Polynomial, graph: ChannelGraph, kind: str) -> None:
     """Add what the parameters cost, or what the operations do."""
-    sizes = {name: [cost.number(size) for size in shape] for name, shape in graph.shapes.items()}
+    shapes = graph.shapes | graph.buffer_shapes  # a fixed filter is a buffer
+    sizes = {name: [cost.number(size) for size in shape] for name, shape in shapes.items()}
     share = dict.fromkeys(sizes, 1.0)  # of the slots that the rows of one block read
     for axis in graph.axes():
         if axis.tensor in sizes:
             sizes[axis.tensor][axis.dim] = cost.size(axis.slots)
             share[axis.tensor] /= axis.blocks
     if kind == "params":
-        for name, dims in sizes.items():
-            cost.add(share[name], dims)
+        for name in graph.shapes:
+            cost.add(share[name], sizes[name])
         return
     flops = kind == "flops"
     for operation in graph.operations:

@@ -42,6 +42,7 @@ def build_graph(notes: Notes, example_inputs: object) -> ChannelGraph:
         operations=tuple(operations),
         equal_parts=tuple(cut for cut in equal_parts if not _holds_always(cut.parts)),
         shapes={name: parameter.shape for name, parameter in notes.parameters.items()},
+        buffer_shapes={name: buffer.shape for name, buffer in notes.buffers.items()},
         unreached=tuple(notes.unreached()),
         example_inputs=example_inputs,
         uncounted=tuple(notes.uncounted),
