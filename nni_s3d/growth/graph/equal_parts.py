@@ -87,8 +87,8 @@ def with_equal_parts(graph: ChannelGraph, copies: Mapping[str, Tensor]) -> dict[
         more = _fewest_more(equations(graph), (wanted - 1).numpy(), (most - wanted).numpy()) if possible else None
         if more is None:
             where = ", ".join(dict.fromkeys(cut.where for cut in graph.equal_parts))
-            found = f"got none with up to {MAX_COPIES} copies of every neuron"
-            raise ModelError(f"copies: expected some that leave equal parts where {where} cuts channels, {found}")
+            got = f"got none with up to {MAX_COPIES} copies of every neuron"
+            raise ModelError(f"copies: expected some that leave equal parts where {where} cuts channels, {got}")
         wanted += torch.from_numpy(more)
     return {group.name: wanted[group.channels] for group in graph.splittable_groups}
 

@@ -148,7 +148,7 @@ def _groups(drafts: Sequence[_Draft], layers: Sequence[Layer], reasons: Sequence
                 name=name if names[name] == 1 else f"{name}#{names[name]}",
                 width=width,
                 first=first,
-                producers=tuple(layers[number] for number in dict.fromkeys(draft.producers)),
+                producers=tuple(layers[place] for place in dict.fromkeys(draft.producers)),
                 followers=followers[n],
                 consumers=consumers[n],
                 reason=reasons[n] or ("" if consumers[n] else "nothing reads it linearly"),
