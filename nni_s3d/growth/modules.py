@@ -52,8 +52,8 @@ def untouched_state(model: nn.Module) -> Iterator[None]:
 
 def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
     """Return a deep copy, of a model too that keeps results of its last pass, which autograd does not let be copied."""
-    kept = (value for module in model.modules() for value in vars(module).values())
-    results = {id(x): x.detach().clone() for x in kept if isinstance(x, Tensor) and not x.is_leaf}
+    attributes = (value for module in model.modules() for value in vars(module).values())
+    results = {id(x): x.detach().clone() for x in attributes if isinstance(x, Tensor) and not x.is_leaf}
     return copy.deepcopy(model, results | (memo or {}))
 
 
@@ -66,7 +66,7 @@ def call(model: Callable[..., Any], inputs: object) -> Any:
     return model(inputs)
 
 
-def check_device(model: nn.Module, inputs: object, what: str) -> None:
+def check_device(model: nn.Module, inputs: object, name_of_inputs: str) -> None:
     """Raise ModelError unless all parameters, buffers and input tensors are on one device."""
     first: tuple[str, Any] | None = None
     for path, module in model.named_modules():
@@ -78,7 +78,7 @@ def check_device(model: nn.Module, inputs: object, what: str) -> None:
                     raise ModelError(f"{where}: expected it on {first[1]}, where {first[0]} is, got {tensor.device}")
     for leaf in tensors(inputs):
         if first is not None and leaf.device != first[1]:
-            raise ModelError(f"{what}: expected tensors on {first[1]}, where the model is, got {leaf.device}")
+            raise ModelError(f"{name_of_inputs}: expected tensors on {first[1]}, where the model is, got {leaf.device}")
 
 
 def tensors(tree: object) -> list[Tensor]:

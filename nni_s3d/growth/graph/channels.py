@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nni_s3d.errors import ModelError
+from nni_s3d.growth.text_table import table_lines
 
 
 class Role(Enum):
@@ -131,6 +132,7 @@ class ChannelGraph:
     shapes: dict[str, torch.Size]  # of every parameter
     unreached: tuple[str, ...]  # modules with parameters that the example run did not come to
     example_inputs: object = field(repr=False)
+    buffer_shapes: dict[str, torch.Size] = field(default_factory=dict)  # of every buffer
     uncounted: tuple[str, ...] = ()  # functions that may multiply, and whose MACs and FLOPs are not known
     _by_name: dict[str, ChannelGroup] = field(init=False, repr=False)
 
@@ -191,7 +193,7 @@ class ChannelGraph:
             yield from layer.axes
 
     def __str__(self) -> str:
-        head = ("group", "width", "followers", "consumers", "splittable")
+        titles = ("group", "width", "followers", "consumers", "splittable")
         rows = [
             (
                 group.name + "".join(f" + {producer}" for producer in group.producers[1:]),
@@ -202,9 +204,7 @@ class ChannelGraph:
             )
             for group in self.groups
         ]
-        sizes = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-        lines = ["  ".join(cell.ljust(size) for cell, size in zip(row, sizes, strict=True)) for row in (head, *rows)]
-        return "\n".join([*(line.rstrip() for line in lines), *self.remarks()])
+        return "\n".join([*table_lines(titles, rows), *self.remarks()])
 
     def remarks(self) -> list[str]:
         """Return what a table of the groups does not show, one line each."""

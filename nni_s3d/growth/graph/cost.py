@@ -62,15 +62,15 @@ class _Polynomial:
         self.channels.append(slots[slots >= 0])
         return len(self.fixed) - 1
 
-    def number(self, number: int) -> int:
+    def constant(self, size: int) -> int:
         """Enter a size that never changes and return its number."""
-        self.fixed.append(float(number))
+        self.fixed.append(float(size))
         self.channels.append(torch.empty(0, dtype=torch.int64))
         return len(self.fixed) - 1
 
     def terms(self) -> tuple[np.ndarray, np.ndarray]:
         """Return coefficients (terms,) and the numbers of the sizes (terms, factors), filled up with a size of 1."""
-        one, most = self.number(1), max(map(len, self._factors), default=0)
+        one, most = self.constant(1), max(map(len, self._factors), default=0)
         filled = [factors + [one] * (most - len(factors)) for factors in self._factors]
         return np.array(self._coefficients), np.array(filled, np.int64).reshape(len(filled), most)
 
@@ -164,15 +164,16 @@ def _add_neurons(cost: _Polynomial, graph: ChannelGraph) -> None:
 
 def _add_layers(cost: _Polynomial, graph: ChannelGraph, kind: str) -> None:
     """Add what the parameters cost, or what the operations do."""
-    sizes = {name: [cost.number(size) for size in shape] for name, shape in graph.shapes.items()}
+    shapes = graph.shapes | graph.buffer_shapes  # a fixed filter is a buffer
+    sizes = {name: [cost.constant(size) for size in shape] for name, shape in shapes.items()}
     share = dict.fromkeys(sizes, 1.0)  # of the slots that the rows of one block read
     for axis in graph.axes():
         if axis.tensor in sizes:
             sizes[axis.tensor][axis.dim] = cost.size(axis.slots)
             share[axis.tensor] /= axis.blocks
     if kind == "params":
-        for name, dims in sizes.items():
-            cost.add(share[name], dims)
+        for name in graph.shapes:
+            cost.add(share[name], sizes[name])
         return
     flops = kind == "flops"
     for operation in graph.operations:

@@ -87,8 +87,8 @@ def with_equal_parts(graph: ChannelGraph, copies: Mapping[str, Tensor]) -> dict[
         more = _fewest_more(equations(graph), (wanted - 1).numpy(), (most - wanted).numpy()) if possible else None
         if more is None:
             expected = f"expected numbers that keep the parts equal into which {cutters(graph)} cuts channels"
-            found = f"got none with up to {MAX_COPIES} copies of each neuron; split fewer of the neurons there"
-            raise ModelError(f"copies: {expected}, {found}")
+            got = f"got none with up to {MAX_COPIES} copies of each neuron; split fewer of the neurons there"
+            raise ModelError(f"copies: {expected}, {got}")
         wanted += torch.from_numpy(more)
     return {group.name: wanted[group.channels] for group in graph.splittable_groups}
 
@@ -100,7 +100,7 @@ def cutters(graph: ChannelGraph) -> str:
 
 def part_sizes(parts: Tensor, copies: Tensor) -> Tensor:
     """Return the new sizes (parts,) of parts (parts, n) with these copies (channels,)."""
-    return torch.where(parts >= 0, copies[parts.clamp(min=0)], 1).sum(dim=1)
+    return torch.cat([copies, copies.new_ones(1)])[parts].sum(dim=1)  # the last one is for no channel, -1
 
 
 def _fewest_more(matrix: Any, extra: np.ndarray, room: np.ndarray) -> np.ndarray | None:

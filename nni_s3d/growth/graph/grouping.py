@@ -42,6 +42,7 @@ def build_graph(notes: Notes, example_inputs: object) -> ChannelGraph:
         operations=tuple(operations),
         equal_parts=tuple(cut for cut in equal_parts if not _holds_always(cut.parts)),
         shapes={name: parameter.shape for name, parameter in notes.parameters.items()},
+        buffer_shapes={name: buffer.shape for name, buffer in notes.buffers.items()},
         unreached=tuple(notes.unreached()),
         example_inputs=example_inputs,
         uncounted=tuple(notes.uncounted),
@@ -66,8 +67,8 @@ def _drafts(layers: Sequence[Layer], representatives: np.ndarray) -> list[_Draft
     met, place = np.unique(produced, return_index=True)
     met = met[np.argsort(place)]
     of_group = together[met]
-    channels = np.split(met[np.argsort(of_group, kind="stable")], np.cumsum(np.bincount(of_group, minlength=1))[:-1])
-    return [_Draft(producers[n], channels[n]) for n in dict.fromkeys(of_group.tolist())]
+    by_group = np.split(met[np.argsort(of_group, kind="stable")], np.cumsum(np.bincount(of_group, minlength=1))[:-1])
+    return [_Draft(producers[n], by_group[n]) for n in dict.fromkeys(of_group.tolist())]
 
 
 def _ranked(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray | int]:
@@ -147,7 +148,7 @@ def _groups(drafts: Sequence[_Draft], layers: Sequence[Layer], reasons: Sequence
                 name=name if names[name] == 1 else f"{name}#{names[name]}",
                 width=width,
                 first=first,
-                producers=tuple(layers[number] for number in dict.fromkeys(draft.producers)),
+                producers=tuple(layers[place] for place in dict.fromkeys(draft.producers)),
                 followers=followers[n],
                 consumers=consumers[n],
                 reason=reasons[n] or ("" if consumers[n] else "nothing reads it linearly"),

@@ -22,6 +22,7 @@ class Notes:
 
     Attributes:
         parameters: those of the model that runs, each under its first name.
+        buffers: its buffers, likewise.
         same: which channels were found to be one.
         refusals: labels of channels that cannot be split, and why; of several reasons for a channel the first counts.
         layers: every use of a parameter whose dimensions are indexed by channels, in the order of the run.
@@ -44,13 +45,14 @@ class Notes:
         self.samples = 1
         self.outputs: list[Tensor] = []
         self.parameters: dict[str, nn.Parameter] = {}
+        self.buffers: dict[str, Tensor] = {}
         self._owners: dict[int, list[str]] = {}
         for path, module in model.named_modules(remove_duplicate=False):
             for name, tensor in (*module._parameters.items(), *module._buffers.items()):
                 if tensor is not None:
                     name = f"{path}.{name}" if path else name
-                    if isinstance(tensor, nn.Parameter) and id(tensor) not in self._owners:
-                        self.parameters[name] = tensor
+                    if id(tensor) not in self._owners:
+                        (self.parameters if isinstance(tensor, nn.Parameter) else self.buffers)[name] = tensor
                     self._owners.setdefault(id(tensor), []).append(name)
         self._shared = {name for names in self._owners.values() if len(names) > 1 for name in names}
         self._used: set[str] = set()  # parameters and buffers of layers

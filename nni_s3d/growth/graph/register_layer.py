@@ -123,9 +123,9 @@ def _announce_forward(layer: type[nn.Module], names: tuple[str, ...]) -> Callabl
     def applied(input: Tensor, *values: Tensor | None, module: nn.Module) -> Any:
         given = {}
         for name, value in zip(names, values, strict=False):
-            own = _tensor(module, name)
-            if own is not None:  # what is left out, such as the bias of a tangent, is zero
-                given[f"layer.{name}"] = torch.zeros_like(own) if value is None else value
+            tensor = _tensor(module, name)
+            if tensor is not None:  # what is left out, such as the bias of a tangent, is zero
+                given[f"layer.{name}"] = torch.zeros_like(tensor) if value is None else value
         return functional_call(_Bare(module, forward), given, (input,))
 
     @wraps(forward)

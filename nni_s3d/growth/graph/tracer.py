@@ -123,9 +123,9 @@ class Tracer(TorchFunctionMode):
                     self.notes.note_products(name, macs)
             else:
                 keywords, read = bound
-                found = self._follow(rule, TracedCall(name, func, shapes, macs), out, args, keywords)
+                followed = self._follow(rule, TracedCall(name, func, shapes, macs), out, args, keywords)
                 self._refuse_options(name, labelled, read)
-                labels = found if isinstance(found, tuple) else [found] * len(outputs)
+                labels = followed if isinstance(followed, tuple) else [followed] * len(outputs)
             for output, label in zip(outputs, labels, strict=True):
                 self.notes.label(output, label)
             self.notes.note_elsewhere(name, given, layers)

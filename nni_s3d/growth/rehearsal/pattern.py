@@ -30,22 +30,22 @@ def rehearsed_copies(graph: ChannelGraph, groups: Sequence[ChannelGroup]) -> Ten
         ModelError: no copies of these groups alone leave equal parts wherever channels are cut.
     """
     copies, cut = torch.ones(graph.num_channels, dtype=torch.int64), in_equal_parts(graph)
-    for number, group in enumerate(groups):
-        copies[group.channels] = _pattern(group.width, number, bool(cut[group.channels].any()))
+    for place, group in enumerate(groups):
+        copies[group.channels] = _pattern(group.width, place, bool(cut[group.channels].any()))
     filled = copies.clone()
     if _fill_up_all(graph, filled):
         return filled
     return graph.per_channel(with_equal_parts(graph, {group.name: copies[group.channels] for group in groups}))
 
 
-def _pattern(width: int, number: int, cut: bool) -> Tensor:
+def _pattern(width: int, place: int, cut: bool) -> Tensor:
     """Return the copies (width,) of a group; if it is cut into parts, all of them will grow like one neuron."""
     copies = torch.ones(width, dtype=torch.int64)
     if cut:
-        copies[number % min(width, _EVERY)] = _COPIES - number % 2
+        copies[place % min(width, _EVERY)] = _COPIES - place % 2
     else:
-        copies[number % _EVERY :: max(_EVERY, width // _MOST)] = _COPIES
-        copies[0] = _COPIES - number % 2
+        copies[place % _EVERY :: max(_EVERY, width // _MOST)] = _COPIES
+        copies[0] = _COPIES - place % 2
     return copies
 
 
@@ -58,15 +58,14 @@ def _fill_up_all(graph: ChannelGraph, copies: Tensor) -> bool:
     most = torch.ones_like(copies)
     for group in graph.splittable_groups:
         most[group.channels] = MAX_COPIES
+    room = [int(part_sizes(cut.parts, most).min()) for cut in graph.equal_parts]
     generator = np.random.default_rng(0)
     for _ in range(_ROUNDS):
-        now = [part_sizes(cut.parts, copies) for cut in graph.equal_parts]
-        if all(bool((here == here[:1]).all()) for here in now):
+        sizes = [part_sizes(cut.parts, copies) for cut in graph.equal_parts]
+        largest = [int(now.max()) for now in sizes]
+        if largest == [int(now.min()) for now in sizes]:
             return True
-        if any(
-            int(here.max()) > int(part_sizes(cut.parts, most).min())
-            for here, cut in zip(now, graph.equal_parts, strict=True)
-        ):
+        if any(size > possible for size, possible in zip(largest, room, strict=True)):
             return False  # no copies will do
         for cut in graph.equal_parts:
             _fill_up(cut.parts.numpy(), copies.numpy(), most.numpy(), generator)

@@ -86,7 +86,7 @@ class Rehearsal:
     def _grown_outputs(self, graph: ChannelGraph, new: NewChannels) -> list[Tensor]:
         before = {n: x.detach() for n, x in (*self.model.named_parameters(), *self.model.named_buffers())}
         growth = AxisGrowth(graph, new, slots_in_place(graph, new.copies))
-        shapes = {name: growth.shape(name, tensor) for name, tensor in before.items() if growth.grows(name)}
+        shapes = {name: growth.shape(name, old) for name, old in before.items() if growth.grows(name)}
         install(self.model, growth.values(before, into=one_block(before, shapes)), graph.layers)
         torch.manual_seed(0)
         notes, outputs = read_grown_notes(self.model, self.inputs)

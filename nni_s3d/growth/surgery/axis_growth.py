@@ -60,12 +60,11 @@ class AxisGrowth:
         self.slots = slots
         self._axes: dict[str, list[_GrownAxis]] = {}  # those that get longer, by tensor
         grown: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}  # most axes share their slots with others
-        parents = new.parents
+        parents, weights, inherits = new.parents, _followed_by(1.0, new.weights), _followed_by(1.0, new.inherits)
         for axis, after in zip(graph.axes(), slots, strict=True):
             key = (id(axis.slots), id(after))
             if key not in grown:
-                source = sources(axis.tensor, axis.slots, after, parents)
-                grown[key] = (source, _at_slots(after, new.weights), _at_slots(after, new.inherits))
+                grown[key] = (sources(axis.tensor, axis.slots, after, parents), weights[after], inherits[after])
             if after.numel() > axis.slots.numel():
                 self._axes.setdefault(axis.tensor, []).append(_GrownAxis(axis, *grown[key]))
 
@@ -136,14 +135,11 @@ class AxisGrowth:
 
 def slots_in_place(graph: ChannelGraph, copies: Tensor) -> list[Tensor]:
     """Return the new slots of every axis of a graph, if copies (channels,) sit where their neuron sat."""
-    known: dict[int, Tensor] = {}
-    slots = []
+    first, grown = copies.cumsum(0) - copies, dict[int, Tensor]()
     for axis in graph.axes():
-        key = id(axis.slots)
-        if key not in known:
-            known[key] = in_place(axis.slots, copies)
-        slots.append(known[key])
-    return slots
+        if id(axis.slots) not in grown:
+            grown[id(axis.slots)] = _in_place(axis.slots, copies, first)
+    return [grown[id(axis.slots)] for axis in graph.axes()]
 
 
 def in_place(slots: Tensor, copies: Tensor) -> Tensor:
@@ -155,16 +151,20 @@ def in_place(slots: Tensor, copies: Tensor) -> Tensor:
         slots: (n,) channel of every slot, -1 for none.
         copies: (channels,) number of copies of every channel; new channels are numbered in this order.
     """
+    return _in_place(slots, copies, copies.cumsum(0) - copies)
+
+
+def _in_place(slots: Tensor, copies: Tensor, first: Tensor) -> Tensor:
+    """The same, given the first new channel of every channel."""
     # NumPy's small operations take a third of the time of PyTorch's, and a network has hundreds of axes.
-    old, number = slots.numpy(), copies.numpy()
-    starts = np.flatnonzero(np.diff(old, prepend=-2))  # of the blocks
+    old = slots.numpy()
+    starts = _starts_of_runs(old)  # of the blocks
     channel, length = old[starts], np.diff(starts, append=len(old))
-    repeats = np.where(channel >= 0, number[channel], 1)
-    block = np.repeat(np.arange(len(channel)), repeats)  # of every copy of a block
-    copy = np.arange(len(block)) - (repeats.cumsum() - repeats)[block]
-    first = (number.cumsum() - number)[channel][block]
-    new_channel = np.where(channel[block] >= 0, first + copy, -1)
-    return torch.from_numpy(np.repeat(new_channel, length[block]))
+    repeats = np.where(channel >= 0, copies.numpy()[channel], 1)
+    first_channel = np.where(channel >= 0, first.numpy()[channel], -1)
+    copy = np.arange(repeats.sum()) - np.repeat(repeats.cumsum() - repeats, repeats)
+    new_channel = np.repeat(first_channel, repeats) + copy
+    return torch.from_numpy(np.repeat(new_channel, np.repeat(length, repeats)))
 
 
 def sources(name: str, slots: Tensor, new_slots: Tensor, parents: Tensor) -> Tensor:
@@ -189,18 +189,27 @@ def sources(name: str, slots: Tensor, new_slots: Tensor, parents: Tensor) -> Ten
     return torch.from_numpy(order[place])
 
 
-def _at_slots(slots: Tensor, per_channel: Tensor) -> Tensor:
-    """Return the number of the channel at every slot, 1 where there is none."""
-    return torch.where(slots >= 0, per_channel[slots.clamp(min=0)], 1.0)
+def _followed_by(last: float, per_channel: Tensor) -> Tensor:
+    """Return numbers of channels and a last one, which is that of slots without a channel, -1."""
+    return torch.cat([per_channel, per_channel.new_tensor([last])])
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
     """Return how many equal values stand before each value: 5 7 5 5 7 gives 0 0 1 2 1."""
+    if bool((values[1:] > values[:-1]).all()):
+        return np.zeros_like(values)
     order = np.argsort(values, kind="stable")
-    starts = np.flatnonzero(np.diff(values[order], prepend=-2))
+    starts = _starts_of_runs(values[order])
     ranks = np.empty_like(values)
     ranks[order] = np.arange(len(values)) - np.repeat(starts, np.diff(starts, append=len(values)))
     return ranks
+
+
+def _starts_of_runs(values: np.ndarray) -> np.ndarray:
+    """Return where runs of equal values begin: 5 5 7 gives 0 2."""
+    begins = np.ones(len(values), dtype=bool)
+    np.not_equal(values[1:], values[:-1], out=begins[1:])
+    return np.flatnonzero(begins)
 
 
 def _taken(tensor: Tensor, grown: _GrownAxis, into: Tensor | None = None) -> Tensor:
@@ -225,7 +234,7 @@ def _scaled(tensor: Tensor, axis: Axis, factors: Tensor) -> Tensor:
     if axis.blocks == 1:
         shape = [1] * tensor.dim()
         shape[axis.dim] = -1
-        changed = (factors != 1).nonzero()[:, 0]  # few, as a rule
+        changed = torch.from_numpy(np.flatnonzero(factors.numpy(force=True) != 1)).to(tensor.device)  # few, as a rule
         values = tensor.index_select(axis.dim, changed) * factors[changed].reshape(shape)
         return tensor.index_copy_(axis.dim, changed, values)
     shape = [axis.blocks, 1] + [1] * (tensor.dim() - 1)

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 _ALIGNMENT = 64  # bytes, as PyTorch aligns its tensors
+_LARGE = 1 << 16  # bytes; smaller tensors find room in memory that the process has already
 
 
 def one_block(tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
-    """Return tensors of new shapes, whatever values are in them; those on the CPU lie in one block of memory.
+    """Return tensors of new shapes, whatever values are in them; large ones on the CPU lie in one block of memory.
 
     An operating system hands out fresh memory page by page, which takes longer than to copy a network into it. NumPy
     asks for large pages where a block is large.
@@ -23,10 +24,11 @@ def one_block(tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -
     """
     fresh, sizes = {}, {}
     for name, shape in shapes.items():
-        if tensors[name].device.type == "cpu":
-            sizes[name] = -(-shape.numel() * tensors[name].element_size() // _ALIGNMENT) * _ALIGNMENT
-        else:
+        size = shape.numel() * tensors[name].element_size()
+        if size < _LARGE or tensors[name].device.type != "cpu":
             fresh[name] = tensors[name].new_empty(shape)
+        else:
+            sizes[name] = -(-size // _ALIGNMENT) * _ALIGNMENT
     block = torch.from_numpy(np.empty(sum(sizes.values()), np.uint8))
     for name, part in zip(sizes, block.split(list(sizes.values())), strict=True):
         fresh[name] = part.view(tensors[name].dtype)[: shapes[name].numel()].view(shapes[name])

@@ -31,11 +31,11 @@ def grown_state(model: nn.Module, optimizer: torch.optim.Optimizer, growth: Axis
         raise ModelError("optimizer: expected one over the parameters of the model that is split, got one over others")
     state = optimizer.state_dict()
     grown = {}
-    for number, buffers in state["state"].items():
-        parameter = ordered[number]
+    for place, buffers in state["state"].items():
+        parameter = ordered[place]
         name = names[id(parameter)]
         powers = _POWERS | ({"momentum_buffer": 0} if "square_avg" in buffers else {})  # RMSprop's averages g / |g|
-        grown[number] = {
+        grown[place] = {
             key: _grown_buffer(name, parameter, key, value, growth, powers) for key, value in buffers.items()
         }
     return {**copy.deepcopy({key: value for key, value in state.items() if key != "state"}), "state": grown}

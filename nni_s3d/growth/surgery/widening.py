@@ -38,13 +38,13 @@ def widen(model: nn.Module, graph: ChannelGraph, widths: Mapping[str, int]) -> n
             raise ConfigError(f"widths: expected at least {graph.widths[name]} for {name}, as it is, got {width}")
     copies = {name: _spread(width, widths.get(name, width)) for name, width in graph.widths.items()}
     cost = count(graph, graph.per_channel(copies))
-    shares = {name: (1 / number.double()).repeat_interleave(number) for name, number in copies.items()}
+    shares = {name: (1 / of_group.double()).repeat_interleave(of_group) for name, of_group in copies.items()}
     plan = GrowthPlan(copies, shares, {}, 0.0, cost.params, cost.macs, cost.flops)
     grown = split(model, graph, plan, epsilon=0).model
     old = dict(model.named_parameters())
     for name, module in grown.named_modules():
-        own = ((f"{name}.{n}" if name else n, p) for n, p in module.named_parameters(recurse=False))
-        if any(p.shape != old[n].shape for n, p in own) and hasattr(module, "reset_parameters"):
+        parameters = ((f"{name}.{n}" if name else n, p) for n, p in module.named_parameters(recurse=False))
+        if any(p.shape != old[n].shape for n, p in parameters) and hasattr(module, "reset_parameters"):
             module.reset_parameters()  # copies that are equal would stay so
     return grown
 

@@ -138,3 +138,29 @@ def test_an_unknown_cost_is_refused():
     for function in (total_cost, marginal_cost):
         with pytest.raises(s3d.ConfigError, match="cost: expected one of params, macs, flops, neurons, got 'joules'"):
             function(graph, "joules")
+
+
+def _fix(convolution: nn.Conv2d) -> nn.Conv2d:
+    """Let the filter of a convolution be a buffer."""
+    weight = convolution.weight.detach()
+    del convolution.weight
+    convolution.register_buffer("weight", weight)
+    return convolution
+
+
+@pytest.mark.parametrize("groups", [1, 4], ids=["producer", "depthwise"])
+def test_fixed_filters_are_counted(groups):
+    torch.manual_seed(0)
+    convolutions = [nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 3, groups=groups, bias=False), nn.Conv2d(4, 6, 2)]
+    model = nn.Sequential(*convolutions, nn.Tanh(), nn.Conv2d(6, 3, 2)).double()
+    x = torch.randn(2, 2, 9, 9, dtype=torch.float64)
+    learnt = s3d.count(s3d.trace(model, x))
+    filter_size = _fix(model[1]).weight.numel()
+    graph = s3d.trace(model, x)
+    assert s3d.count(graph) == replace(learnt, params=learnt.params - filter_size)
+    assert graph.widths == {"0": 4, "2": 6}  # the fixed filters themselves cannot move
+    copies = {"0": torch.tensor([2, 1, 3, 1]), "2": torch.tensor([1, 2, 1, 1, 4, 1])}
+    grown = s3d.split(model, graph, s3d.plan_from_copies(graph, copies), epsilon=0)
+    torch.testing.assert_close(grown.model(x), model(x), rtol=0, atol=1e-10)
+    assert s3d.count(s3d.trace(grown.model, x)) == s3d.count(graph, graph.per_channel(copies))
+    assert s3d.count(grown.graph).macs == reference.macs(grown.model, x)

@@ -102,6 +102,8 @@ def produce(notes: Notes, layer: Weighted, blocks: int = 1) -> Any:
         notes.refuse_inputs(layer.function, (layer.input,), f"its channels enter a {computed}")
         notes.refuse([rows], f"the weight of its {layer.function} is not a parameter of the model")
         return labels
+    if not all(isinstance(tensor, nn.Parameter) for tensor in (layer.weight, layer.bias) if tensor is not None):
+        notes.refuse([rows], f"the weight or bias of its {layer.function} is a buffer, not a parameter")
     axes = [Axis(weight, layer.row, Role.ROW, rows)]
     if bias is not None:
         axes.append(Axis(bias, layer.bias_row, Role.ROW, rows))

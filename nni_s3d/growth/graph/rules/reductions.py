@@ -46,12 +46,12 @@ def _reduce(
         return None
     keepdim = keepdim or out.dim() == input.dim()
     # Without dimensions it reduces all; std(x, True) says something about its denominator.
-    every = dim is None or isinstance(dim, bool) or dim in ((), [])
-    named = range(labels.dim()) if every else [dim] if isinstance(dim, int) else dim
+    reduces_all = dim is None or isinstance(dim, bool) or dim in ((), [])
+    named = range(labels.dim()) if reduces_all else [dim] if isinstance(dim, int) else dim
     dims = [d % max(labels.dim(), 1) for d in named]
-    kept = [n for d, n in enumerate(input.shape) if d and d not in dims]
+    left = [n for d, n in enumerate(input.shape) if d and d not in dims]
     # The labels of a single channel do not say which way it runs: a dimension of size one must be left for it.
-    if (labels.numel() == 1 and 1 not in kept) or any(labels.shape[d] > 1 for d in dims):
+    if (labels.numel() == 1 and 1 not in left) or any(labels.shape[d] > 1 for d in dims):
         return notes.refuse_inputs(call.name, (input,), f"{call.name} reduces over its channels")
     return labels.amax(tuple(dims), keepdim)
 

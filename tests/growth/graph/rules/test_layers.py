@@ -25,6 +25,12 @@ REFUSED = {
         (5, 4),
         "the weight of its linear is not a parameter of the model",
     ),
+    "a sum with a layer whose bias is a buffer": (
+        lambda m, x: m.b(m.a(x) + F.linear(x, m.c.weight, m.norm.running_var)),
+        linears((4, 3), (3, 2), (4, 3)) | {"norm": nn.BatchNorm1d(3)},
+        (5, 4),
+        "the weight or bias of its linear is a buffer, not a parameter",
+    ),
     "a slope that is computed": (
         lambda m, x: m.b(F.prelu(m.a(x), 2 * m.act.weight)),
         linears((4, 3), (3, 2)) | {"act": nn.PReLU(3)},
