@@ -14,9 +14,9 @@ from nni_s3d.growth.graph.read import read_graph
 from nni_s3d.growth.selection.plan import GrowthPlan
 from nni_s3d.growth.surgery.split import split
 from nni_s3d.search.spec import parse_spec
-from nni_s3d.search.story import tell_split
 from nni_s3d.search.tensor_files import read_tensors
 from nni_s3d.search.trial_context import TrialContext
+from nni_s3d.search.trial_log import tell_split
 from nni_s3d.tasks.data import DataSet
 from nni_s3d.tasks.training import evaluate
 

@@ -23,9 +23,9 @@ from nni_s3d.search.preflight import check_network
 from nni_s3d.search.spec import Spec, parse_spec
 from nni_s3d.search.start import first_weights
 from nni_s3d.search.store import Store
-from nni_s3d.search.story import tell_decision
 from nni_s3d.search.tensor_files import read_checkpoint, write_checkpoint, write_tensors
 from nni_s3d.search.trial_context import TrialContext
+from nni_s3d.search.trial_log import tell_decision
 from nni_s3d.tasks.data import DataSet, Loader
 from nni_s3d.tasks.machine import gflops, warning
 from nni_s3d.tasks.task import Task

@@ -6,7 +6,7 @@ from torch import nn
 
 import nni_s3d as s3d
 from nni_s3d.growth.growth_step import Decision
-from nni_s3d.search.story import tell_decision, tell_split
+from nni_s3d.search.trial_log import tell_decision, tell_split
 
 
 @pytest.fixture(scope="module")
