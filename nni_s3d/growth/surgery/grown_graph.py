@@ -14,7 +14,7 @@ from nni_s3d.growth.graph.channels import ChannelGraph, Layer
 from nni_s3d.growth.graph.grouping import build_graph
 from nni_s3d.growth.graph.labels import NONE
 from nni_s3d.growth.graph.notes import Notes
-from nni_s3d.growth.graph.read import read_notes
+from nni_s3d.growth.graph.read import Run, read_run
 
 
 def read_grown_graph(
@@ -31,18 +31,18 @@ def read_grown_graph(
     Raises:
         ModelError: it fails, or its groups are not those of its parent with these widths.
     """
-    notes, outputs = read_grown_notes(grown, inputs)
-    return build_grown_graph(notes, inputs, graph, widths), outputs
+    run = read_grown_run(grown, inputs)
+    return build_grown_graph(run.notes, inputs, graph, widths), run.outputs
 
 
-def read_grown_notes(grown: nn.Module, inputs: object) -> tuple[Notes, list[Tensor]]:
-    """Trace a grown network; return what its graph is built from, and its outputs in evaluation mode.
+def read_grown_run(grown: nn.Module, inputs: object) -> Run:
+    """Trace a grown network; return what its graph is built from, and its outputs.
 
     Raises:
         ModelError: it fails.
     """
     try:
-        return read_notes(grown, inputs)
+        return read_run(grown, inputs)
     except ModelError as error:
         raise ModelError(f"the model fails when it grows: {first_line(error.__cause__ or error)}") from error
 
