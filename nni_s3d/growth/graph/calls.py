@@ -33,17 +33,21 @@ class CallLog:
         named = (*model.named_parameters(), *model.named_buffers())
         self._sources: dict[int, tuple[Tensor, object]] = {id(tensor): (tensor, name) for name, tensor in named}
 
+    def source(self, tensor: Tensor) -> object:
+        """Return where a tensor came from, see `Call`."""
+        return self._sources.get(id(tensor), (None, None))[1]
+
     def add(self, name: str, given: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
         """Take down a call with these tensors among its arguments and among what it returned."""
-        self.calls.append((name, tuple(self._sources.get(id(tensor), (None, None))[1] for tensor in given)))
+        self.calls.append((name, tuple(map(self.source, given))))
         for tensor in outputs:  # kept alive so that no two of them ever share an id
             self._sources[id(tensor)] = (tensor, len(self.calls))
 
 
 class _Listener(TorchFunctionMode):
-    def __init__(self, log: CallLog) -> None:
+    def __init__(self, log: CallLog, before_use: Callable[[str], None]) -> None:
         super().__init__()
-        self._log = log
+        self._log, self._before_use = log, before_use
 
     def __torch_function__(
         self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -52,14 +56,25 @@ class _Listener(TorchFunctionMode):
         if name in READS_SHAPES:
             return func(*args, **kwargs)
         given = tensors((args, kwargs))
+        for source in map(self._log.source, given):
+            if isinstance(source, str):
+                self._before_use(source)
         out = func(*args, **kwargs)
         self._log.add(name, given, tensors(out))
         return out
 
 
-def calls_and_outputs(model: nn.Module, inputs: object) -> tuple[list[Call], list[Tensor]]:
-    """Run a model in evaluation mode without gradients; return its calls and the tensors that it puts out."""
+def calls_and_outputs(
+    model: nn.Module, inputs: object, before_use: Callable[[str], None] = lambda name: None
+) -> tuple[list[Call], list[Tensor]]:
+    """Run a model in evaluation mode without gradients; return its calls and the tensors that it puts out.
+
+    Args:
+        model: any module.
+        inputs: as for `trace`.
+        before_use: called with the name of a parameter or buffer whenever a function is about to take it.
+    """
     log = CallLog(model)
-    with evaluation_mode(model), torch.no_grad(), _Listener(log):
+    with evaluation_mode(model), torch.no_grad(), _Listener(log, before_use):
         outputs = call(model, inputs)
     return log.calls, tensors(outputs)

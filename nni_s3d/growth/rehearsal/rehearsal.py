@@ -19,12 +19,12 @@ from nni_s3d.growth.graph.grouping import build_graph
 from nni_s3d.growth.graph.read import Run, read_run
 from nni_s3d.growth.modules import call, copied, evaluation_mode, tensors
 from nni_s3d.growth.rehearsal.same_outputs import same_outputs
+from nni_s3d.growth.rehearsal.stand_ins import StandIns
 from nni_s3d.growth.selection.schemes import scheme
 from nni_s3d.growth.selection.settings import COPIES
 from nni_s3d.growth.surgery.axis_growth import AxisGrowth, NewChannels, slots_in_place
 from nni_s3d.growth.surgery.grown_graph import build_grown_graph, is_as_expected, read_grown_run
 from nni_s3d.growth.surgery.install import install, modules_restored
-from nni_s3d.growth.surgery.one_block import one_block
 
 DIFFERENT = "the model computes something else when it grows"
 _C = 2.0  # the weights of copies are unequal at this c, so that no two may be mistaken for each other
@@ -92,14 +92,16 @@ class Rehearsal:
     def _grown_outputs(self, graph: ChannelGraph, new: NewChannels) -> list[Tensor]:
         before = {n: x.detach() for n, x in (*self.model.named_parameters(), *self.model.named_buffers())}
         growth = AxisGrowth(graph, new, slots_in_place(graph, new.copies))
-        shapes = {name: growth.shape(name, old) for name, old in before.items() if growth.grows(name)}
-        install(self.model, growth.values(before, into=one_block(before, shapes)), graph.layers)
-        torch.manual_seed(0)
         if self.calls is not None:
-            calls, outputs = calls_and_outputs(self.model, self.inputs)
+            stand_ins = StandIns(growth, before, self.calls)
+            others = {name: tensor for name, tensor in before.items() if name not in stand_ins.tensors}
+            install(self.model, growth.values(others) | stand_ins.tensors, graph.layers)
+            torch.manual_seed(0)
+            calls, outputs = calls_and_outputs(self.model, self.inputs, stand_ins.write)
             if calls == self.calls:
                 return outputs
-            torch.manual_seed(0)
+        install(self.model, growth.values(before), graph.layers)
+        torch.manual_seed(0)
         run = read_grown_run(self.model, self.inputs)
         if is_as_expected(run.notes, graph, new.copies, growth.slots):
             return run.outputs
