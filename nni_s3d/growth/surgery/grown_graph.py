@@ -71,17 +71,17 @@ def is_as_expected(notes: Notes, graph: ChannelGraph, copies: Tensor, slots: Seq
     """
     if _tensors(notes.layers) != _tensors(graph.layers):
         return False
-    in_notes = [axis.slots for layer in notes.layers for axis in layer.axes]
-    pairs = {
-        (id(a), id(b)): (a, b) for a, b in zip(in_notes, slots, strict=True)
-    }.values()  # many axes share their slots
+    both = zip((axis.slots for layer in notes.layers for axis in layer.axes), slots, strict=True)
+    pairs = {(id(a), id(b)): (a, b) for a, b in both}.values()  # many axes share their slots
     if any(a.shape != b.shape for a, b in pairs):
         return False
     numbers = _numbers_of_produced(notes)
     traced, expected = numbers[_joined(a for a, _ in pairs)], _joined(b for _, b in pairs)
     to_expected, to_traced = np.full(notes.same.count + 1, NONE), np.full(int(copies.sum()) + 1, NONE)
     to_expected[traced], to_traced[expected] = expected, traced
-    if (to_expected[traced] != expected).any() or (to_traced[expected] != traced).any() or to_expected[NONE] != NONE:
+    if (to_expected[traced] != expected).any() or (to_traced[expected] != traced).any():
+        return False  # one channel is at the slots of two
+    if ((traced == NONE) != (expected == NONE)).any():
         return False
     splittable = torch.zeros_like(copies, dtype=torch.bool)
     for group in graph.splittable_groups:
