@@ -45,7 +45,7 @@ def medians(programs: dict[str, Callable[[], object]], turns: int) -> dict[str, 
             start = time.perf_counter()
             program()
             times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(found[1:]) for name, found in times.items()}
+    return {name: statistics.median(of_program[1:]) for name, of_program in times.items()}
 
 
 def main() -> None:
@@ -57,19 +57,19 @@ def main() -> None:
     print(f"{'model':20}{'trace':>10}{'Torch-Pruning':>16}{'ratio':>8}")
     for name in parsed.models:
         model, inputs = built(name)
-        found = medians(
+        seconds = medians(
             {
                 "ours": lambda model=model, inputs=inputs: s3d.trace(model, inputs),
                 "theirs": lambda model=model, inputs=inputs: torch_pruning_groups(model, inputs),
             },
             parsed.turns,
         )
-        ours, theirs = found["ours"], found["theirs"]
+        ours, theirs = seconds["ours"], seconds["theirs"]
         print(f"{name:20}{ours:8.2f} s{theirs:14.2f} s{ours / theirs:8.2f}", flush=True)
     print(f"\n{'model':20}{'trace':>10}{MODELS[0]:>16}{'ratio':>8}")
     networks = {name: built(name) for name in (REFUSED, MODELS[0])}
-    found = medians({n: lambda pair=pair: s3d.trace(*pair) for n, pair in networks.items()}, parsed.turns)
-    refused, plain = found[REFUSED], found[MODELS[0]]
+    seconds = medians({n: lambda pair=pair: s3d.trace(*pair) for n, pair in networks.items()}, parsed.turns)
+    refused, plain = seconds[REFUSED], seconds[MODELS[0]]
     print(f"{REFUSED:20}{refused:8.2f} s{plain:14.2f} s{refused / plain:8.2f}", flush=True)
 
 

@@ -136,6 +136,10 @@ _NAMES = {
 }
 KINDS: dict[str, Kind] = {name: kind for kind, names in _NAMES.items() for name in names.split()}
 DROPOUTS = tuple(name for name in KINDS if "dropout" in name)
+READS_SHAPES = {  # and other things that are known of a tensor without its values
+    *"dim ndim ndimension shape size numel nelement stride storage_offset is_contiguous dtype device layout".split(),
+    *"itemsize element_size is_floating_point is_complex is_cuda requires_grad is_leaf names len".split(),
+}
 
 
 _REGISTERED: dict[Callable[..., Any], str] = {}  # names of functions that are not PyTorch's own

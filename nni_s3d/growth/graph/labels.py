@@ -17,6 +17,15 @@ def drop_repeats(labels: Tensor) -> Tensor:
     return labels
 
 
+def in_same_order(before: Tensor, after: Tensor) -> bool:
+    """Whether channels run along one dimension at most, before and after a function, and in the same order.
+
+    Either labels have size 1 where they do not change. Positions of one channel side by side count as one.
+    """
+    along_one = all(sum(size > 1 for size in labels.shape) <= 1 for labels in (before, after))
+    return along_one and torch.equal(before.unique_consecutive(), after.unique_consecutive())
+
+
 def interleaved_runs(slots: Tensor) -> int:
     """Return how many runs of neighbouring channels lie interleaved in `slots` (n,), as a channel shuffle leaves them.
 

@@ -32,6 +32,7 @@ class Notes:
         uncounted: in order, the names of functions that may multiply and whose MACs nobody knows.
         samples: how many samples the example inputs hold.
         outputs: the tensors that the model returned.
+        in_order: whether no function changed the order of channels, or left some of them out.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -44,6 +45,7 @@ class Notes:
         self.uncounted: dict[str, None] = {}
         self.samples = 1
         self.outputs: list[Tensor] = []
+        self.in_order = True
         self.parameters: dict[str, nn.Parameter] = {}
         self.buffers: dict[str, Tensor] = {}
         self._owners: dict[int, list[str]] = {}

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from nni_s3d.errors import ModelError
+from nni_s3d.growth.graph.calls import Call
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.grouping import build_graph
 from nni_s3d.growth.graph.notes import Notes
 from nni_s3d.growth.graph.rules import RULES
 from nni_s3d.growth.graph.tracer import Tracer
 from nni_s3d.growth.modules import copied
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What one example run of a model tells."""
+
+    notes: Notes
+    outputs: list[Tensor]  # of the run in evaluation mode
+    # Of the run in evaluation mode. None where a grown network may make the same ones though its channels do not lie as
+    # the copies were put.
+    calls: list[Call] | None
 
 
 def read_graph(model: nn.Module, example_inputs: object) -> ChannelGraph:
@@ -24,26 +37,20 @@ def read_graph(model: nn.Module, example_inputs: object) -> ChannelGraph:
     Raises:
         ModelError: the model cannot be run on these inputs.
     """
-    return read_graph_and_outputs(model, example_inputs)[0]
+    return build_graph(read_run(model, example_inputs).notes, example_inputs)
 
 
-def read_graph_and_outputs(model: nn.Module, example_inputs: object) -> tuple[ChannelGraph, list[Tensor]]:
-    """Return the channel graph, see `read_graph`, and the tensors that the run in evaluation mode put out."""
-    notes, outputs = read_notes(model, example_inputs)
-    return build_graph(notes, example_inputs), outputs
-
-
-def read_notes(model: nn.Module, example_inputs: object) -> tuple[Notes, list[Tensor]]:
-    """Return what a graph is built from, see `read_graph`, and the tensors that the run in evaluation mode put out."""
-    notes = Tracer(model, RULES).run(example_inputs)
-    outputs = notes.outputs
+def read_run(model: nn.Module, example_inputs: object) -> Run:
+    """Return what a graph is built from, see `read_graph`, with outputs and calls."""
+    tracer = Tracer(model, RULES)
+    notes = tracer.run(example_inputs)
     if notes.unreached():
         # Where this fails too, the graph names what was not reached.
         with torch.random.fork_rng(), suppress(ModelError):
             again = Tracer(_as_if_training(model), RULES).run(example_inputs, training=True)
             if set(again.unreached()) < set(notes.unreached()):
-                notes = again
-    return notes, outputs
+                return Run(again, notes.outputs, None)
+    return Run(notes, notes.outputs, tracer.log.calls if notes.in_order else None)
 
 
 def _as_if_training(model: nn.Module) -> nn.Module:

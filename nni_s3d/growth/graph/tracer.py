@@ -18,17 +18,14 @@ from torch.nn.parameter import UninitializedParameter
 from torch.overrides import TorchFunctionMode
 
 from nni_s3d.errors import ModelError
-from nni_s3d.growth.graph.functions import DROPOUTS, canonical_name
+from nni_s3d.growth.graph.calls import CallLog
+from nni_s3d.growth.graph.functions import DROPOUTS, READS_SHAPES, canonical_name
 from nni_s3d.growth.graph.macs import MacCounter
 from nni_s3d.growth.graph.notes import Notes
 from nni_s3d.growth.graph.rule_table import Rule, TracedCall
 from nni_s3d.growth.modules import call, check_device, evaluation_mode, tensors
 
 _READS_VALUES = {"item", "tolist", "numpy", "array", "bool", "int", "float", "setitem"}
-_READS_SHAPES = {  # and other things that are known of a tensor without its values
-    *"dim ndim ndimension shape size numel nelement stride storage_offset is_contiguous dtype device layout".split(),
-    *"itemsize element_size is_floating_point is_complex is_cuda requires_grad is_leaf names len".split(),
-}
 _READS_NO_VALUES = {"zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"}
 _RETURNS_INPUT = {  # functions that may return the tensor that they were given, and never change it
     *"contiguous to float double half bfloat16 type type_as flatten reshape view squeeze unsqueeze expand".split(),
@@ -46,7 +43,7 @@ class Tracer(TorchFunctionMode):
 
     def __init__(self, model: nn.Module, rules: Mapping[str, Rule]) -> None:
         super().__init__()
-        self.notes = Notes(model)
+        self.notes, self.log = Notes(model), CallLog(model)
         self._model, self._rules = model, rules
         self._by_storage: dict[int, list[Tensor]] = {}
         self._bug: Exception | None = None  # an error inside a rule
@@ -100,7 +97,7 @@ class Tracer(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs, name = kwargs or {}, canonical_name(func)
-        if name in _READS_SHAPES:
+        if name in READS_SHAPES:
             return func(*args, **kwargs)
         given = tensors((args, kwargs))
         labelled = [x for x in given if self.notes.labels(x) is not None]
@@ -111,9 +108,10 @@ class Tracer(TorchFunctionMode):
             out, macs = self._counted(name, func, args, kwargs)
         else:
             out, macs = func(*args, **kwargs), 0
+        outputs, layers = [out] if isinstance(out, Tensor) else tensors(out), len(self.notes.layers)
+        self.log.add(name, given, outputs)
         if name.startswith("new_") or name in _READS_NO_VALUES:  # they read a type and a device
             return out
-        outputs, layers = [out] if isinstance(out, Tensor) else tensors(out), len(self.notes.layers)
         if outputs:
             self._refuse_views(name, labelled, outputs)
             labels: Sequence[Tensor | None] = [None] * len(outputs)

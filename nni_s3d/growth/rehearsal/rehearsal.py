@@ -5,7 +5,7 @@ No parameter is near zero in a rehearsal, which would hide what follows it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -13,16 +13,18 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from nni_s3d.errors import ModelError, first_line
+from nni_s3d.growth.graph.calls import Call, calls_and_outputs
 from nni_s3d.growth.graph.channels import ChannelGraph
-from nni_s3d.growth.graph.read import read_graph_and_outputs
+from nni_s3d.growth.graph.grouping import build_graph
+from nni_s3d.growth.graph.read import Run, read_run
 from nni_s3d.growth.modules import call, copied, evaluation_mode, tensors
 from nni_s3d.growth.rehearsal.same_outputs import same_outputs
+from nni_s3d.growth.rehearsal.stand_ins import StandIns
 from nni_s3d.growth.selection.schemes import scheme
 from nni_s3d.growth.selection.settings import COPIES
 from nni_s3d.growth.surgery.axis_growth import AxisGrowth, NewChannels, slots_in_place
-from nni_s3d.growth.surgery.grown_graph import build_grown_graph, is_as_expected, read_grown_notes
+from nni_s3d.growth.surgery.grown_graph import build_grown_graph, is_as_expected, read_grown_run
 from nni_s3d.growth.surgery.install import install, modules_restored
-from nni_s3d.growth.surgery.one_block import one_block
 
 DIFFERENT = "the model computes something else when it grows"
 _C = 2.0  # the weights of copies are unequal at this c, so that no two may be mistaken for each other
@@ -38,6 +40,7 @@ class Rehearsal:
     inputs: object
     expected: list[Tensor] | None  # its outputs; None if it draws random numbers, so that there is nothing to compare
     awake: Mapping[int, nn.Parameter] = field(default_factory=dict)  # in the places of parameters, by their ids
+    calls: Sequence[Call] | None = None  # of the run before; where the same calls say nothing, None
     strict: bool = False  # whether to take small differences for real ones
 
     @classmethod
@@ -46,11 +49,14 @@ class Rehearsal:
         awake: dict[int, nn.Parameter] = {}
         try:
             awake = _awake(model)
-            graph, expected = _read(model, inputs, awake)
+            run = _read(model, inputs, awake)
         except Exception:  # code that wants other values, or the model fails anyway: then it is to say so
             awake = {}
-            graph, expected = _read(model, inputs, awake)
-        return graph, cls(model, inputs, expected, awake, strict=True)
+            run = _read(model, inputs, awake)
+        graph = build_graph(run.notes, inputs)
+        # The labels of a single channel do not say along which dimension it runs; those of its copies do.
+        calls = None if any(group.width == 1 for group in graph) else run.calls
+        return graph, cls(model, inputs, run.outputs, awake, calls, strict=True)
 
     @classmethod
     def in_float64(cls, model: nn.Module, inputs: object) -> Rehearsal:
@@ -86,27 +92,34 @@ class Rehearsal:
     def _grown_outputs(self, graph: ChannelGraph, new: NewChannels) -> list[Tensor]:
         before = {n: x.detach() for n, x in (*self.model.named_parameters(), *self.model.named_buffers())}
         growth = AxisGrowth(graph, new, slots_in_place(graph, new.copies))
-        shapes = {name: growth.shape(name, old) for name, old in before.items() if growth.grows(name)}
-        install(self.model, growth.values(before, into=one_block(before, shapes)), graph.layers)
+        if self.calls is not None:
+            stand_ins = StandIns(growth, before, self.calls)
+            others = {name: tensor for name, tensor in before.items() if name not in stand_ins.tensors}
+            install(self.model, growth.values(others) | stand_ins.tensors, graph.layers)
+            torch.manual_seed(0)
+            calls, outputs = calls_and_outputs(self.model, self.inputs, stand_ins.write)
+            if calls == self.calls:
+                return outputs
+        install(self.model, growth.values(before), graph.layers)
         torch.manual_seed(0)
-        notes, outputs = read_grown_notes(self.model, self.inputs)
-        if is_as_expected(notes, graph, new.copies, growth.slots):
-            return outputs
+        run = read_grown_run(self.model, self.inputs)
+        if is_as_expected(run.notes, graph, new.copies, growth.slots):
+            return run.outputs
         widths = {group.name: int(new.copies[group.channels].sum()) for group in graph}
-        slots = [axis.slots for axis in build_grown_graph(notes, self.inputs, graph, widths).axes()]
+        slots = [axis.slots for axis in build_grown_graph(run.notes, self.inputs, graph, widths).axes()]
         if all(map(torch.equal, slots, growth.slots)):
-            return outputs
+            return run.outputs
         # A shuffle lies between a neuron and its readers.
         install(self.model, AxisGrowth(graph, new, slots).values(before), graph.layers)
         return _outputs(self.model, self.inputs)
 
 
-def _read(model: nn.Module, inputs: object, awake: Mapping[int, nn.Parameter]) -> tuple[ChannelGraph, list[Tensor]]:
-    """Return the graph and the outputs of a model with some parameters exchanged."""
+def _read(model: nn.Module, inputs: object, awake: Mapping[int, nn.Parameter]) -> Run:
+    """Return what a run of a model tells, with some parameters exchanged."""
     with modules_restored(model):
         _exchange(model, awake)
         torch.manual_seed(0)
-        return read_graph_and_outputs(model, inputs)
+        return read_run(model, inputs)
 
 
 def _awake(model: nn.Module) -> dict[int, nn.Parameter]:

@@ -21,6 +21,8 @@ from torch import Tensor
 from nni_s3d.errors import ModelError
 from nni_s3d.growth.graph.channels import Axis, ChannelGraph, Role
 
+_IN_CACHE = 1 << 20  # bytes that are written at a time: what lies between then stays in a processor's cache
+
 
 @dataclass(frozen=True)
 class NewChannels:
@@ -79,39 +81,43 @@ class AxisGrowth:
             sizes[grown.axis.dim] = grown.sources.numel() // grown.axis.blocks
         return torch.Size(sizes)
 
-    def values(
-        self,
-        tensors: Mapping[str, Tensor],
-        moves: Mapping[str, Tensor] | None = None,
-        into: Mapping[str, Tensor] | None = None,
-    ) -> dict[str, Tensor]:
+    def values(self, tensors: Mapping[str, Tensor], moves: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Return all tensors that grow as they will be; arguments as for `value`, by name."""
-        moves, into = moves or {}, into or {}
-        growing = ((name, tensor) for name, tensor in tensors.items() if self.grows(name))
-        return {name: self.value(name, tensor, moves.get(name), into.get(name)) for name, tensor in growing}
+        moves = moves or {}
+        return {name: self.value(name, x, moves.get(name)) for name, x in tensors.items() if self.grows(name)}
 
-    def value(self, name: str, tensor: Tensor, move: Tensor | None = None, into: Tensor | None = None) -> Tensor:
+    def value(self, name: str, tensor: Tensor, move: Tensor | None = None) -> Tensor:
         """Return a tensor that grows as it will be: rows move, then columns are copied and multiplied by w_j.
 
         Args:
             name: of a parameter or buffer that grows.
             tensor: its value.
             move: what to add to it when its rows have grown and its columns have not, as `rows` gives it.
-            into: a tensor of the new shape to write the value into, if there is nothing to add.
         """
-        columns = list(self._with_role(name, Role.COLUMN))
-        tensor = self.rows(name, tensor, None if columns else into)
+        tensor = self.rows(name, tensor)
         if move is not None:
             tensor = tensor + move
-        for grown in columns:
-            tensor = _scaled(_taken(tensor, grown, into if grown is columns[-1] else None), grown.axis, grown.weights)
+        for grown in self._with_role(name, Role.COLUMN):
+            tensor = _scaled(_taken(tensor, grown), grown.axis, grown.weights)
         return tensor
 
-    def rows(self, name: str, tensor: Tensor, into: Tensor | None = None) -> Tensor:
-        """Return a tensor with its new rows and its old columns, written into another one if that is given."""
-        rows = list(self._with_role(name, Role.ROW, Role.FOLLOW))
-        for grown in rows:
-            tensor = _taken(tensor, grown, into if grown is rows[-1] else None)
+    def write(self, name: str, tensor: Tensor, into: Tensor) -> None:
+        """Write the value of a tensor that grows and does not move into another one, which has the new shape."""
+        rows, columns = (list(self._with_role(name, role)) for role in (Role.ROW, Role.COLUMN))
+        dims = [grown.axis.dim for grown in self._axes[name]]
+        if len(columns) != 1 or columns[0].axis.blocks > 1 or dims not in ([0, 1], [1]):
+            into.copy_(self.value(name, tensor))
+            return
+        column, sources = columns[0], rows[0].sources if rows else torch.arange(len(tensor))
+        at_a_time = max(1, _IN_CACHE // (into[0].numel() * into.element_size()))
+        for source, part in zip(sources.split(at_a_time), into.split(at_a_time), strict=True):
+            taken = tensor.index_select(0, source.to(tensor.device))
+            _scaled(_taken(taken, column, part), column.axis, column.weights)
+
+    def rows(self, name: str, tensor: Tensor) -> Tensor:
+        """Return a tensor with its new rows and its old columns."""
+        for grown in self._with_role(name, Role.ROW, Role.FOLLOW):
+            tensor = _taken(tensor, grown)
         return tensor
 
     def gradient(self, name: str, tensor: Tensor, power: int) -> Tensor:
@@ -213,7 +219,7 @@ def _starts_of_runs(values: np.ndarray) -> np.ndarray:
 
 
 def _taken(tensor: Tensor, grown: _GrownAxis, into: Tensor | None = None) -> Tensor:
-    """Return the new slots of one axis of a tensor, in another tensor if that is given, else in a fresh one."""
+    """Return the new slots of one axis of a tensor; in another tensor if that is given, and there are no blocks."""
     axis, source = grown.axis, grown.sources.to(tensor.device)
     if axis.blocks == 1:
         return torch.index_select(tensor, axis.dim, source, out=into)
@@ -223,9 +229,8 @@ def _taken(tensor: Tensor, grown: _GrownAxis, into: Tensor | None = None) -> Ten
         raise ModelError(f"{axis.tensor}: expected every copy in the block of its neuron, got one in another block")
     columns = local.repeat_interleave(rows // axis.blocks, dim=0)  # (rows, new size)
     entries = columns + size * torch.arange(rows, device=tensor.device)[:, None]
-    out = None if into is None else into.flatten(0, 1)
-    taken: Tensor = torch.index_select(tensor.flatten(0, 1), 0, entries.flatten(), out=out)
-    return taken.reshape(*columns.shape, *tensor.shape[2:])
+    taken: Tensor = tensor.flatten(0, 1).index_select(0, entries.flatten()).unflatten(0, columns.shape)
+    return taken
 
 
 def _scaled(tensor: Tensor, axis: Axis, factors: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from nni_s3d.growth.graph.channels import ChannelGraph, Layer
 from nni_s3d.growth.graph.grouping import build_graph
 from nni_s3d.growth.graph.labels import NONE
 from nni_s3d.growth.graph.notes import Notes
-from nni_s3d.growth.graph.read import read_notes
+from nni_s3d.growth.graph.read import Run, read_run
 
 
 def read_grown_graph(
@@ -31,18 +31,18 @@ def read_grown_graph(
     Raises:
         ModelError: it fails, or its groups are not those of its parent with these widths.
     """
-    notes, outputs = read_grown_notes(grown, inputs)
-    return build_grown_graph(notes, inputs, graph, widths), outputs
+    run = read_grown_run(grown, inputs)
+    return build_grown_graph(run.notes, inputs, graph, widths), run.outputs
 
 
-def read_grown_notes(grown: nn.Module, inputs: object) -> tuple[Notes, list[Tensor]]:
-    """Trace a grown network; return what its graph is built from, and its outputs in evaluation mode.
+def read_grown_run(grown: nn.Module, inputs: object) -> Run:
+    """Trace a grown network; return what its graph is built from, and its outputs.
 
     Raises:
         ModelError: it fails.
     """
     try:
-        return read_notes(grown, inputs)
+        return read_run(grown, inputs)
     except ModelError as error:
         raise ModelError(f"the model fails when it grows: {first_line(error.__cause__ or error)}") from error
 
@@ -73,17 +73,17 @@ def is_as_expected(notes: Notes, graph: ChannelGraph, copies: Tensor, slots: Seq
     """
     if _tensors(notes.layers) != _tensors(graph.layers):
         return False
-    in_notes = [axis.slots for layer in notes.layers for axis in layer.axes]
-    pairs = {
-        (id(a), id(b)): (a, b) for a, b in zip(in_notes, slots, strict=True)
-    }.values()  # many axes share their slots
+    both = zip((axis.slots for layer in notes.layers for axis in layer.axes), slots, strict=True)
+    pairs = {(id(a), id(b)): (a, b) for a, b in both}.values()  # many axes share their slots
     if any(a.shape != b.shape for a, b in pairs):
         return False
     numbers = _numbers_of_produced(notes)
     traced, expected = numbers[_joined(a for a, _ in pairs)], _joined(b for _, b in pairs)
     to_expected, to_traced = np.full(notes.same.count + 1, NONE), np.full(int(copies.sum()) + 1, NONE)
     to_expected[traced], to_traced[expected] = expected, traced
-    if (to_expected[traced] != expected).any() or (to_traced[expected] != traced).any() or to_expected[NONE] != NONE:
+    if (to_expected[traced] != expected).any() or (to_traced[expected] != traced).any():
+        return False  # one channel is at the slots of two
+    if ((traced == NONE) != (expected == NONE)).any():
         return False
     splittable = torch.zeros_like(copies, dtype=torch.bool)
     for group in graph.splittable_groups:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from nni_s3d.growth.graph.labels import NONE, drop_repeats, interleaved_runs
+from nni_s3d.growth.graph.labels import NONE, drop_repeats, in_same_order, interleaved_runs
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,20 @@ def test_channels_in_order_are_one_run(slots):
 
 def test_channels_in_no_order_are_one_run():
     assert interleaved_runs(torch.tensor([0, 5, 2, 3, 9, 1])) == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "same"),
+    [
+        ([[0, 1, 2]], [[0], [1], [2]], True),
+        ([[0, 1, 2]], [[0, 0, 1, 1, 2, 2]], True),
+        ([[0, 1, 2]], [[0, 1]], False),
+        ([[0, 1, 2]], [[0, 2, 1]], False),
+        ([[0, 1, 2]], [[0, 1, 2, 0, 1, 2]], False),
+        ([[0, 1, 2, 3]], [[0, 1], [2, 3]], False),
+        ([[0, 1], [2, 3]], [[0, 1, 2, 3]], False),
+        ([[NONE]], [[NONE]], True),
+    ],
+)
+def test_channels_in_the_same_order(before, after, same):
+    assert in_same_order(torch.tensor(before), torch.tensor(after)) == same

@@ -25,6 +25,13 @@ def test_roots_by_flooding(seed):
     assert [same.find(item) for item in range(size)] == expected
 
 
+def test_pairs_with_no_channel_are_left_out():
+    same = UnionFind()
+    same.fresh(4)
+    same.union(torch.tensor([[0, -1], [3, -1]]), torch.tensor([[-1, 2], [1, -1]]))
+    assert same.roots().tolist() == [0, 1, 2, 1]
+
+
 def test_unions_after_a_look_count():
     same = UnionFind()
     same.fresh(3)

@@ -8,7 +8,7 @@ import nni_s3d as s3d
 from nni_s3d.growth.graph.equal_parts import with_equal_parts
 from nni_s3d.growth.graph.read import read_graph
 from nni_s3d.growth.surgery.axis_growth import AxisGrowth, NewChannels, slots_in_place
-from nni_s3d.growth.surgery.grown_graph import is_as_expected, read_grown_graph, read_grown_notes
+from nni_s3d.growth.surgery.grown_graph import is_as_expected, read_grown_graph, read_grown_run
 from nni_s3d.growth.surgery.install import install
 from tests import reference
 from tests.cases import measured
@@ -70,7 +70,7 @@ def test_what_is_expected_is_what_the_graph_would_say(case):
     run, inputs = measured(case), case.inputs()
     copies = run.graph.per_channel(with_equal_parts(run.graph, reference.plan_of_random_copies(run.graph, (1, 2), 1)))
     grown, slots = grown_in_place(run.model, run.graph, copies)
-    notes, _ = read_grown_notes(grown, inputs)
+    notes = read_grown_run(grown, inputs).notes
     widths = {group.name: int(copies[group.channels].sum()) for group in run.graph}
     graph, _ = read_grown_graph(grown, inputs, run.graph, widths)
     same = all(torch.equal(axis.slots, wanted) for axis, wanted in zip(graph.axes(), slots, strict=True))
@@ -86,8 +86,8 @@ def test_other_networks_are_not_as_expected(grown):
     more = [nn.Identity()] * (len(grown) - 3)
     graph, copies = read_graph(network(3, *more), X), torch.tensor([2, 1, 2, 1, 1])
     slots = slots_in_place(graph, copies)
-    assert is_as_expected(read_grown_notes(network(5, *more), X)[0], graph, copies, slots)
-    assert not is_as_expected(read_grown_notes(grown, X)[0], graph, copies, slots)
+    assert is_as_expected(read_grown_run(network(5, *more), X).notes, graph, copies, slots)
+    assert not is_as_expected(read_grown_run(grown, X).notes, graph, copies, slots)
 
 
 def test_channels_that_meet_other_ones_are_not_as_expected():
@@ -95,5 +95,5 @@ def test_channels_that_meet_other_ones_are_not_as_expected():
     apart = Net(lambda m, x: m.b((h := m.c(x)) * 0 + h.detach()) + 0 * m.a(x).sum(), **linears((4, 3), (3, 2), (4, 3)))
     graph, copies = read_graph(parent, X), torch.ones(5, dtype=torch.int64)
     slots = slots_in_place(graph, copies)
-    assert is_as_expected(read_grown_notes(parent, X)[0], graph, copies, slots)
-    assert not is_as_expected(read_grown_notes(apart, X)[0], graph, copies, slots)
+    assert is_as_expected(read_grown_run(parent, X).notes, graph, copies, slots)
+    assert not is_as_expected(read_grown_run(apart, X).notes, graph, copies, slots)

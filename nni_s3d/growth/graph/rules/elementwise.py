@@ -34,6 +34,7 @@ def _glu(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, dim: int = 
         [n if n > 1 or d != dim % labels.dim() else input.shape[d] for d, n in enumerate(labels.shape)]
     )
     first, second = halves.chunk(2, dim)
+    notes.in_order = False
     if labels.shape[dim] > 1:
         notes.note_equal_parts(call.name, labels.movedim(dim, 0).flatten(), 2)
     notes.join(first, second)

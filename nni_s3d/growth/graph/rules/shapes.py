@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nni_s3d.growth.graph.functions import Kind, functions
-from nni_s3d.growth.graph.labels import drop_repeats
+from nni_s3d.growth.graph.labels import drop_repeats, in_same_order
 from nni_s3d.growth.graph.notes import Notes
 from nni_s3d.growth.graph.rule_table import TracedCall, rule_table
 
@@ -53,7 +53,9 @@ def _cat(notes: Notes, call: TracedCall, out: Tensor, tensors: Any, dim: int = 0
     wide = [_wide(x, label, dim) for x, label in zip(tensors, labels, strict=True) if x.dim() == out.dim()]
     shape = [max(label.shape[d] for label in wide) for d in range(out.dim())]
     full = [label.expand(*shape[:dim], label.shape[dim], *shape[dim + 1 :]) for label in wide]
-    return drop_repeats(torch.cat(full, dim))
+    joined = drop_repeats(torch.cat(full, dim))
+    notes.in_order &= sum(size > 1 for size in joined.shape) <= 1
+    return joined
 
 
 @rule(*functions(Kind.STACK), reads=("tensors",))
@@ -61,8 +63,10 @@ def _stack(notes: Notes, call: TracedCall, out: Tensor, tensors: Any, dim: int =
     dim %= out.dim()
     if dim == 0:
         return notes.refuse_inputs(call.name, tensors, "its channels are stacked along the samples")
-    labels = [_expanded(x, notes.labels(x)) for x in tensors]
-    return drop_repeats(torch.stack(labels, dim)) if any(notes.labels(x) is not None for x in tensors) else None
+    if all(notes.labels(x) is None for x in tensors):
+        return None
+    notes.in_order = False
+    return drop_repeats(torch.stack([_expanded(x, notes.labels(x)) for x in tensors], dim))
 
 
 @rule(*functions(Kind.PAD))
@@ -87,7 +91,9 @@ def _replayed(notes: Notes, call: TracedCall, input: Tensor, args: tuple[Any, ..
     pieces = (moved,) if isinstance(moved, Tensor) else tuple(moved)
     if any(piece.dtype != labels.dtype for piece in pieces):  # a view of the bits of other numbers
         return notes.refuse_inputs(call.name, (input,))
-    return drop_repeats(moved) if isinstance(moved, Tensor) else tuple(map(drop_repeats, pieces))
+    pieces = tuple(map(drop_repeats, pieces))
+    notes.in_order &= all(in_same_order(labels, piece) for piece in pieces)
+    return pieces[0] if isinstance(moved, Tensor) else pieces
 
 
 def _balance_rows(notes: Notes, name: str, labels: Tensor) -> None:
