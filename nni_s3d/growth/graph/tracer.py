@@ -141,7 +141,7 @@ class Tracer(TorchFunctionMode):
 
     def _refuse_options(self, name: str, labelled: list[Tensor], read: list[Any]) -> None:
         """Refuse the channels of arguments that a rule takes to have none."""
-        if len(labelled) == 1 and labelled[0] is read[0]:  # as a rule
+        if all(any(x is one for one in read) for x in labelled):  # as a rule
             return
         known = {id(x) for x in tensors(read)}
         options = [self.notes.labels(x) for x in labelled if id(x) not in known]
