@@ -11,19 +11,17 @@ from nni_s3d.errors import ConfigError, ModelError
 from nni_s3d.growth.curvature.batch import Batch, LossFn
 from nni_s3d.growth.curvature.splitting_operator import SplittingOperator
 from nni_s3d.growth.eigen.solve import spectrum
-from nni_s3d.growth.eigen.spectrum import Spectrum
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.cost import check_budget, count
 from nni_s3d.growth.graph.theta import theta_norms
-from nni_s3d.growth.selection.new_neurons import NewNeurons, new_neurons
+from nni_s3d.growth.selection.new_neurons import new_neurons
 from nni_s3d.growth.selection.plan import GrowthPlan
+from nni_s3d.growth.selection.plan_from_copies import Evidence
 from nni_s3d.growth.selection.policies import budget_of
-from nni_s3d.growth.selection.random_splits import RandomSplits, random_splits
+from nni_s3d.growth.selection.random_splits import random_splits
 from nni_s3d.growth.selection.select import select_plan
 from nni_s3d.growth.selection.settings import Knapsack, TopK
 from nni_s3d.growth.settings import GrowthSettings
-
-Evidence = dict[str, Spectrum] | NewNeurons | RandomSplits
 
 
 def check_growth(settings: GrowthSettings, graph: ChannelGraph) -> None:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+import nni_s3d as s3d
 from nni_s3d.errors import ModelError
 from nni_s3d.growth.graph.equal_parts import check_equal_parts
 from nni_s3d.growth.graph.read import read_graph
@@ -51,13 +52,25 @@ def test_a_wide_group_grows_a_little(width, most):
     assert width < copies.sum() <= most * width
 
 
+class Halves(nn.Module):
+    """Two layers whose outputs are the halves of one cut: neither can grow without the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c, self.d = nn.Linear(4, 3), nn.Linear(4, 3), nn.Linear(3, 2), nn.Linear(3, 2)
+
+    def forward(self, x):
+        first, second = torch.cat([self.a(x), self.b(x)], dim=1).tanh().chunk(2, dim=1)
+        return self.c(first) + self.d(second)
+
+
 def test_groups_that_cannot_grow_alone_are_refused():
-    graph = measured(next(case for case in WIDE if case.name == "shuffled")).graph
-    alone = [g for g in graph.splittable_groups if not grows_alone(graph, g)]
-    whole = rehearsed_copies(graph, graph.splittable_groups)
-    check_equal_parts(graph, whole)
-    for group in alone:
-        with pytest.raises(ModelError, match="expected numbers that keep the parts equal into which"):
+    torch.manual_seed(0)
+    graph = s3d.trace(Halves(), torch.randn(5, 4))
+    assert [group.name for group in graph.splittable_groups if not grows_alone(graph, group)] == ["a", "b"]
+    check_equal_parts(graph, rehearsed_copies(graph, graph.splittable_groups))
+    for group in graph.splittable_groups:
+        with pytest.raises(ModelError, match="expected numbers that keep the parts equal into which chunk cuts"):
             rehearsed_copies(graph.refuse_others({group.name}, "it is left alone"), [group])
 
 
