@@ -18,6 +18,9 @@ from nni_s3d.growth.curvature.tape import Tape
 from nni_s3d.growth.curvature.zero_buffer import ZeroBuffer
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.functions import KINDS, Kind, canonical_name
+from nni_s3d.growth.graph.own_tensors import OwnTensors
+from nni_s3d.growth.graph.rewriting import as_linear
+from nni_s3d.growth.modules import tensors
 
 
 class Cut(TorchFunctionMode):
@@ -29,7 +32,7 @@ class Cut(TorchFunctionMode):
 
     def __init__(self, model: nn.Module, graph: ChannelGraph, smoothing: float, zeros: ZeroBuffer) -> None:
         super().__init__()
-        self._names = {id(parameter): name for name, parameter in model.named_parameters()}
+        self._own = OwnTensors.of(model)
         self._consumers = {layer.weight for group in graph.splittable_groups for layer in group.consumers}
         self._weights = {layer.weight for group in graph.splittable_groups for layer in group.producers}
         self.tape = Tape(smoothing, zeros)
@@ -43,16 +46,23 @@ class Cut(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs, name = kwargs or {}, canonical_name(func)
+        linear = as_linear(name, args, kwargs, self._own)
+        if linear is not None:
+            with self:
+                return linear()
         # What is kept for the backward pass is kept as it is: checkpoints would compute it again, outside of the cut.
         with saved_tensors_hooks(_itself, _itself):
             if KINDS.get(name) is not Kind.LINEAR:
                 check_deterministic(name, args, kwargs)
-                return self.tape.apply(func, name, args, kwargs)
-            return self._linear(LinearCall(func, args, kwargs))
+                out = self.tape.apply(func, name, args, kwargs)
+                if args and self._own.sources(args[0]):
+                    self._own.follow(name, tensors((args, kwargs)), tensors(out))
+                return out
+            return self._linear(LinearCall(func, args, kwargs, self._own))
 
     def _linear(self, linear: LinearCall) -> Tensor:
         """Cut where a consumer reads, and begin a value of the tape at a producer."""
-        weight = self._names.get(id(linear.parameters[0]))
+        weight = linear.names[0]
         if weight in self._consumers:
             if not torch.is_grad_enabled():
                 raise ModelError(
@@ -61,7 +71,7 @@ class Cut(TorchFunctionMode):
                 )
             self.tape.mark_consumed(linear.input)
             linear.input = linear.input.view_as(linear.input)
-        if weight not in self._weights:
+        if weight is None or weight not in self._weights:
             out: Tensor = self.tape.apply(*linear.call)
             return out
         producer = self.producers[weight] = Producer(linear)

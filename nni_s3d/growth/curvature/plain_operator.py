@@ -29,8 +29,10 @@ from nni_s3d.growth.curvature.smoothing import SMOOTHED, smoothed
 from nni_s3d.growth.eigen.operator import dense_by_products, shape_of
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.functions import KINDS, Kind, canonical_name
+from nni_s3d.growth.graph.own_tensors import OwnTensors
+from nni_s3d.growth.graph.rewriting import as_linear
 from nni_s3d.growth.graph.theta import pack, scatter
-from nni_s3d.growth.modules import call, check_device, untouched_state
+from nni_s3d.growth.modules import call, check_device, tensors, untouched_state
 
 
 class PlainSplittingOperator(MeanOperator):
@@ -74,6 +76,7 @@ class PlainBatchOperator:
         check_device(model, batch, "batch")
         self._model, self._graph, self._inputs, self._smoothing = model, graph, batch[0], smoothing
         self._parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
+        self._buffers = dict(model.named_buffers())
         producers = [layer for group in graph.splittable_groups for layer in group.producers]
         self._theta = {name: self._parameters[name] for layer in producers for name in layer.parameters}
         self._consumers = {layer.weight for group in graph.splittable_groups for layer in group.consumers}
@@ -113,8 +116,8 @@ class PlainBatchOperator:
 
     def _run(self, parameters: dict[str, Tensor], cut: bool) -> tuple[list[Tensor], Any]:
         """Return what consumers read, in the order of their calls, and the outputs of the network."""
-        weights = {id(parameters[name]) for name in self._consumers}
-        with _Consumers(weights, self._smoothing, cut) as consumers:
+        own = OwnTensors(parameters | self._buffers)
+        with _Consumers(self._consumers, own, self._smoothing, cut) as consumers:
             outputs = call(lambda *a, **kw: functional_call(self._model, parameters, a, kw), self._inputs)
         return consumers.read, outputs
 
@@ -126,9 +129,9 @@ def _inner(some: Iterable[Tensor], others: Iterable[Tensor]) -> Tensor:
 class _Consumers(TorchFunctionMode):
     """Keeps what layers with some weights read, and cuts the network there if it is told to; smooths activations."""
 
-    def __init__(self, weights: set[int], smoothing: float, cut: bool) -> None:
+    def __init__(self, weights: set[str], own: OwnTensors, smoothing: float, cut: bool) -> None:
         super().__init__()
-        self._weights, self._smoothing, self._cut = weights, smoothing, cut
+        self._weights, self._own, self._smoothing, self._cut = weights, own, smoothing, cut
         self.read: list[Tensor] = []
 
     def __torch_function__(
@@ -139,9 +142,15 @@ class _Consumers(TorchFunctionMode):
         if name in SMOOTHED:
             target, out = changed_in_place(func, args, kwargs), smoothed(name, self._smoothing, args, kwargs)
             return out if target is None else target.copy_(out)
-        layer = LinearCall(func, args, kwargs) if KINDS.get(name) is Kind.LINEAR else None
-        if layer is None or id(layer.parameters[0]) not in self._weights:
-            return func(*args, **kwargs)
+        linear = as_linear(name, args, kwargs, self._own)
+        if linear is not None:
+            with self:
+                return linear()
+        layer = LinearCall(func, args, kwargs, self._own) if KINDS.get(name) is Kind.LINEAR else None
+        if layer is None or layer.names[0] not in self._weights:
+            out = func(*args, **kwargs)
+            self._own.follow(name, tensors((args, kwargs)), tensors(out))
+            return out
         self.read.append(layer.input.clone())
         layer.input = self.read[-1].detach() if self._cut else self.read[-1]
         return layer.run(layer.parameters)

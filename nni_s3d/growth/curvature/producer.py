@@ -11,31 +11,53 @@ from torch import Tensor
 from nni_s3d.growth.curvature.vjp import Vjp
 from nni_s3d.growth.graph.channels import Layer
 from nni_s3d.growth.graph.functions import canonical_name, filters_come_first
+from nni_s3d.growth.graph.own_tensors import OwnTensors
 
 
 class LinearCall:
-    """One call of linear or conv*, whose arguments all begin with (input, weight, bias)."""
+    """One call of linear or conv*, whose arguments all begin with (input, weight, bias).
 
-    def __init__(self, func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    Args:
+        func: the function.
+        args: its arguments.
+        kwargs: its keywords.
+        own: knows what views of the model's own tensors are, such as a transposed weight.
+
+    Attributes:
+        parameters: weight and bias, as the model owns them.
+        names: theirs; None for a tensor that is not the model's own.
+    """
+
+    def __init__(
+        self, func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any], own: OwnTensors | None = None
+    ) -> None:
         named = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
         self.input: Tensor = named.pop("input")
-        self.parameters: list[Tensor] = [p for p in (named.pop("weight"), named.pop("bias", None)) if p is not None]
+        self._given: list[Tensor] = [p for p in (named.pop("weight"), named.pop("bias", None)) if p is not None]
+        self._views = [None if own is None else own.view(tensor) for tensor in self._given]
+        self.names = [None if view is None else view.name for view in self._views]
+        self.parameters = [
+            given if own is None or name is None else own.tensor(name)
+            for given, name in zip(self._given, self.names, strict=True)
+        ]
         self._func, self._rest, self._settings = func, args[3:], named
 
     @property
     def transposed(self) -> bool:
         """Whether the filters are not along the first dimension of the weight."""
-        return not filters_come_first(self._func)
+        view = self._views[0]
+        return not filters_come_first(self._func) or (view is not None and view.dims[0] != 0)
 
     @property
     def call(self) -> tuple[Callable[..., Tensor], str, tuple[Any, ...], dict[str, Any]]:
         """Function, name, arguments and keywords."""
-        weight, bias = (*self.parameters, None)[:2]
+        weight, bias = (*self._given, None)[:2]
         return self._func, canonical_name(self._func), (self.input, weight, bias, *self._rest), self._settings
 
     def run(self, parameters: list[Tensor]) -> Tensor:
         """Call the function with these parameters, in the order of `parameters`."""
-        weight, bias = (*parameters, None)[:2]
+        seen = [p if view is None else view.seen(p) for p, view in zip(parameters, self._views, strict=True)]
+        weight, bias = (*seen, None)[:2]
         return self._func(self.input, weight, bias, *self._rest, **self._settings)
 
 

@@ -122,12 +122,12 @@ _NAMES = {
         "permute transpose swapaxes swapdims movedim moveaxis t T mT expand expand_as flip roll channel_shuffle "
         "broadcast_to repeat tile repeat_interleave"
     ),
-    Kind.RESHAPE: "flatten reshape view unflatten squeeze unsqueeze",
+    Kind.RESHAPE: "flatten reshape reshape_as view view_as unflatten squeeze unsqueeze",
     Kind.CUT: "chunk split tensor_split unbind narrow getitem select",
     Kind.CONCATENATE: "cat concat concatenate",
     Kind.STACK: "stack",
     Kind.PAD: "pad",
-    Kind.MATRIX_PRODUCT: "matmul bmm mm rmatmul",
+    Kind.MATRIX_PRODUCT: "matmul bmm mm spmm mv rmatmul",
     Kind.AFFINE_MATRIX_PRODUCT: "addmm baddbmm",
     Kind.ATTENTION: "scaled_dot_product_attention",
     Kind.MULTI_HEAD: "multi_head_attention_forward",
@@ -136,6 +136,8 @@ _NAMES = {
 }
 KINDS: dict[str, Kind] = {name: kind for kind, names in _NAMES.items() for name in names.split()}
 DROPOUTS = tuple(name for name in KINDS if "dropout" in name)
+# Functions that take only the shape or the type of a second tensor.
+LENDS_SHAPE = {"expand_as", "view_as", "reshape_as", "type_as", "to"}
 READS_SHAPES = {  # and other things that are known of a tensor without its values
     *"dim ndim ndimension shape size numel nelement stride storage_offset is_contiguous dtype device layout".split(),
     *"itemsize element_size is_floating_point is_complex is_cuda requires_grad is_leaf names len".split(),

@@ -6,13 +6,15 @@ where it belongs to none. A tensor without any channel has None for labels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from nni_s3d.growth.graph.channels import Axis, EqualParts, Layer, Operation
+from nni_s3d.growth.graph.channels import Axis, EqualParts, Layer, Operation, Role
+from nni_s3d.growth.graph.functions import LENDS_SHAPE
 from nni_s3d.growth.graph.labels import NONE, interleaved_runs
+from nni_s3d.growth.graph.own_tensors import OwnTensors
 from nni_s3d.growth.graph.union_find import UnionFind
 from nni_s3d.growth.modules import tensors
 
@@ -23,6 +25,7 @@ class Notes:
     Attributes:
         parameters: those of the model that runs, each under its first name.
         buffers: its buffers, likewise.
+        own: both of them, and what is made of them alone.
         same: which channels were found to be one.
         refusals: labels of channels that cannot be split, and why; of several reasons for a channel the first counts.
         layers: every use of a parameter whose dimensions are indexed by channels, in the order of the run.
@@ -57,7 +60,11 @@ class Notes:
                         (self.parameters if isinstance(tensor, nn.Parameter) else self.buffers)[name] = tensor
                     self._owners.setdefault(id(tensor), []).append(name)
         self._shared = {name for names in self._owners.values() if len(names) > 1 for name in names}
+        self.own = OwnTensors(self.parameters | self.buffers)
         self._used: set[str] = set()  # parameters and buffers of layers
+        self._followers: dict[str, Axis] = {}  # by parameter or buffer
+        self._understood: set[str] = set()  # what the rule of the function that runs has followed
+        self._reached: set[str] = set()  # what functions have taken
         # The run's tensors are kept alive so that no two of them ever share an id.
         self._labels: dict[int, tuple[Tensor, Tensor | None]] = {}
         # Layers after each other share the channels between them; so what is made of them once is found again.
@@ -139,11 +146,11 @@ class Notes:
 
     def note_weight(self, name: str, macs: float, weight: Tensor) -> None:
         """Note multiplications of the whole batch that grow as the weight does; it may be the model's own or not."""
-        owner, per_sample = self.owner(weight), macs / self.samples
-        if owner is None:  # a weight that is computed, of a layer that cannot grow
+        view, per_sample = self.own.view(weight), macs / self.samples
+        if view is None:  # a weight that is computed, of a layer that cannot grow
             self.operations.append(Operation(name, per_sample))
         else:
-            self.operations.append(Operation(name, per_sample / weight.numel(), weight=owner))
+            self.operations.append(Operation(name, per_sample / weight.numel(), weight=view.name))
 
     def note_products(self, name: str, macs: float) -> None:
         """Note multiplications of the whole batch whose number does not depend on channels that can be split."""
@@ -157,29 +164,52 @@ class Notes:
         shared = next((n for n in names if n in self._shared), None)
         twice = shared or next((n for n in names if n in self._used), None)
         self._used.update(names)
+        self._understood.update(names)
         if twice is not None:
-            again = (a.slots for layer in self.layers for a in layer.axes if layer.name == name or a.tensor in names)
+            users = (layer.axes for layer in self.layers if any(axis.tensor in names for axis in layer.axes))
+            again = (axis.slots for axes in users for axis in axes)
             self.refuse(again, f"the parameter {twice} is used more than once")
 
-    def note_elsewhere(self, name: str, given: Iterable[Tensor], layers: int) -> None:
-        """Note the model's own tensors among those given to a function that are in none of the layers from a number on.
+    def add_followers(self, kind: str, slots: Tensor, entries: Iterable[tuple[str, int | None]]) -> None:
+        """Note tensors with an entry for each of these channels; those that follow channels already make them one.
 
-        The rule of the function has understood what it does with the others.
+        Args:
+            kind: of the layer.
+            slots: (n,) the channel of each entry.
+            entries: names of parameters and buffers, and the dimension of each; None for one number for all channels.
         """
-        owners = [owner for tensor in given if (owner := self.owner(tensor)) is not None]
+        by_module: dict[str, list[Axis]] = {}
+        for name, dim in entries:
+            self._understood.add(name)
+            before = self._followers.get(name)
+            if dim is None:
+                continue
+            if before is not None and before.dim == dim and before.slots.shape == slots.shape:
+                self.join(before.slots, slots)
+                continue
+            self._followers[name] = Axis(name, dim, Role.FOLLOW, slots)
+            by_module.setdefault(name.rpartition(".")[0], []).append(self._followers[name])
+        for axes in by_module.values():
+            self.add_layer(kind, [axis.tensor for axis in axes if axis.tensor in self.parameters], axes)
+
+    def note_elsewhere(self, name: str, given: Sequence[Tensor]) -> None:
+        """Note the model's own tensors among those given to a function whose rule has not followed them."""
+        given = given[:1] if name in LENDS_SHAPE else given
+        owners = [source.name for tensor in given for source in self.own.sources(tensor)]
         if owners:
-            understood = {axis.tensor for layer in self.layers[layers:] for axis in layer.axes}
-            self.elsewhere.update((owner, name) for owner in owners if owner not in understood)
+            self.elsewhere.update((owner, name) for owner in owners if owner not in self._understood)
+            self._reached.update(owners)
+            self._understood.clear()
 
     def close(self, outputs: list[Tensor]) -> None:
         """Refuse the channels of the network's outputs, and of parameters that were used without a rule for it."""
         self.outputs = outputs
         self.refuse(map(self.labels, outputs), "it is an output of the network")
+        self.note_elsewhere("the outputs of the network", outputs)
         for axis in (axis for layer in self.layers for axis in layer.axes if axis.tensor in self.elsewhere):
             self.refuse([axis.slots], f"the parameter {axis.tensor} also enters {self.elsewhere[axis.tensor]}")
 
     def unreached(self) -> list[str]:
         """Return the modules with parameters that no function was given."""
-        seen = {axis.tensor for layer in self.layers for axis in layer.axes} | self.elsewhere.keys()
-        missed = (name for name, tensor in self.parameters.items() if seen.isdisjoint(self._owners[id(tensor)]))
+        missed = [name for name in self.parameters if name not in self._reached]
         return list(dict.fromkeys(name.rpartition(".")[0] for name in missed))

@@ -22,14 +22,15 @@ from nni_s3d.growth.graph.calls import CallLog
 from nni_s3d.growth.graph.functions import DROPOUTS, READS_SHAPES, canonical_name
 from nni_s3d.growth.graph.macs import MacCounter
 from nni_s3d.growth.graph.notes import Notes
+from nni_s3d.growth.graph.rewriting import Rewritten, as_linear
 from nni_s3d.growth.graph.rule_table import Rule, TracedCall
 from nni_s3d.growth.modules import call, check_device, evaluation_mode, tensors
 
 _READS_VALUES = {"item", "tolist", "numpy", "array", "bool", "int", "float", "setitem"}
-_READS_NO_VALUES = {"zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"}
+_READS_NO_VALUES = {f"{what}_like" for what in ("zeros", "ones", "empty", "full", "rand", "randn", "randint")}
 _RETURNS_INPUT = {  # functions that may return the tensor that they were given, and never change it
     *"contiguous to float double half bfloat16 type type_as flatten reshape view squeeze unsqueeze expand".split(),
-    *("expand_as", *DROPOUTS),
+    *("expand_as", "reshape_as", "view_as", "broadcast_to", *DROPOUTS),
 }
 
 
@@ -47,6 +48,7 @@ class Tracer(TorchFunctionMode):
         self._model, self._rules = model, rules
         self._by_storage: dict[int, list[Tensor]] = {}
         self._bug: Exception | None = None  # an error inside a rule
+        self._logs = True  # whether the model makes the calls
 
     def run(self, example_inputs: object, training: bool = False) -> Notes:
         """Return the notes of a run on these inputs, in evaluation mode or in the mode that the model is in.
@@ -100,6 +102,9 @@ class Tracer(TorchFunctionMode):
         if name in READS_SHAPES:
             return func(*args, **kwargs)
         given = tensors((args, kwargs))
+        linear = as_linear(name, args, kwargs, self.notes.own)
+        if linear is not None and self.notes.along(linear.input, linear.dim) is not None:
+            return self._rewritten(name, given, linear)
         labelled = [x for x in given if self.notes.labels(x) is not None]
         shapes = {id(x): x.shape for x in labelled}
         rule = self._rules.get(name)
@@ -108,8 +113,9 @@ class Tracer(TorchFunctionMode):
             out, macs = self._counted(name, func, args, kwargs)
         else:
             out, macs = func(*args, **kwargs), 0
-        outputs, layers = [out] if isinstance(out, Tensor) else tensors(out), len(self.notes.layers)
-        self.log.add(name, given, outputs)
+        outputs = [out] if isinstance(out, Tensor) else tensors(out)
+        if self._logs:
+            self.log.add(name, given, outputs)
         if name.startswith("new_") or name in _READS_NO_VALUES:  # they read a type and a device
             return out
         if outputs:
@@ -126,9 +132,21 @@ class Tracer(TorchFunctionMode):
                 labels = followed if isinstance(followed, tuple) else [followed] * len(outputs)
             for output, label in zip(outputs, labels, strict=True):
                 self.notes.label(output, label)
-            self.notes.note_elsewhere(name, given, layers)
+            if not self.notes.own.follow(name, given, outputs):
+                self.notes.note_elsewhere(name, given)
         elif name in _READS_VALUES:
             self.notes.refuse_inputs(name, labelled)
+        return out
+
+    def _rewritten(self, name: str, given: list[Tensor], linear: Rewritten) -> Tensor:
+        """Compute a product by other functions, and follow these; the log has the call that the model makes."""
+        self._logs = False
+        try:
+            with self:
+                out = linear()
+        finally:
+            self._logs = True
+        self.log.add(name, given, [out])
         return out
 
     def _follow(self, rule: Rule, traced: TracedCall, out: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:

@@ -10,6 +10,13 @@ from torch import Tensor, nn
 from nni_s3d.growth.graph.channels import Layer, Role
 from nni_s3d.growth.graph.register_layer import set_registered_sizes
 
+# What modules that are not PyTorch's call their sizes; `nf` and `nx` are those of GPT-2's Conv1D. The rehearsal finds
+# out where such a number means something else.
+_NEUTRAL = ("channels", "num_channels", "n_channels", "num_features", "features", "dim", "groups", "num_groups")
+_OUTPUTS = ("out_channels", "out_features", "out_dim", "nf")
+_INPUTS = ("in_channels", "in_features", "in_dim", "nx")
+_SIZE_NAMES = {Role.ROW: _OUTPUTS, Role.COLUMN: _INPUTS, Role.FOLLOW: (*_NEUTRAL, *_OUTPUTS, *_INPUTS)}
+
 
 def install(model: nn.Module, tensors: Mapping[str, Tensor], layers: Iterable[Layer]) -> None:
     """Put tensors into the places of parameters and buffers of a model, which is changed.
@@ -20,12 +27,31 @@ def install(model: nn.Module, tensors: Mapping[str, Tensor], layers: Iterable[La
         layers: whose modules know their own sizes.
     """
     modules = dict(model.named_modules())
+    sizes = _written_sizes(modules, tensors, layers := list(layers))
     for name, value in tensors.items():
         path, _, attribute = name.rpartition(".")
         _replace(modules[path], attribute, value)
     for layer in layers:
         _set_sizes(modules[layer.name], any(axis.role is Role.FOLLOW for axis in layer.axes))
+    for module, attribute, size in sizes:
+        setattr(module, attribute, size)
     set_registered_sizes(model)
+
+
+def _written_sizes(
+    modules: Mapping[str, nn.Module], tensors: Mapping[str, Tensor], layers: Iterable[Layer]
+) -> list[tuple[nn.Module, str, int]]:
+    """Return the sizes that modules of other people's own say of tensors that grow, under names that are usual."""
+    found = []
+    for axis in (axis for layer in layers for axis in layer.axes if axis.tensor in tensors):
+        path, _, attribute = axis.tensor.rpartition(".")
+        module = modules[path]
+        old, new = getattr(module, attribute).shape[axis.dim], tensors[axis.tensor].shape[axis.dim]
+        for name in _SIZE_NAMES[axis.role]:
+            value = vars(module).get(name)
+            if type(value) is int and value == old:
+                found.append((module, name, new))
+    return found
 
 
 def _replace(module: nn.Module, attribute: str, value: Tensor) -> None:

@@ -34,11 +34,17 @@ REFUSED = {
         (5, 4),
         "the parameter a.weight also enters mean",
     ),
+    "weights that are sorted": (
+        lambda m, x: F.linear(m.b(m.a(x).sigmoid()), m.b.weight.t()) + m.a.weight.sort(0)[0][0].mean(),
+        linears((4, 3), (3, 2)),
+        (5, 4),
+        "the parameter b.weight is used more than once",
+    ),
     "transposed weights": (
         lambda m, x: F.linear(F.linear(m.b(m.a(x).sigmoid()), m.b.weight.t()).sigmoid(), m.a.weight.t()),
         linears((4, 3), (3, 2)),
         (5, 4),
-        "the parameter a.weight also enters t",
+        "the parameter b.weight is used more than once",
     ),
 }
 

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nni_s3d.growth.graph.channels import Axis, Role
 from nni_s3d.growth.graph.functions import KINDS, Kind, functions
 from nni_s3d.growth.graph.labels import NONE
 from nni_s3d.growth.graph.notes import Notes
@@ -23,6 +22,12 @@ def _elementwise(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, *_:
     if KINDS[call.name] is Kind.ACTIVATION:
         notes.note_activation(call.name, out, labels)
     return labels
+
+
+@rule("to", "type_as", reads=("input", "other"))
+def _cast(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, other: Any = None, *_: Any, **__: Any) -> Any:
+    """A second tensor lends its type and device."""
+    return notes.labels(input)
 
 
 @rule(*functions(Kind.GLU))
@@ -124,15 +129,15 @@ def _varies(notes: Notes, tensor: object, dim: int) -> bool:
 
 
 def _as_follower(notes: Notes, tensor: Tensor, partner: Tensor | None) -> Tensor:
-    """Return the labels of a tensor without any: those of its partner, for a parameter with an entry per channel."""
-    name, none = notes.owner(tensor), torch.full((1,) * tensor.dim(), NONE)
-    if name is None or partner is None or bool((partner < 0).any()):
+    """Return the labels of a tensor without any: those of its partner, if it is the model's own, one entry each."""
+    sources, none = notes.own.sources(tensor), torch.full((1,) * tensor.dim(), NONE)
+    if not sources or partner is None or bool((partner < 0).any()):
         return none
     varying = [dim for dim, size in enumerate(partner.shape, start=-partner.dim()) if size > 1]
     if len(varying) != 1 or -varying[0] > tensor.dim() or tensor.shape[varying[0]] != partner.numel():
         return none
     dim = varying[0] + tensor.dim()
-    notes.add_layer("scale", (name,), [Axis(name, dim, Role.FOLLOW, partner.flatten())])
+    notes.add_followers("scale", partner.flatten(), [(source.name, source.dims[dim]) for source in sources])
     return partner.reshape([-1 if d == dim else 1 for d in range(tensor.dim())])
 
 

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from nni_s3d.growth.graph.channels import Axis, Operation, Role
 from nni_s3d.growth.graph.functions import Kind, batch_norm_arguments, functions
 from nni_s3d.growth.graph.notes import Notes
+from nni_s3d.growth.graph.own_tensors import Source
 from nni_s3d.growth.graph.rule_table import TracedCall, rule_table
 
 RULES, rule = rule_table()
@@ -94,30 +95,40 @@ def _conv_transpose(
 
 def produce(notes: Notes, layer: Weighted, blocks: int = 1) -> Any:
     """Consume the channels of the input and produce fresh ones."""
-    rows, columns = notes.same.fresh(layer.weight.shape[layer.row]), notes.along(layer.input, layer.dim)
-    labels = notes.spread(rows, layer.out.dim(), layer.dim)
-    weight, bias = notes.owner(layer.weight), notes.owner(layer.bias)
+    weight, bias = notes.own.view(layer.weight), notes.own.view(layer.bias)
     if weight is None or (layer.bias is not None and bias is None):
-        computed = f"{layer.function} whose weight is not a parameter of the model"
-        notes.refuse_inputs(layer.function, (layer.input,), f"its channels enter a {computed}")
-        notes.refuse([rows], f"the weight of its {layer.function} is not a parameter of the model")
-        return labels
-    if not all(isinstance(tensor, nn.Parameter) for tensor in (layer.weight, layer.bias) if tensor is not None):
+        return _refuse_computed(notes, layer)
+    rows, columns = notes.same.fresh(layer.weight.shape[layer.row]), notes.along(layer.input, layer.dim)
+    names = [source.name for source in (weight, bias) if source is not None]
+    if not notes.parameters.keys() >= set(names):
         notes.refuse([rows], f"the weight or bias of its {layer.function} is a buffer, not a parameter")
-    axes = [Axis(weight, layer.row, Role.ROW, rows)]
-    if bias is not None:
-        axes.append(Axis(bias, layer.bias_row, Role.ROW, rows))
-    if columns is None:
-        reason = f"{weight} reads it along another dimension than its channels"
+    axes = _axes(weight, layer.row, Role.ROW, rows) + _axes(bias, layer.bias_row, Role.ROW, rows)
+    read = _axes(weight, layer.column, Role.COLUMN, columns, blocks) if columns is not None else []
+    if not read:
+        reason = f"{weight.name} reads it along another dimension than its channels"
         notes.refuse_inputs(layer.function, (layer.input,), reason)
-    else:
-        axes.append(Axis(weight, layer.column, Role.COLUMN, columns, blocks))
     if blocks > 1:
-        notes.note_equal_parts(weight, rows, blocks)
-        if columns is not None:
-            notes.note_equal_parts(weight, columns, blocks)
-    notes.add_layer(layer.function, (weight, bias), axes)
-    return labels
+        for slots in (rows, *(axis.slots for axis in read)):
+            notes.note_equal_parts(weight.name, slots, blocks)
+    notes.add_layer(layer.function, names, axes + read)
+    if weight.dims[layer.row] is None:  # a vector of weights: no channel comes out
+        return None
+    return notes.spread(rows, layer.out.dim(), layer.dim)
+
+
+def _refuse_computed(notes: Notes, layer: Weighted) -> Any:
+    """Refuse the channels on both sides of a weight that is none of the model's tensors as they are."""
+    rows = notes.same.fresh(layer.weight.shape[layer.row])
+    computed = f"{layer.function} whose weight is not a parameter of the model"
+    notes.refuse_inputs(layer.function, (layer.input,), f"its channels enter a {computed}")
+    notes.refuse([rows], f"the weight of its {layer.function} is not a parameter of the model")
+    return notes.spread(rows, layer.out.dim(), layer.dim)
+
+
+def _axes(source: Source | None, place: int, role: Role, slots: Tensor, blocks: int = 1) -> list[Axis]:
+    """Return the axis of a weight or bias along one dimension of its view, if it has such a dimension."""
+    dim = None if source is None else source.dims[place]
+    return [] if source is None or dim is None else [Axis(source.name, dim, role, slots, blocks)]
 
 
 def _depthwise(notes: Notes, layer: Weighted) -> Any:
@@ -201,16 +212,11 @@ def follow(
         followers: the tensors, or None for those that the layer lacks, and the dimension of each.
         labels: of what comes out.
     """
-    axes, parameters = [], []
+    entries = []
     for tensor, dim in followers:
-        if tensor is None:
-            continue
-        name = notes.owner(tensor)
-        if name is None:
+        sources = notes.own.sources(tensor)
+        if tensor is not None and not sources:
             return notes.refuse([slots], f"its channels enter a {function} whose tensors are not the model's own")
-        axes.append(Axis(name, dim, Role.FOLLOW, slots))
-        if isinstance(tensor, nn.Parameter):
-            parameters.append(name)
-    if axes:
-        notes.add_layer(function, parameters, axes)
+        entries += [(source.name, source.dims[dim]) for source in sources]
+    notes.add_followers(function, slots, entries)
     return labels

@@ -29,6 +29,16 @@ def reshape(notes: Notes, call: TracedCall, out: Any, input: Tensor, *args: Any,
     return labels
 
 
+@rule("expand_as", reads=("input", "other"))
+def _move_as(notes: Notes, call: TracedCall, out: Any, input: Tensor, other: Tensor) -> Any:
+    return _replayed(notes, call, input, (other,), {})
+
+
+@rule("view_as", "reshape_as", reads=("input", "other"))
+def _reshape_as(notes: Notes, call: TracedCall, out: Any, input: Tensor, other: Tensor) -> Any:
+    return reshape(notes, call, out, input, other)
+
+
 @rule(*functions(Kind.CUT))
 def _cut(notes: Notes, call: TracedCall, out: Any, input: Tensor, *args: Any, **kwargs: Any) -> Any:
     labels = notes.labels(input)

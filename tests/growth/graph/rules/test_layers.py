@@ -32,7 +32,7 @@ REFUSED = {
         "the weight or bias of its linear is a buffer, not a parameter",
     ),
     "a slope that is computed": (
-        lambda m, x: m.b(F.prelu(m.a(x), 2 * m.act.weight)),
+        lambda m, x: m.b(F.prelu(m.a(x), m.act.weight.cumsum(0))),
         linears((4, 3), (3, 2)) | {"act": nn.PReLU(3)},
         (5, 4),
         "its channels enter a prelu whose tensors are not the model's own",
@@ -102,6 +102,12 @@ ACCEPTED = {
     "batch norm without affine parameters": (
         lambda m, x: m.b(m.norm(m.a(x)).tanh()),
         linears((4, 3), (3, 2)) | {"norm": nn.BatchNorm1d(3, affine=False)},
+        (5, 4),
+        {"a": 3},
+    ),
+    "a slope that is computed element by element": (
+        lambda m, x: m.b(F.prelu(m.a(x), 2 * m.act.weight)),
+        linears((4, 3), (3, 2)) | {"act": nn.PReLU(3)},
         (5, 4),
         {"a": 3},
     ),

@@ -1,0 +1,132 @@
+"""What is made of a model's own tensors alone, checked against what the functions do to numbered elements."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from nni_s3d.growth.graph.functions import canonical_name
+from nni_s3d.growth.graph.own_tensors import OwnTensors, Source
+from nni_s3d.growth.modules import tensors
+
+
+class Follows(TorchFunctionMode):
+    def __init__(self, own: OwnTensors) -> None:
+        super().__init__()
+        self.own = own
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.own.follow(canonical_name(func), tensors((args, kwargs or {})), tensors(out))
+        return out
+
+
+X = torch.rand(2, 5, 4)
+W, V, G, ONE = torch.rand(3, 4), torch.rand(4), torch.rand(1, 4, 1, 1), torch.rand(1)
+OWN = {"w": W, "v": V, "g": G, "one": ONE}
+
+
+def followed(make: Callable[[], Tensor]) -> tuple[OwnTensors, Tensor]:
+    own = OwnTensors(OWN)
+    with torch.no_grad(), Follows(own):
+        out = make()
+    return own, out
+
+
+VIEWS = {
+    "w": (lambda: W, (0, 1)),
+    "transposed": (lambda: W.T, (1, 0)),
+    "twice": (lambda: W.transpose(0, 1).permute(1, 0), (0, 1)),
+    "with ones": (lambda: W.unsqueeze(-1)[None], (None, 0, 1, None)),
+    "without ones": (lambda: G.flatten(), (1,)),
+    "reshaped": (lambda: W.view(3, 1, 4).reshape(1, 3, 4), (None, 0, 1)),
+    "as another": (lambda: G.view_as(torch.rand(4, 1)), (1, None)),
+    "contiguous": (lambda: W.contiguous(), (0, 1)),
+    "one element": (lambda: ONE[None], (None, None)),
+}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_views_of_a_whole_tensor(name):
+    make, dims = VIEWS[name]
+    own, out = followed(make)
+    view = own.view(out)
+    assert view is not None
+    assert view.dims == dims
+    assert torch.equal(view.seen(own.tensor(view.name)), out)
+
+
+def test_a_view_of_a_tensor_that_has_grown():
+    source = Source("w", (None, 1, 0))
+    assert source.seen(torch.rand(5, 7)).shape == (1, 7, 5)
+
+
+def test_a_row_of_size_one_is_found_by_elimination():
+    row = torch.rand(1, 4)
+    own = OwnTensors({"row": row})
+    with Follows(own):
+        column, both = row.T, row.T[None]
+    assert own.view(column).dims == (1, 0)
+    assert own.view(both).dims == (None, 1, None)  # which one is it?
+
+
+MADE = {
+    "a product": (lambda: V.view(1, -1, 1, 1) * G, {"v": (None, 0, None, None), "g": (0, 1, 2, 3)}),
+    "frozen batch norm": (lambda: (V * (G.flatten() + 1e-5).rsqrt())[:, None], {"v": (0, None), "g": (1, None)}),
+    "a function": (lambda: F.softplus(V).exp(), {"v": (0,)}),
+    "a sum with a matrix": (lambda: W + V, {"w": (0, 1), "v": (None, 0)}),
+    "another type": (lambda: V.double().to(X).type_as(X), {"v": (0,)}),
+    "stretched": (lambda: ONE.expand(4).clone(), {"one": (None,)}),
+    "repeated": (lambda: G.repeat(2, 1, 3, 1), {"g": (None, 1, None, 3)}),
+    "a slice": (lambda: W[1].clone(), {"w": (1,)}),
+    "with a number": (lambda: V.clamp(min=0.1) * torch.tensor(2.0), {"v": (0,)}),
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_what_is_made_of_them(name):
+    make, dims = MADE[name]
+    own, out = followed(make)
+    assert own.view(out) is None
+    assert {source.name: source.dims for source in own.sources(out)} == dims
+
+
+OTHERS = {
+    "with something else": lambda: V * X,
+    "half of it": lambda: W[:, :2],
+    "a number of it": lambda: V.sum(),
+    "mixed up": lambda: W.T.reshape(3, 4),
+    "in another order": lambda: V.flip(0),
+    "picked": lambda: V[torch.tensor([0, 1, 2, 3])],
+    "merged": lambda: W.flatten(),
+    "doubled": lambda: V.repeat(2),
+    "in place": lambda: V.clone().mul_(X[0, 0]),
+    "another one's type": lambda: X.type_as(V),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_is_not_made_of_them_alone(name):
+    own, out = followed(OTHERS[name])
+    if name != "in place":
+        assert own.sources(out) == ()
+    assert own.view(out) is None
+
+
+def test_what_changes_in_place_is_not_followed():
+    own, copy = followed(V.clone)
+    assert own.follow("clone", [V], [copy])
+    assert not own.follow("mul", [copy], [copy])
+    assert own.follow("contiguous", [copy], [copy])
+
+
+def test_the_tensors_of_a_model():
+    model = nn.BatchNorm1d(3)
+    own = OwnTensors.of(model)
+    assert own.tensor("running_mean") is model.running_mean
+    assert own.sources(model.weight) == (Source("weight", (0,)),)
+    assert own.sources(None) == ()
+    assert own.view(None) is None
