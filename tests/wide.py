@@ -33,6 +33,22 @@ def Number(*shape: int) -> nn.Parameter:  # noqa: N802
     return nn.Parameter(torch.rand(*shape))
 
 
+def Fixed(*shape: int) -> nn.Buffer:  # noqa: N802
+    """Return fixed numbers, which a network has as a buffer."""
+    return nn.Buffer(torch.rand(*shape))
+
+
+class Blur(nn.Module):
+    """BlurPool: one fixed filter for each channel, whose number is an attribute."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels, self.filters = channels, Fixed(channels, 1, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv1d(x, self.filters, groups=self.channels)
+
+
 def linears(*sizes: tuple[int, int]) -> dict[str, nn.Module]:
     """Return linear layers a, b, c, ..."""
     torch.manual_seed(0)

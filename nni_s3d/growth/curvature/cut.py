@@ -52,7 +52,7 @@ class Cut(TorchFunctionMode):
                 return linear()
         # What is kept for the backward pass is kept as it is: checkpoints would compute it again, outside of the cut.
         with saved_tensors_hooks(_itself, _itself):
-            if KINDS.get(name) is not Kind.LINEAR:
+            if KINDS.get(name) not in (Kind.LINEAR, Kind.EMBEDDING):
                 check_deterministic(name, args, kwargs)
                 out = self.tape.apply(func, name, args, kwargs)
                 if args and self._own.sources(args[0]):

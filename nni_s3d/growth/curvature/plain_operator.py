@@ -24,7 +24,7 @@ from nni_s3d.growth.curvature.batch_operator import check_vectors, shapes_of
 from nni_s3d.growth.curvature.mean_operator import MeanOperator
 from nni_s3d.growth.curvature.preconditions import check_deterministic, check_model
 from nni_s3d.growth.curvature.producer import LinearCall
-from nni_s3d.growth.curvature.recorded_call import changed_in_place
+from nni_s3d.growth.curvature.recorded_call import changed_in_place, run_twice_differentiable
 from nni_s3d.growth.curvature.smoothing import SMOOTHED, smoothed
 from nni_s3d.growth.eigen.operator import dense_by_products, shape_of
 from nni_s3d.growth.graph.channels import ChannelGraph
@@ -148,7 +148,7 @@ class _Consumers(TorchFunctionMode):
                 return linear()
         layer = LinearCall(func, args, kwargs, self._own) if KINDS.get(name) is Kind.LINEAR else None
         if layer is None or layer.names[0] not in self._weights:
-            out = func(*args, **kwargs)
+            out = run_twice_differentiable(name, func, args, kwargs)
             self._own.follow(name, tensors((args, kwargs)), tensors(out))
             return out
         self.read.append(layer.input.clone())

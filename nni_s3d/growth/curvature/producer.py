@@ -15,7 +15,7 @@ from nni_s3d.growth.graph.own_tensors import OwnTensors
 
 
 class LinearCall:
-    """One call of linear or conv*, whose arguments all begin with (input, weight, bias).
+    """One call of linear or conv*, whose arguments all begin with (input, weight, bias), or of an embedding.
 
     Args:
         func: the function.
@@ -31,7 +31,8 @@ class LinearCall:
     def __init__(
         self, func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any], own: OwnTensors | None = None
     ) -> None:
-        named = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
+        places = ("input", "weight") if canonical_name(func) == "embedding" else ("input", "weight", "bias")
+        named = dict(zip(places, args, strict=False)) | kwargs
         self.input: Tensor = named.pop("input")
         self._given: list[Tensor] = [p for p in (named.pop("weight"), named.pop("bias", None)) if p is not None]
         self._views = [None if own is None else own.view(tensor) for tensor in self._given]
@@ -40,7 +41,8 @@ class LinearCall:
             given if own is None or name is None else own.tensor(name)
             for given, name in zip(self._given, self.names, strict=True)
         ]
-        self._func, self._rest, self._settings = func, args[3:], named
+        self._func, self._settings, self._places = func, named, len(places)
+        self._rest = args[len(places) :]
 
     @property
     def transposed(self) -> bool:
@@ -51,14 +53,15 @@ class LinearCall:
     @property
     def call(self) -> tuple[Callable[..., Tensor], str, tuple[Any, ...], dict[str, Any]]:
         """Function, name, arguments and keywords."""
-        weight, bias = (*self._given, None)[:2]
-        return self._func, canonical_name(self._func), (self.input, weight, bias, *self._rest), self._settings
+        return self._func, canonical_name(self._func), self._arguments(self._given), self._settings
 
     def run(self, parameters: list[Tensor]) -> Tensor:
         """Call the function with these parameters, in the order of `parameters`."""
         seen = [p if view is None else view.seen(p) for p, view in zip(parameters, self._views, strict=True)]
-        weight, bias = (*seen, None)[:2]
-        return self._func(self.input, weight, bias, *self._rest, **self._settings)
+        return self._func(*self._arguments(seen), **self._settings)
+
+    def _arguments(self, tensors: list[Tensor]) -> tuple[Any, ...]:
+        return (self.input, *tensors, None)[: self._places] + self._rest
 
 
 class Producer:
@@ -77,7 +80,8 @@ class Producer:
 
     def run(self, *tensors: Tensor) -> Tensor:
         """Return u. The graph of this one application is kept: running it backwards is the product with X'."""
-        self._linear.input = tensors[0].detach().requires_grad_()
+        # What an embedding looks up has no derivative.
+        self._linear.input = tensors[0].detach().requires_grad_(tensors[0].is_floating_point())
         with torch.enable_grad():
             applied = self._linear.run(self._parameters)
         self._vjp = Vjp([applied])

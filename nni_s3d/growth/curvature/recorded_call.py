@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
 from nni_s3d.growth.curvature.smoothing import SMOOTHED, smoothed
-from nni_s3d.growth.graph.functions import batch_norm_arguments
+from nni_s3d.growth.graph.functions import KINDS, Kind, batch_norm_arguments
 
 
 class RecordedCall:
@@ -69,7 +70,7 @@ class RecordedCall:
             args = (args[0].clone(), *args[1:])
         elif self._copied:
             kwargs["input"] = kwargs["input"].clone()
-        return self._func(*args, **kwargs)
+        return run_twice_differentiable(self.name, self._func, args, kwargs)
 
     @property
     def second(self) -> Any:
@@ -104,6 +105,14 @@ class RecordedCall:
         shape = self.tensors[0].shape
         # NumPy's, since PyTorch's own imports its symbolic shapes and sympy.
         return self.name == "prelu" or np.broadcast_shapes(shape, *(c.shape for c in self.constants)) == shape
+
+
+def run_twice_differentiable(name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call a function so that autograd can differentiate it twice, which fused attention does not let it do."""
+    if KINDS.get(name) is not Kind.ATTENTION:
+        return func(*args, **kwargs)
+    with sdpa_kernel(SDPBackend.MATH):
+        return func(*args, **kwargs)
 
 
 def changed_in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:

@@ -134,6 +134,7 @@ class ChannelGraph:
     example_inputs: object = field(repr=False)
     buffer_shapes: dict[str, torch.Size] = field(default_factory=dict)  # of every buffer
     uncounted: tuple[str, ...] = ()  # functions that may multiply, and whose MACs and FLOPs are not known
+    not_followed: tuple[str, ...] = ()  # matrices and filters that are in no layer, and the function that took each
     _by_name: dict[str, ChannelGroup] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -211,6 +212,8 @@ class ChannelGraph:
         lines = []
         if self.unreached:
             lines.append(f"not reached by the example run: {', '.join(self.unreached)}")
+        if self.not_followed:
+            lines.append(f"cannot grow, since no rule follows them: {', '.join(self.not_followed)}")
         if self.uncounted:
             lines.append(f"MACs and FLOPs are not known of: {', '.join(self.uncounted)}")
         return lines

@@ -20,6 +20,7 @@ class Kind(Enum):
     """What a function does to the channels that enter it, and whether it is linear in them."""
 
     LINEAR = "a layer with a weight: linear in its input, and in its weight and bias"
+    EMBEDDING = "rows of a table that an index tensor names"
     BATCH_NORM = "one scale and one shift for each channel"
     INSTANCE_NORM = "one scale and one shift for each channel of each sample"
     MIXING_NORM = "a norm over several channels"
@@ -32,7 +33,8 @@ class Kind(Enum):
 
     SUM = "the sum or difference of two tensors"
     PRODUCT = "the product of two tensors, or the first one divided by the second"
-    COMBINATION = "another function of the elements of two tensors"
+    COMBINATION = "another function of the elements of several tensors"
+    CHOICE = "some elements of one tensor, the others of another"
     GLU = "one half of the channels times a function of the other half"
 
     MEAN = "a mean or sum over dimensions"
@@ -49,12 +51,14 @@ class Kind(Enum):
     MOVE = "the same elements in another order, or repeated"
     RESHAPE = "the same elements in another shape"
     CUT = "some of the elements"
+    PICK = "elements that an index tensor names"
     CONCATENATE = "the elements of several tensors, one after the other along a dimension"
     STACK = "several tensors, one after the other along a new dimension"
     PAD = "constants around the elements"
 
     MATRIX_PRODUCT = "the product of two matrices"
     AFFINE_MATRIX_PRODUCT = "a matrix and the product of two others"
+    SUM_OF_PRODUCTS = "a sum of products over named dimensions"
     ATTENTION = "softmax(Q K') V"
     MULTI_HEAD = "attention with its projections"
     RECURRENT = "a layer that runs over a sequence"
@@ -84,6 +88,7 @@ LINEAR = frozenset(  # in all tensors with channels together
         Kind.MOVE,
         Kind.RESHAPE,
         Kind.CUT,
+        Kind.PICK,
         Kind.CONCATENATE,
         Kind.STACK,
     )
@@ -91,9 +96,10 @@ LINEAR = frozenset(  # in all tensors with channels together
 
 _NAMES = {
     Kind.LINEAR: "linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d",
+    Kind.EMBEDDING: "embedding",
     Kind.BATCH_NORM: "batch_norm",
     Kind.INSTANCE_NORM: "instance_norm",
-    Kind.MIXING_NORM: "layer_norm group_norm rms_norm",
+    Kind.MIXING_NORM: "layer_norm group_norm rms_norm local_response_norm",
     Kind.IDENTITY: (
         "contiguous clone identity dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout"
     ),
@@ -106,7 +112,8 @@ _NAMES = {
     Kind.ELEMENTWISE: "neg abs exp log log1p expm1 sqrt rsqrt square reciprocal sin cos erf clamp clip",
     Kind.SUM: "add sub iadd isub radd",
     Kind.PRODUCT: "mul multiply imul rmul div truediv idiv itruediv",
-    Kind.COMBINATION: "rsub rdiv rtruediv pow rpow maximum minimum",
+    Kind.COMBINATION: "rsub rdiv rtruediv pow rpow maximum minimum addcmul addcdiv lerp",
+    Kind.CHOICE: "where masked_fill",
     Kind.GLU: "glu",
     Kind.MEAN: "mean sum",
     Kind.REDUCTION: "amax amin std var logsumexp prod",
@@ -124,11 +131,13 @@ _NAMES = {
     ),
     Kind.RESHAPE: "flatten reshape reshape_as view view_as unflatten squeeze unsqueeze",
     Kind.CUT: "chunk split tensor_split unbind narrow getitem select",
+    Kind.PICK: "gather index_select take_along_dim",
     Kind.CONCATENATE: "cat concat concatenate",
     Kind.STACK: "stack",
     Kind.PAD: "pad",
     Kind.MATRIX_PRODUCT: "matmul bmm mm spmm mv rmatmul",
     Kind.AFFINE_MATRIX_PRODUCT: "addmm baddbmm",
+    Kind.SUM_OF_PRODUCTS: "einsum",
     Kind.ATTENTION: "scaled_dot_product_attention",
     Kind.MULTI_HEAD: "multi_head_attention_forward",
     Kind.RECURRENT: "lstm gru rnn_tanh rnn_relu",
@@ -155,7 +164,8 @@ def enter(func: Callable[..., Any], name: str, kind: Kind) -> None:
 
 def filters_come_first(func: Callable[..., Any]) -> bool:
     """Whether the filters of a linear layer are known to lie along the first dimension of its weight."""
-    return func not in _REGISTERED and "transpose" not in canonical_name(func)
+    name = canonical_name(func)
+    return func not in _REGISTERED and "transpose" not in name and KINDS.get(name) is not Kind.EMBEDDING
 
 
 def functions(*kinds: Kind) -> tuple[str, ...]:

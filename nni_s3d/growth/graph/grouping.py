@@ -46,6 +46,7 @@ def build_graph(notes: Notes, example_inputs: object) -> ChannelGraph:
         unreached=tuple(notes.unreached()),
         example_inputs=example_inputs,
         uncounted=tuple(notes.uncounted),
+        not_followed=tuple(notes.not_followed()),
     )
 
 

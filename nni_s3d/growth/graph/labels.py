@@ -11,10 +11,26 @@ NONE = -1  # the label of an element that belongs to no channel
 def drop_repeats(labels: Tensor) -> Tensor:
     """Return the labels with size 1 in every dimension along which they do not change; they broadcast as before."""
     for dim in range(labels.dim()):
-        first = labels.narrow(dim, 0, 1)
-        if labels.shape[dim] > 1 and torch.equal(first.expand_as(labels), labels):
+        if labels.shape[dim] > 1 and torch.equal((first := labels.narrow(dim, 0, 1)).expand_as(labels), labels):
             labels = first
     return labels
+
+
+def growing_dim(labels: Tensor) -> int | None:
+    """Return the dimension that gets longer when channels are copied; None if the labels do not change along any.
+
+    Copies come next to their neuron, so it is the dimension along which neighbours follow each other. Along any other
+    one lie equal parts, such as the branches of a stack or the heads of attention, whose number stays.
+
+    Examples:
+        >>> growing_dim(torch.tensor([[0, 1, 2], [3, 4, 5]]))
+        1
+    """
+    varying = [dim for dim, size in enumerate(labels.shape) if size > 1]
+    if len(varying) < 2:
+        return varying[0] if varying else None
+    steps = {dim: float(labels.diff(dim=dim).abs().double().mean()) for dim in varying[::-1]}
+    return min(steps, key=steps.__getitem__)
 
 
 def in_same_order(before: Tensor, after: Tensor) -> bool:

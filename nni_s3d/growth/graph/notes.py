@@ -213,3 +213,10 @@ class Notes:
         """Return the modules with parameters that no function was given."""
         missed = [name for name in self.parameters if name not in self._reached]
         return list(dict.fromkeys(name.rpartition(".")[0] for name in missed))
+
+    def not_followed(self) -> list[str]:
+        """Return the matrices and filters that no layer has, each with the function that took it."""
+        followed = {axis.tensor for layer in self.layers for axis in layer.axes}
+        left = [name for name in self.parameters if name in self.elsewhere and name not in followed]
+        large = [name for name in left if sum(size > 1 for size in self.parameters[name].shape) > 1]
+        return [f"{name} ({self.elsewhere[name]})" for name in large]

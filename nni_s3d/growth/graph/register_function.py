@@ -19,7 +19,7 @@ from nni_s3d.growth.graph.functions import KINDS, Kind, canonical_name, enter
 from nni_s3d.growth.graph.notes import Notes
 from nni_s3d.growth.graph.rule_table import Rule, TracedCall
 from nni_s3d.growth.graph.rules import RULES
-from nni_s3d.growth.graph.rules.elementwise import meet
+from nni_s3d.growth.graph.rules.elementwise import meet_all
 from nni_s3d.growth.graph.rules.reductions import resize
 from nni_s3d.growth.graph.rules.shapes import reshape
 from nni_s3d.growth.modules import tensors
@@ -31,8 +31,7 @@ def _elementwise(notes: Notes, call: TracedCall, out: Tensor, *args: Any, **kwar
     entering = tensors((args, kwargs))
     first = next((x for x in entering if notes.labels(x) is not None), entering[0])
     notes.note_activation(call.name, out, notes.labels(first))
-    met = [meet(notes, call.name, out, first, other) for other in entering if other is not first]
-    return met[0] if met else notes.labels(first)
+    return meet_all(notes, call.name, out, entering)
 
 
 _FUNCTIONS = {

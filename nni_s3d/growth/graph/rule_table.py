@@ -75,9 +75,11 @@ def rule_table() -> tuple[dict[str, Rule], Callable[..., Callable[[Callable[...,
     """Return an empty table, and a decorator that enters a rule under the names of functions."""
     table: dict[str, Rule] = {}
 
-    def rule(*names: str, reads: Sequence[str] = ("input",)) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def rule(
+        *names: str, reads: Sequence[str] = ("input",), counts: bool = True
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         def enter(function: Callable[..., Any]) -> Callable[..., Any]:
-            table.update(dict.fromkeys(names, Rule(function, reads)))
+            table.update(dict.fromkeys(names, Rule(function, reads, counts)))
             return function
 
         return enter

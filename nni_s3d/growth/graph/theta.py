@@ -12,17 +12,19 @@ from math import prod
 import torch
 from torch import Tensor
 
-from nni_s3d.growth.graph.channels import ChannelGroup, Role
+from nni_s3d.growth.graph.channels import Axis, ChannelGroup, Role
 
 
 def dimension(group: ChannelGroup, shapes: Mapping[str, torch.Size]) -> int:
     """Return d, the number of parameters of one neuron; `shapes` are those of the parameters."""
-    return sum(prod(shapes[name]) // shapes[name][dim] * slots.shape[1] for name, dim, slots in _parts(group))
+    return sum(_size(axis, slots, shapes) for axis, slots in _parts(group))
 
 
 def pack(group: ChannelGroup, tensors: Mapping[str, Tensor]) -> Tensor:
     """Gather the neurons' vectors, shape (width, d), from tensors shaped like the producers' parameters."""
-    rows = [tensors[name].movedim(dim, 0)[slots.to(tensors[name].device)] for name, dim, slots in _parts(group)]
+    rows = [
+        _rows(tensors[axis.tensor], axis)[_places(tensors[axis.tensor], axis, slots)] for axis, slots in _parts(group)
+    ]
     return torch.cat([row.flatten(start_dim=1) for row in rows], dim=1)
 
 
@@ -37,18 +39,38 @@ def scatter(group: ChannelGroup, vectors: Tensor, into: dict[str, Tensor], shape
     Tensors that are not yet in `into` are added to it, with zeros where the group has no rows.
     """
     parts = list(_parts(group))
-    sizes = [prod(shapes[name]) // shapes[name][dim] * slots.shape[1] for name, dim, slots in parts]
-    for (name, dim, slots), block in zip(parts, vectors.split(sizes, dim=1), strict=True):
-        if name not in into:
-            into[name] = vectors.new_zeros(shapes[name])
-        rows = into[name].movedim(dim, 0)
-        rows[slots.to(vectors.device)] = block.reshape(slots.shape + rows.shape[1:])
+    sizes = [_size(axis, slots, shapes) for axis, slots in parts]
+    for (axis, slots), block in zip(parts, vectors.split(sizes, dim=1), strict=True):
+        if axis.tensor not in into:
+            into[axis.tensor] = vectors.new_zeros(shapes[axis.tensor])
+        rows, places = _rows(into[axis.tensor], axis), _places(into[axis.tensor], axis, slots)
+        rows[places] = block.reshape(slots.shape + rows.shape[len(places) :])
 
 
-def _parts(group: ChannelGroup) -> Iterator[tuple[str, int, Tensor]]:
-    """Yield each parameter that theta runs through: name, dimension and slots (width, rows per neuron) of its rows."""
+def _parts(group: ChannelGroup) -> Iterator[tuple[Axis, Tensor]]:
+    """Yield the axis of each parameter that theta runs through, and the slots (width, rows per neuron) along it."""
     rows = [(layer, group.rows(layer)) for layer in group.producers]
     for bias in (False, True):
         for layer, slots in rows:
             for name in layer.parameters[1:] if bias else layer.parameters[:1]:
-                yield name, next(a.dim for a in layer.axes if a.tensor == name and a.role is Role.ROW), slots
+                yield next(a for a in layer.axes if a.tensor == name and a.role is Role.ROW), slots
+
+
+def _size(axis: Axis, slots: Tensor, shapes: Mapping[str, torch.Size]) -> int:
+    """Return how many numbers of a parameter a neuron has."""
+    shape = shapes[axis.tensor]
+    return prod(shape) // (shape[axis.dim] * axis.blocks) * slots.shape[1]
+
+
+def _rows(tensor: Tensor, axis: Axis) -> Tensor:
+    """Return a view of a parameter with its rows first: in one dimension, or in blocks and the rows of each."""
+    if axis.blocks == 1:
+        return tensor.movedim(axis.dim, 0)
+    in_blocks: Tensor = tensor.unflatten(0, (axis.blocks, -1))
+    return in_blocks.movedim(axis.dim + 1, 1)
+
+
+def _places(tensor: Tensor, axis: Axis, slots: Tensor) -> tuple[Tensor, ...]:
+    """Return the indices of slots in what `_rows` returns."""
+    slots, size = slots.to(tensor.device), tensor.shape[axis.dim]
+    return (slots,) if axis.blocks == 1 else (slots // size, slots % size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nni_s3d.growth.graph.functions import KINDS, Kind, functions
-from nni_s3d.growth.graph.labels import NONE
+from nni_s3d.growth.graph.labels import NONE, drop_repeats, growing_dim
 from nni_s3d.growth.graph.notes import Notes
 from nni_s3d.growth.graph.rule_table import TracedCall, rule_table
 
@@ -65,6 +66,24 @@ def _binary(notes: Notes, call: TracedCall, out: Tensor, input: object, other: o
     return meet(notes, call.name, out, input, other)
 
 
+@rule(*functions(Kind.CHOICE), "addcmul", "addcdiv", "lerp", reads=("operands",))
+def _several(notes: Notes, call: TracedCall, out: Tensor, *operands: object, **_: object) -> Any:
+    return meet_all(notes, call.name, out, operands)
+
+
+def meet_all(notes: Notes, name: str, out: Tensor, operands: Sequence[object]) -> Tensor | None:
+    """Return the labels of what a function makes of the elements of several tensors, see `meet`."""
+    labelled = [x for x in operands if notes.labels(x) is not None]
+    if len(operands) == 1 or not labelled:
+        return notes.labels(operands[0])
+    met = [meet(notes, name, out, labelled[0], other) for other in operands if other is not labelled[0]]
+    return None if any(labels is None for labels in met) else max(met, key=_size)
+
+
+def _size(labels: Tensor | None) -> int:
+    return 0 if labels is None else labels.numel()
+
+
 def meet(notes: Notes, name: str, out: Tensor, input: object, other: object) -> Tensor | None:
     """Return the labels of what a function makes of the elements of two tensors: their channels become one."""
     if notes.labels(input) is None and notes.labels(other) is None:
@@ -86,7 +105,12 @@ def meet(notes: Notes, name: str, out: Tensor, input: object, other: object) -> 
             reached = [label[foreign.expand_as(label)] for label in labels]
             notes.refuse(reached, f"{name} joins it with a tensor that does not grow with it")
     notes.join(*labels)
-    return torch.maximum(*labels)
+    return joined(torch.maximum(*labels))
+
+
+def joined(labels: Tensor) -> Tensor:
+    """Return labels with size 1 where they do not change, as they may where channels have become one."""
+    return drop_repeats(labels) if sum(size > 1 for size in labels.shape) > 1 else labels
 
 
 def _operand(notes: Notes, tensor: object, partner: object, dims: int) -> _Operand | None:
@@ -112,20 +136,19 @@ def _stretches(notes: Notes, narrow: _Operand, over: _Operand) -> bool:
     """Whether broadcasting repeats the channels of one operand along channels of the other."""
     if narrow.tensor.shape == over.tensor.shape:
         return False
-    shape = (1,) * (over.labels.dim() - narrow.tensor.dim()) + narrow.tensor.shape
-    repeated = any(size == 1 < channels for size, channels in zip(shape, over.labels.shape, strict=True))
-    return repeated and notes.labels(narrow.tensor) is not None
+    dim, shape = growing_dim(over.labels), (1,) * (over.labels.dim() - narrow.tensor.dim()) + narrow.tensor.shape
+    return dim is not None and shape[dim] == 1 and notes.labels(narrow.tensor) is not None
 
 
 def _varies(notes: Notes, tensor: object, dim: int) -> bool:
-    """Whether the channels of a tensor may run along a dimension, counted from the end."""
+    """Whether the channels of a tensor may grow along a dimension, counted from the end."""
     labels = notes.labels(tensor)
     if labels is None:
         return isinstance(tensor, Tensor)
     if -dim > labels.dim():
         return False
     # The labels of a single channel do not say which way it runs.
-    return labels.shape[dim] > 1 or labels.numel() == 1
+    return labels.numel() == 1 or growing_dim(labels) == dim + labels.dim()
 
 
 def _as_follower(notes: Notes, tensor: Tensor, partner: Tensor | None) -> Tensor:

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from nni_s3d.growth.graph.channels import Axis, Operation, Role
-from nni_s3d.growth.graph.functions import Kind, batch_norm_arguments, functions
+from nni_s3d.growth.graph.channels import Axis, Role
+from nni_s3d.growth.graph.functions import Kind, functions
 from nni_s3d.growth.graph.notes import Notes
 from nni_s3d.growth.graph.own_tensors import Source
 from nni_s3d.growth.graph.rule_table import TracedCall, rule_table
@@ -65,7 +65,7 @@ def _conv(
     layer = Weighted(call.name, input, weight, bias, out, input.dim() - weight.dim() + 1)
     layer.note_cost(notes, applied=out)
     if groups == input.shape[layer.dim] > 1:
-        return _depthwise(notes, layer)
+        return _depthwise(notes, layer, filters=len(weight) // groups)
     return produce(notes, layer, blocks=groups)
 
 
@@ -85,24 +85,50 @@ def _conv_transpose(
 ) -> Any:
     layer = Weighted(call.name, input, weight, bias, out, input.dim() - weight.dim() + 1, row=1, column=0)
     layer.note_cost(notes, applied=input)  # the weight is applied at every position of the input
-    if groups == 1:
-        return produce(notes, layer)
-    if groups == input.shape[layer.dim] and weight.shape[1] == 1:
-        return _depthwise(notes, layer)
-    reason = f"its channels enter a grouped {call.name} ({notes.owner(weight)})"
-    return notes.refuse_inputs(call.name, (input,), reason)
+    if groups == input.shape[layer.dim] > 1:
+        return _depthwise(notes, layer, filters=weight.shape[1])
+    return produce(notes, layer, blocks=groups)
+
+
+@rule(*functions(Kind.EMBEDDING))
+def _embedding(
+    notes: Notes,
+    call: TracedCall,
+    out: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    padding_idx: object = None,
+    max_norm: object = None,
+    *_: object,
+    **__: object,
+) -> Any:
+    """Every column of the table is a neuron, which is linear in it; a table of activations has its rows picked."""
+    table, columns = notes.own.view(weight), notes.along(weight, 1)
+    if notes.labels(weight) is not None and columns is not None:
+        return notes.spread(columns, out.dim(), -1)
+    rows = notes.same.fresh(out.shape[-1])
+    if table is None or table.name not in notes.parameters or max_norm is not None:
+        notes.refuse_inputs(call.name, (weight,))
+        notes.refuse([rows], "the table of its embedding is computed, a buffer, or changed by max_norm")
+    else:
+        notes.add_layer(call.name, [table.name], _axes(table, 1, Role.ROW, rows))
+    return notes.spread(rows, out.dim(), -1)
 
 
 def produce(notes: Notes, layer: Weighted, blocks: int = 1) -> Any:
     """Consume the channels of the input and produce fresh ones."""
     weight, bias = notes.own.view(layer.weight), notes.own.view(layer.bias)
-    if weight is None or (layer.bias is not None and bias is None):
+    in_blocks = blocks == 1 or (weight is not None and weight.dims[:2] == (0, 1))
+    if weight is None or (layer.bias is not None and bias is None) or not in_blocks:
         return _refuse_computed(notes, layer)
-    rows, columns = notes.same.fresh(layer.weight.shape[layer.row]), notes.along(layer.input, layer.dim)
+    rows, columns = notes.same.fresh(layer.out.shape[layer.dim]), notes.along(layer.input, layer.dim)
     names = [source.name for source in (weight, bias) if source is not None]
     if not notes.parameters.keys() >= set(names):
+        labels = notes.labels(layer.input)
+        if layer.function == "linear" and columns is None and labels is not None and labels.shape[-1] == 1:
+            return labels  # a fixed matrix that mixes positions, as that of a graph does
         notes.refuse([rows], f"the weight or bias of its {layer.function} is a buffer, not a parameter")
-    axes = _axes(weight, layer.row, Role.ROW, rows) + _axes(bias, layer.bias_row, Role.ROW, rows)
+    axes = _axes(weight, layer.row, Role.ROW, rows, blocks) + _axes(bias, layer.bias_row, Role.ROW, rows)
     read = _axes(weight, layer.column, Role.COLUMN, columns, blocks) if columns is not None else []
     if not read:
         reason = f"{weight.name} reads it along another dimension than its channels"
@@ -118,7 +144,7 @@ def produce(notes: Notes, layer: Weighted, blocks: int = 1) -> Any:
 
 def _refuse_computed(notes: Notes, layer: Weighted) -> Any:
     """Refuse the channels on both sides of a weight that is none of the model's tensors as they are."""
-    rows = notes.same.fresh(layer.weight.shape[layer.row])
+    rows = notes.same.fresh(layer.out.shape[layer.dim])
     computed = f"{layer.function} whose weight is not a parameter of the model"
     notes.refuse_inputs(layer.function, (layer.input,), f"its channels enter a {computed}")
     notes.refuse([rows], f"the weight of its {layer.function} is not a parameter of the model")
@@ -126,67 +152,25 @@ def _refuse_computed(notes: Notes, layer: Weighted) -> Any:
 
 
 def _axes(source: Source | None, place: int, role: Role, slots: Tensor, blocks: int = 1) -> list[Axis]:
-    """Return the axis of a weight or bias along one dimension of its view, if it has such a dimension."""
+    """Return the axis of a weight or bias along one dimension of its view, if it has such a dimension.
+
+    Of a weight in blocks, which lie along dimension 0, dimension 1 has the slots of one block.
+    """
     dim = None if source is None else source.dims[place]
-    return [] if source is None or dim is None else [Axis(source.name, dim, role, slots, blocks)]
+    return [] if source is None or dim is None else [Axis(source.name, dim, role, slots, blocks if place == 1 else 1)]
 
 
-def _depthwise(notes: Notes, layer: Weighted) -> Any:
-    """Follow the channels of the input: each has filters of its own."""
+def _depthwise(notes: Notes, layer: Weighted, filters: int) -> Any:
+    """Follow the channels of the input: each has some filters of its own."""
     channels = notes.along(layer.input, layer.dim)
     if channels is None or (channels < 0).any():
-        reason = f"{notes.owner(layer.weight)} is depthwise over something else than channels"
+        reason = f"{notes.owner(layer.weight) or layer.function} is depthwise over something else than channels"
         return notes.refuse_inputs(layer.function, (layer.input,), reason)
-    filters = len(layer.weight) // channels.numel()  # of each channel
     slots = channels if filters == 1 else channels.repeat_interleave(filters)
     followers = [(layer.weight, 0), (layer.bias, 0)]
+    if len(layer.weight) != len(slots):  # a transposed one has the filters of a channel along another dimension
+        follow(notes, layer.function, channels, [followers.pop(0)], channels)
     return follow(notes, layer.function, slots, followers, notes.spread(slots, layer.out.dim(), layer.dim))
-
-
-@rule(*functions(Kind.BATCH_NORM))
-def _batch_norm(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, *args: Any, **kwargs: Any) -> Any:
-    norm = batch_norm_arguments(call.func, args, kwargs)
-    slots = _normalised(notes, call, out, input)
-    if norm["running_mean"] is None or norm["training"]:
-        return notes.refuse_inputs(call.name, (input,), "its batch norm takes the statistics of the batch")
-    if slots is None:
-        return notes.refuse_inputs(call.name, (input,), "its batch norm runs over another dimension than its channels")
-    followers = [(norm[key], 0) for key in ("weight", "bias", "running_mean", "running_var")]
-    return follow(notes, call.name, slots, followers, notes.spread(slots, out.dim(), 1))
-
-
-@rule(*functions(Kind.INSTANCE_NORM))
-def _instance_norm(
-    notes: Notes,
-    call: TracedCall,
-    out: Tensor,
-    input: Tensor,
-    running_mean: Tensor | None = None,
-    running_var: Tensor | None = None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    *_: object,
-    **__: object,
-) -> Any:
-    slots = _normalised(notes, call, out, input)
-    if slots is None:
-        reason = "its instance norm runs over another dimension than its channels"
-        return notes.refuse_inputs(call.name, (input,), reason)
-    followers = [(tensor, 0) for tensor in (weight, bias, running_mean, running_var)]
-    return follow(notes, call.name, slots, followers, notes.spread(slots, out.dim(), 1))
-
-
-def _normalised(notes: Notes, call: TracedCall, out: Tensor, input: Tensor) -> Tensor | None:
-    """Note a norm of every channel and return the channels (n,) along dimension 1, None if they run along another."""
-    slots = notes.along(input, 1)
-    notes.operations.append(Operation(call.name, out.numel() / max(out.shape[1], 1) / notes.samples, slots=slots))
-    return slots
-
-
-@rule(*functions(Kind.MIXING_NORM))
-def _mixing_norm(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, *_: object, **__: object) -> Any:
-    """A norm over several channels, or over a number of them that the code says."""
-    return notes.refuse_inputs(call.name, (input,), f"{call.name} mixes its channels")
 
 
 @rule(*functions(Kind.PRELU))

@@ -1,12 +1,17 @@
-"""Products of activations, and recurrent layers: no channel passes them, but their MACs are counted."""
+"""Products of activations, and recurrent layers: what of the channels passes them, and their MACs.
+
+A matrix product with a weight of the model is a linear layer, see `rewriting`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
 from nni_s3d.growth.graph.functions import Kind, functions
+from nni_s3d.growth.graph.labels import growing_dim
 from nni_s3d.growth.graph.notes import Notes
 from nni_s3d.growth.graph.rule_table import TracedCall, rule_table
 
@@ -15,9 +20,64 @@ RULES, rule = rule_table()
 
 @rule(*functions(Kind.MATRIX_PRODUCT), reads=("input", "other"))
 def _matmul(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, other: Tensor) -> Any:
-    first = other if call.name == "rmatmul" else input
+    """A product whose left matrix mixes the positions of the right one, or the other way round."""
+    first, second = (other, input) if call.name == "rmatmul" else (input, other)
     notes.note_products(call.name, out.numel() * first.shape[-1])
-    return notes.refuse_inputs(call.name, (input, other))
+    if first.dim() < 2 or second.dim() < 2:
+        return notes.refuse_inputs(call.name, (first, second))
+    batch = "".join(map(chr, range(ord("0"), ord("0") + max(first.dim(), second.dim()) - 2)))
+    operands = (
+        (first, batch[len(batch) + 2 - first.dim() :] + "ij"),
+        (second, batch[len(batch) + 2 - second.dim() :] + "jk"),
+    )
+    return _passed(notes, call.name, operands, batch + "ik")
+
+
+@rule(*functions(Kind.SUM_OF_PRODUCTS), reads=("operands",), counts=False)
+def _einsum(notes: Notes, call: TracedCall, out: Tensor, equation: Any, *operands: Any) -> Any:
+    if call.macs:
+        notes.note_products(call.name, call.macs)
+    factors = operands[0] if len(operands) == 1 else operands
+    if not isinstance(equation, str) or len(factors) != 2 or equation.count("->") != 1 or "..." in equation:
+        return notes.refuse_inputs(call.name, operands)
+    inputs, _, result = equation.replace(" ", "").partition("->")
+    return _passed(notes, call.name, tuple(zip(factors, inputs.split(","), strict=True)), result)
+
+
+def _passed(notes: Notes, name: str, operands: Sequence[tuple[Tensor, str]], result: str) -> Any:
+    """Hand the channels of one of two factors on, if the other one has the same factors for all of them.
+
+    Args:
+        notes: of the trace.
+        name: of the function.
+        operands: the two factors, and a letter for each of their dimensions.
+        result: a letter for each dimension of the result; the product is summed over the letters that are not in it.
+    """
+    labelled = [(x, letters) for x, letters in operands if notes.labels(x) is not None]
+    if len(labelled) > 1:
+        reason = f"{name} multiplies its channels with those of another tensor, as queries with keys"
+        return notes.refuse_inputs(name, [x for x, _ in labelled], reason)
+    if not labelled:
+        return None
+    ((x, letters),) = labelled
+    ((other, others),) = ((y, of_other) for y, of_other in operands if y is not x)
+    labels = notes.labels(x)
+    assert labels is not None
+    along = {letter for letter, size in zip(letters, labels.shape, strict=True) if size > 1}
+    if along - set(result) or labels.numel() == 1:
+        reason = f"{name} sums over its channels with factors that are no parameter of the model"
+        return notes.refuse_inputs(name, (x,), reason)
+    dim = growing_dim(labels)
+    own = dict(zip(others, other.shape, strict=True))
+    if len(set(letters)) < len(letters) or (dim is not None and own.get(letters[dim], 1) > 1):
+        return notes.refuse_inputs(name, (x,))
+    moved = labels.permute([letters.index(letter) for letter in result if letter in letters] + _summed(letters, result))
+    shape = iter(moved.shape)
+    return moved.reshape([next(shape) if letter in letters else 1 for letter in result])
+
+
+def _summed(letters: str, result: str) -> list[int]:
+    return [place for place, letter in enumerate(letters) if letter not in result]
 
 
 @rule(*functions(Kind.AFFINE_MATRIX_PRODUCT), reads=("input", "first", "second"))
@@ -31,7 +91,16 @@ def _attention(
     notes: Notes, call: TracedCall, out: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
 ) -> Any:
     notes.note_products(call.name, (query.numel() + out.numel()) * key.shape[-2])
-    return notes.refuse_inputs(call.name, (query, key, value))
+    notes.refuse_inputs(call.name, (query, key), f"{call.name} multiplies its channels with those of another tensor")
+    labels = notes.labels(value)
+    if labels is None:
+        return None
+    if growing_dim(labels) != value.dim() - 1 or labels.shape[-2] > 1:
+        return notes.refuse_inputs(call.name, (value,), f"{call.name} mixes its channels")
+    heads = labels.shape[-3] if labels.dim() > 2 else 1
+    if heads > 1:  # several queries may share a head of the values
+        labels = labels.repeat_interleave(out.shape[-3] // heads, -3)
+    return labels
 
 
 @rule(*functions(Kind.MULTI_HEAD), reads=("query", "key", "value"))

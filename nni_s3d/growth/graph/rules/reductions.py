@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
 from nni_s3d.growth.graph.functions import Kind, functions
+from nni_s3d.growth.graph.labels import growing_dim
 from nni_s3d.growth.graph.notes import Notes
 from nni_s3d.growth.graph.rule_table import TracedCall, rule_table
 
@@ -51,9 +53,24 @@ def _reduce(
     dims = [d % max(labels.dim(), 1) for d in named]
     left = [n for d, n in enumerate(input.shape) if d and d not in dims]
     # The labels of a single channel do not say which way it runs: a dimension of size one must be left for it.
-    if (labels.numel() == 1 and 1 not in left) or any(labels.shape[d] > 1 for d in dims):
+    if (labels.numel() == 1 and 1 not in left) or not _are_parts(labels, dims):
         return notes.refuse_inputs(call.name, (input,), f"{call.name} reduces over its channels")
-    return labels.amax(tuple(dims), keepdim)
+    return labels.amax(_joined(notes, labels, dims), keepdim)
+
+
+def _are_parts(labels: Tensor, dims: Sequence[int]) -> bool:
+    """Whether channels do not run along these dimensions, or in parts whose number stays when they grow."""
+    crossed = [dim for dim in dims if labels.shape[dim] > 1]
+    return not crossed or growing_dim(labels) not in crossed
+
+
+def _joined(notes: Notes, labels: Tensor, dims: Sequence[int]) -> tuple[int, ...]:
+    """Make those channels one that meet in a function over some dimensions, such as a sum of branches; return these."""
+    for dim in dims:
+        if labels.shape[dim] > 1:
+            notes.join(labels.narrow(dim, 0, 1), labels)
+            notes.in_order = False
+    return tuple(dims)
 
 
 @rule(*functions(Kind.EXTREME), reads=("input", "dim"))
@@ -69,8 +86,9 @@ def _along_one_dimension(notes: Notes, call: TracedCall, out: Tensor, input: Ten
     dim = kwargs.get("dim", next((a for a in args if isinstance(a, int)), None))
     if labels is None:
         return None
-    if dim is None or labels.numel() == 1 or labels.shape[dim] > 1:
+    if dim is None or labels.numel() == 1 or not _are_parts(labels, [dim % labels.dim()]):
         return notes.refuse_inputs(call.name, (input,), f"{call.name} mixes its channels")
+    _joined(notes, labels, [dim % labels.dim()])
     return labels
 
 

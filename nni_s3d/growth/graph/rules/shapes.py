@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from nni_s3d.growth.graph.functions import Kind, functions
 from nni_s3d.growth.graph.labels import drop_repeats, in_same_order
@@ -13,6 +14,7 @@ from nni_s3d.growth.graph.notes import Notes
 from nni_s3d.growth.graph.rule_table import TracedCall, rule_table
 
 RULES, rule = rule_table()
+PICKED = "its channels are picked by an index tensor; pick positions and leave the channels whole"
 
 
 @rule(*functions(Kind.MOVE))
@@ -44,12 +46,55 @@ def _cut(notes: Notes, call: TracedCall, out: Any, input: Tensor, *args: Any, **
     labels = notes.labels(input)
     if labels is None:
         return None
-    indices = args[0] if call.name == "getitem" and isinstance(args[0], tuple) else args
-    if any(isinstance(index, Tensor) for index in indices):
-        return notes.refuse_inputs(call.name, (input,), "its channels are picked by an index tensor")
+    picked = _picked_dims(args[0], labels.dim()) if call.name == "getitem" else []
+    if picked:
+        if any(labels.shape[dim] > 1 for dim in picked) or labels.numel() == 1:
+            return notes.refuse_inputs(call.name, (input,), PICKED)
+        args = pytree.tree_map_only(Tensor, Tensor.cpu, args)  # where labels are
     pieces = _replayed(notes, call, input, args, kwargs)
     _balance_pieces(notes, call.name, labels, pieces)
     return pieces
+
+
+@rule("gather", "index_select")
+def _pick(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, dim: int, index: Tensor, **_: object) -> Any:
+    """Pick along one dimension; along the others elements stay where they are, unless some are left out."""
+    labels = notes.labels(input)
+    if labels is None:
+        return None
+    cut = any(size > 1 and size != n for size, n in zip(labels.shape, out.shape, strict=True))
+    if cut or labels.shape[dim] > 1 or labels.numel() == 1:
+        return notes.refuse_inputs(call.name, (input,), PICKED)
+    return labels
+
+
+@rule("take_along_dim")
+def _take(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, indices: Tensor, dim: int | None = None) -> Any:
+    if dim is None:
+        return notes.refuse_inputs(call.name, (input,), PICKED)
+    return _pick(notes, call, out, input, dim, indices)
+
+
+def _picked_dims(index: Any, dims: int) -> list[int]:
+    """Return the dimensions of a tensor of which index tensors or lists pick elements."""
+    parts = list(index) if isinstance(index, tuple) else [index]
+    sizes = [_indexed(part) for part in parts]
+    if not any(part is ... for part in parts):
+        parts, sizes = [*parts, ...], [*sizes, 0]
+    picked: list[int] = []
+    place, rest = 0, dims - sum(sizes)
+    for part, size in zip(parts, sizes, strict=True):
+        if isinstance(part, (Tensor, list)):
+            picked += range(place, place + size)
+        place += rest if part is ... else size
+    return picked
+
+
+def _indexed(part: Any) -> int:
+    """Return how many dimensions of a tensor a part of an index is for; not known yet for an ellipsis."""
+    if isinstance(part, Tensor) and part.dtype in (torch.bool, torch.uint8):
+        return part.dim()
+    return 0 if part is None or part is ... else 1
 
 
 @rule(*functions(Kind.CONCATENATE), reads=("tensors",))

@@ -4,15 +4,9 @@ from torch.nn import functional as F
 
 from nni_s3d.growth.graph.channels import Role
 from tests.cases import BY_NAME, measured
-from tests.wide import check_accepted, check_refused, check_rest_grows, linears
+from tests.wide import Blur, Fixed, check_accepted, check_refused, check_rest_grows, linears
 
 REFUSED = {
-    "layer norm": (
-        lambda m, x: m.b(m.norm(m.a(x))),
-        linears((4, 3), (3, 2)) | {"norm": nn.LayerNorm(3)},
-        (5, 4),
-        "layer_norm mixes its channels",
-    ),
     "a weight that is computed": (
         lambda m, x: m.b(F.linear(m.a(x).tanh(), m.c.weight.tanh())),
         linears((4, 3), (3, 2), (3, 3)),
@@ -36,18 +30,6 @@ REFUSED = {
         linears((4, 3), (3, 2)) | {"act": nn.PReLU(3)},
         (5, 4),
         "its channels enter a prelu whose tensors are not the model's own",
-    ),
-    "batch norm without running statistics": (
-        lambda m, x: m.b(m.norm(m.a(x))),
-        linears((4, 3), (3, 2)) | {"norm": nn.BatchNorm1d(3, track_running_stats=False)},
-        (5, 4),
-        "its batch norm takes the statistics of the batch",
-    ),
-    "batch norm along another dimension": (
-        lambda m, x: m.b(m.norm(m.a(x))),
-        linears((4, 3), (3, 2)) | {"norm": nn.BatchNorm1d(6)},
-        (5, 6, 4),
-        "its batch norm runs over another dimension than its channels",
     ),
     "PReLU along another dimension": (
         lambda m, x: m.b(m.act(m.a(x))),
@@ -73,12 +55,6 @@ REFUSED = {
         (5, 2, 6),
         "b.weight reads it along another dimension than its channels",
     ),
-    "batch norm that always takes the statistics of the batch": (
-        lambda m, x: m.b(F.batch_norm(m.a(x), m.norm.running_mean, m.norm.running_var, training=True)),
-        linears((4, 3), (3, 2)) | {"norm": nn.BatchNorm1d(3)},
-        (5, 4),
-        "its batch norm takes the statistics of the batch",
-    ),
 }
 
 
@@ -93,16 +69,64 @@ def test_the_rest_of_a_network_still_grows(name):
 
 
 ACCEPTED = {
+    "a fixed filter for each channel": (
+        lambda m, x: m.b(F.conv1d(m.a(x), m.blur.repeat(3, 1, 1), groups=3).tanh()).mean(2),
+        {"a": nn.Conv1d(2, 3, 1), "b": nn.Conv1d(3, 2, 1), "blur": Fixed(1, 1, 2)},
+        (5, 2, 5),
+        {},
+    ),
+    "a filter that all channels share": (
+        lambda m, x: m.b(F.conv1d(h := m.a(x), m.blur.repeat(h.shape[1], 1, 1), groups=h.shape[1]).tanh()).mean(2),
+        {"a": nn.Conv1d(2, 3, 1), "b": nn.Conv1d(3, 2, 1), "blur": Fixed(1, 1, 2)},
+        (5, 2, 5),
+        {"a": 3},
+    ),
+    "fixed filters, one each": (
+        lambda m, x: m.b(F.conv1d(h := m.a(x), m.blur, groups=h.shape[1]).tanh()).mean(2),
+        {"a": nn.Conv1d(2, 3, 1), "b": nn.Conv1d(3, 2, 1), "blur": Fixed(3, 1, 2)},
+        (5, 2, 5),
+        {"a": 3},
+    ),
+    "fixed filters whose number is an attribute": (
+        lambda m, x: m.b(m.blur(m.a(x)).tanh()).mean(2),
+        {"a": nn.Conv1d(2, 3, 1), "b": nn.Conv1d(3, 2, 1), "blur": Blur(3)},
+        (5, 2, 5),
+        {"a": 3},
+    ),
+    "a fixed transform reads channels": (
+        lambda m, x: F.conv1d(m.a(x).tanh(), m.dct).mean(2),
+        {"a": nn.Conv1d(2, 3, 1), "dct": Fixed(4, 3, 2)},
+        (5, 2, 5),
+        {"a": 3},
+    ),
+    "a fixed matrix mixes positions": (
+        lambda m, x: m.b(F.linear(m.a(x).tanh(), m.graph)).mean(2),
+        {"a": nn.Conv1d(2, 3, 1), "b": nn.Conv1d(3, 2, 1), "graph": Fixed(5, 5)},
+        (5, 2, 5),
+        {"a": 3},
+    ),
+    "transposed convolutions in blocks": (
+        lambda m, x: m.c(m.b(m.a(x).tanh()).sin()).mean(2),
+        {"a": nn.Conv1d(2, 6, 1), "b": nn.ConvTranspose1d(6, 4, 2, groups=2), "c": nn.Conv1d(4, 2, 1)},
+        (5, 2, 5),
+        {"a": 6, "b": 4},
+    ),
+    "transposed convolutions with two filters for each channel": (
+        lambda m, x: m.c(m.b(m.a(x).tanh()).sin()).mean(2),
+        {"a": nn.Conv1d(2, 3, 1), "b": nn.ConvTranspose1d(3, 6, 2, groups=3), "c": nn.Conv1d(6, 2, 1)},
+        (5, 2, 5),
+        {"a": 3},
+    ),
+    "an activation with slopes that serves two layers": (
+        lambda m, x: m.c(m.act(m.b(m.act(m.a(x))))),
+        linears((4, 3), (3, 3), (3, 2)) | {"act": nn.PReLU(3)},
+        (5, 4),
+        {"a": 3},
+    ),
     "a layer over sequences": (
         lambda m, x: m.b(F.silu(m.a(x))).mean(1),
         linears((4, 3), (3, 2)),
         (5, 6, 4),
-        {"a": 3},
-    ),
-    "batch norm without affine parameters": (
-        lambda m, x: m.b(m.norm(m.a(x)).tanh()),
-        linears((4, 3), (3, 2)) | {"norm": nn.BatchNorm1d(3, affine=False)},
-        (5, 4),
         {"a": 3},
     ),
     "a slope that is computed element by element": (
@@ -115,12 +139,6 @@ ACCEPTED = {
         lambda m, x: m.b(F.relu(input=F.linear(input=x, weight=m.a.weight, bias=m.a.bias))),
         linears((4, 3), (3, 2)),
         (5, 4),
-        {"a": 3},
-    ),
-    "batch norm of a flattened convolution": (
-        lambda m, x: m.b(m.norm(m.a(x).flatten(1)).tanh()),
-        {"a": nn.Conv1d(2, 3, 2), "norm": nn.BatchNorm1d(12), "b": nn.Linear(12, 2)},
-        (5, 2, 5),
         {"a": 3},
     ),
 }

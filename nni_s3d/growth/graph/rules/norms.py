@@ -1,0 +1,91 @@
+"""Norms: of every channel by itself, or of several together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from nni_s3d.growth.graph.channels import Operation
+from nni_s3d.growth.graph.functions import Kind, batch_norm_arguments, functions
+from nni_s3d.growth.graph.notes import Notes
+from nni_s3d.growth.graph.rule_table import TracedCall, rule_table
+from nni_s3d.growth.graph.rules.layers import follow
+
+RULES, rule = rule_table()
+
+
+@rule(*functions(Kind.BATCH_NORM))
+def _batch_norm(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+    norm = batch_norm_arguments(call.func, args, kwargs)
+    slots = _normalised(notes, call, out, input)
+    if norm["running_mean"] is None or norm["training"]:
+        return notes.refuse_inputs(call.name, (input,), "its batch norm takes the statistics of the batch")
+    if slots is None:
+        return notes.refuse_inputs(call.name, (input,), "its batch norm runs over another dimension than its channels")
+    followers = [(norm[key], 0) for key in ("weight", "bias", "running_mean", "running_var")]
+    return follow(notes, call.name, slots, followers, notes.spread(slots, out.dim(), 1))
+
+
+@rule(*functions(Kind.INSTANCE_NORM))
+def _instance_norm(
+    notes: Notes,
+    call: TracedCall,
+    out: Tensor,
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    *_: object,
+    **__: object,
+) -> Any:
+    slots = _normalised(notes, call, out, input)
+    if slots is None:
+        reason = "its instance norm runs over another dimension than its channels"
+        return notes.refuse_inputs(call.name, (input,), reason)
+    followers = [(tensor, 0) for tensor in (weight, bias, running_mean, running_var)]
+    return follow(notes, call.name, slots, followers, notes.spread(slots, out.dim(), 1))
+
+
+def _normalised(notes: Notes, call: TracedCall, out: Tensor, input: Tensor) -> Tensor | None:
+    """Note a norm of every channel and return the channels (n,) along dimension 1, None if they run along another."""
+    slots = notes.along(input, 1)
+    notes.operations.append(Operation(call.name, out.numel() / max(out.shape[1], 1) / notes.samples, slots=slots))
+    return slots
+
+
+@rule("group_norm")
+def _group_norm(
+    notes: Notes,
+    call: TracedCall,
+    out: Tensor,
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    *_: object,
+    **__: object,
+) -> Any:
+    slots = notes.along(input, 1)
+    if slots is None or num_groups != input.shape[1]:
+        return notes.refuse_inputs(call.name, (input,), f"{call.name} mixes its channels")
+    return follow(notes, call.name, slots, [(weight, 0), (bias, 0)], notes.spread(slots, out.dim(), 1))
+
+
+@rule("layer_norm", "rms_norm")
+def _norm_over_last_dimensions(
+    notes: Notes, call: TracedCall, out: Tensor, input: Tensor, normalized_shape: Any, *_: object, **__: object
+) -> Any:
+    labels = notes.labels(input)
+    if labels is None:
+        return None
+    inside = labels.shape[-len(normalized_shape) :]
+    if labels.numel() == 1 or max(inside) > 1:
+        return notes.refuse_inputs(call.name, (input,), f"{call.name} mixes its channels")
+    return labels
+
+
+@rule("local_response_norm")
+def _local_response_norm(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, *_: object, **__: object) -> Any:
+    return notes.refuse_inputs(call.name, (input,), f"{call.name} mixes its channels")

@@ -1,0 +1,116 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import nni_s3d as s3d
+from tests.wide import Number, check_accepted, check_refused, check_rest_grows, linears, sample
+
+REFUSED = {
+    "layer norm": (
+        lambda m, x: m.b(m.norm(m.a(x))),
+        linears((4, 3), (3, 2)) | {"norm": nn.LayerNorm(3)},
+        (5, 4),
+        "layer_norm mixes its channels",
+    ),
+    "batch norm without running statistics": (
+        lambda m, x: m.b(m.norm(m.a(x))),
+        linears((4, 3), (3, 2)) | {"norm": nn.BatchNorm1d(3, track_running_stats=False)},
+        (5, 4),
+        "its batch norm takes the statistics of the batch",
+    ),
+    "batch norm along another dimension": (
+        lambda m, x: m.b(m.norm(m.a(x))),
+        linears((4, 3), (3, 2)) | {"norm": nn.BatchNorm1d(6)},
+        (5, 6, 4),
+        "its batch norm runs over another dimension than its channels",
+    ),
+    "batch norm that always takes the statistics of the batch": (
+        lambda m, x: m.b(F.batch_norm(m.a(x), m.norm.running_mean, m.norm.running_var, training=True)),
+        linears((4, 3), (3, 2)) | {"norm": nn.BatchNorm1d(3)},
+        (5, 4),
+        "its batch norm takes the statistics of the batch",
+    ),
+    "group norm of two channels each": (
+        lambda m, x: m.b(m.norm(m.a(x))),
+        linears((4, 4), (4, 2)) | {"norm": nn.GroupNorm(2, 4)},
+        (5, 4),
+        "group_norm mixes its channels",
+    ),
+    "root mean square norm": (
+        lambda m, x: m.b(m.norm(m.a(x))),
+        linears((4, 3), (3, 2)) | {"norm": nn.RMSNorm(3)},
+        (5, 4),
+        "rms_norm mixes its channels",
+    ),
+    "local response norm": (
+        lambda m, x: m.b(m.norm(m.a(x))).mean(2),
+        {"a": nn.Conv1d(4, 3, 1), "b": nn.Conv1d(3, 2, 1), "norm": nn.LocalResponseNorm(2)},
+        (5, 4, 4),
+        "local_response_norm mixes its channels",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_split_exactly_is_refused_with_the_reason(name):
+    check_refused(*REFUSED[name])
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_the_rest_of_a_network_still_grows(name):
+    check_rest_grows(*REFUSED[name])
+
+
+ACCEPTED = {
+    "batch norm without affine parameters": (
+        lambda m, x: m.b(m.norm(m.a(x)).tanh()),
+        linears((4, 3), (3, 2)) | {"norm": nn.BatchNorm1d(3, affine=False)},
+        (5, 4),
+        {"a": 3},
+    ),
+    "batch norm of a flattened convolution": (
+        lambda m, x: m.b(m.norm(m.a(x).flatten(1)).tanh()),
+        {"a": nn.Conv1d(2, 3, 2), "norm": nn.BatchNorm1d(12), "b": nn.Linear(12, 2)},
+        (5, 2, 5),
+        {"a": 3},
+    ),
+    "group norm of every channel": (
+        lambda m, x: m.b(m.norm(m.a(x)).tanh()).mean(2),
+        {"a": nn.Conv1d(2, 3, 2), "norm": nn.GroupNorm(3, 3), "b": nn.Conv1d(3, 2, 1)},
+        (5, 2, 5),
+        {"a": 3},
+    ),
+    "group norm of as many groups as there are channels": (
+        lambda m, x: m.b(F.group_norm(h := m.a(x), h.shape[1], m.scale).tanh()).mean(2),
+        {"a": nn.Conv1d(2, 3, 2), "b": nn.Conv1d(3, 2, 1), "scale": Number(3)},
+        (5, 2, 5),
+        {"a": 3},
+    ),
+    "layer norm over positions": (
+        lambda m, x: m.b(m.norm(m.a(x)).tanh()).mean(2),
+        {"a": nn.Conv1d(2, 3, 2), "b": nn.Conv1d(3, 2, 1), "norm": nn.LayerNorm(4)},
+        (5, 2, 5),
+        {"a": 3},
+    ),
+    "root mean square norm over positions": (
+        lambda m, x: m.b(F.rms_norm(m.a(x), (4,)).tanh()).mean(2),
+        {"a": nn.Conv1d(2, 3, 2), "b": nn.Conv1d(3, 2, 1)},
+        (5, 2, 5),
+        {"a": 3},
+    ),
+}
+
+
+@pytest.mark.parametrize("copies", [2, 3, 4])
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_what_can_be_split_exactly_is_accepted(name, copies):
+    check_accepted(*ACCEPTED[name], copies)
+
+
+def test_a_module_with_one_group_for_each_channel_keeps_that():
+    norm = nn.GroupNorm(3, 3)
+    model = nn.Sequential(nn.Conv1d(2, 3, 2), norm, nn.Tanh(), nn.Conv1d(3, 2, 1)).double().eval()
+    graph = s3d.trace(model, sample(5, 2, 5))
+    grown = s3d.split(model, graph, s3d.plan_from_copies(graph, {"0": torch.tensor([2, 1, 1])}), epsilon=0).model
+    assert (grown[1].num_groups, grown[1].num_channels) == (4, 4)
