@@ -356,7 +356,7 @@ WIDE = (
 
 
 class Random(nn.Module):
-    """A network drawn from a small grammar: chains, branches, sums, concatenations, gates, depthwise and grouped.
+    """A network drawn from a small grammar, see `BLOCKS`.
 
     A stream of channels goes through blocks; each is drawn with its widths, and hands a stream on.
     """
@@ -367,7 +367,7 @@ class Random(nn.Module):
         self.stem, width = nn.Conv2d(2, 4, 3, padding=1), 4
         blocks = []
         for _ in range(self._pick(2, 4)):
-            block = (Chain, Branches, Add, Concatenation, Gate, Depthwise, GroupedBlock)[self._pick(0, 6)]
+            block = BLOCKS[self._pick(0, len(BLOCKS) - 1)]
             blocks.append(block(width, self._pick))
             width = blocks[-1].width
         self.blocks, self.head = nn.ModuleList(blocks), head(width)
@@ -455,6 +455,111 @@ class GroupedBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(F.silu(self.wide(x)))
+
+
+class Kernels(nn.Module):
+    """Selective kernels: a weighted sum over the branches of a stack, with weights of their own for each channel."""
+
+    def __init__(self, width: int, pick: Callable[[int, int], int]) -> None:
+        super().__init__()
+        self.width = pick(2, 3)
+        self.one, self.two = (nn.Conv2d(width, self.width, k, padding="same") for k in (1, 3))
+        self.squeeze, self.excite = nn.Linear(self.width, 2), nn.Linear(2, 2 * self.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        both = torch.tanh(torch.stack([self.one(x), self.two(x)], 1))
+        gates = torch.softmax(self.excite(F.silu(self.squeeze(pooled(both.sum(1))))).view(len(x), 2, -1), 1)
+        return (both * gates[..., None, None]).sum(1)
+
+
+class ByHand(nn.Module):
+    """A linear layer that is written as a matrix product, in one of several ways."""
+
+    def __init__(self, width: int, pick: Callable[[int, int], int]) -> None:
+        super().__init__()
+        self.width, self.way = pick(2, 4), pick(0, 4)
+        self.weight = nn.Parameter(torch.randn(width, self.width) / 2)
+        if self.way in (0, 1):
+            self.weight = nn.Parameter(self.weight.detach().T.contiguous())
+        self.bias = nn.Parameter(torch.rand(self.width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.way == 0:
+            return (x.permute(0, 2, 3, 1) @ self.weight.T + self.bias).permute(0, 3, 1, 2)
+        if self.way == 1:
+            return (self.weight @ x.flatten(2)).unflatten(2, x.shape[2:]) + self.bias[None, :, None, None]
+        if self.way == 2:
+            return torch.einsum("nchw,cd->ndhw", x, self.weight) + self.bias.view(-1, 1, 1)
+        if self.way == 3:
+            return F.conv2d(x, self.weight.t()[..., None, None], self.bias)
+        rows = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+        return torch.addmm(self.bias, rows, self.weight).view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
+
+
+class Frozen(nn.Module):
+    """Batch norm and layer scale as people write them themselves: tensors that are reshaped and computed first."""
+
+    def __init__(self, width: int, pick: Callable[[int, int], int]) -> None:
+        super().__init__()
+        self.width, self.conv = width, nn.Conv2d(width, width, 1)
+        self.weight, self.bias, self.mean, self.var = (Fixed(width) for _ in range(4))
+        self.gamma, self.temperature = Number(width), Number(1, width, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias, mean, var = (t.reshape(1, -1, 1, 1) for t in (self.weight, self.bias, self.mean, self.var))
+        scale = weight * (var + 1e-5).rsqrt()
+        y = self.conv(x) * scale + (bias - mean * scale)
+        gate = torch.sigmoid(pooled(y) * F.softplus(self.temperature).flatten())[..., None, None]
+        return x + self.gamma[None, :, None, None] * y * gate.expand_as(y).type_as(y)
+
+
+class Filtered(nn.Module):
+    """Fixed filters in buffers, one for each channel and such that read all of them; a norm of every channel."""
+
+    def __init__(self, width: int, pick: Callable[[int, int], int]) -> None:
+        super().__init__()
+        self.width, self.conv, self.norm = width + 2, nn.Conv2d(width, width, 1), nn.GroupNorm(width, width)
+        self.blur, self.transform = Fixed(width, 1, 3, 3), Fixed(2, width, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        x = torch.tanh(F.conv2d(x, self.blur, padding=1, groups=x.shape[1]))
+        return torch.cat([self.norm(x), F.conv2d(x, self.transform)], 1)
+
+
+class Up(nn.Module):
+    """A transposed convolution in blocks, or with several filters for each channel."""
+
+    def __init__(self, width: int, pick: Callable[[int, int], int]) -> None:
+        super().__init__()
+        groups, times = (2, 1) if pick(0, 1) else (4, pick(1, 2))
+        self.width, self.wide = 4 * times, nn.Conv2d(width, 4, 1)
+        self.conv = nn.ConvTranspose2d(4, self.width, 3, padding=1, groups=groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.silu(self.wide(x)))
+
+
+class Positions(nn.Module):
+    """Positions that are picked, masked, and mixed by attention over them, which leave channels whole."""
+
+    def __init__(self, width: int, pick: Callable[[int, int], int]) -> None:
+        super().__init__()
+        self.width = width
+        self.query, self.value = nn.Conv2d(width, 2, 1), nn.Conv2d(width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        keys = self.query(x).flatten(2)
+        mixed = torch.softmax(keys.mT @ keys, -1) @ torch.tanh(self.value(x)).flatten(2).mT
+        y = mixed.mT.unflatten(2, x.shape[2:])
+        y = y[:, :, torch.tensor([1, 0, 0, 3])].index_select(3, torch.tensor([0, 2, 1, 1]))
+        return x + y.masked_fill(y.new_zeros(y.shape[2:], dtype=torch.bool).fill_diagonal_(True), 0.5)
+
+
+BLOCKS = (
+    *(Chain, Branches, Add, Concatenation, Gate, Depthwise, GroupedBlock),
+    *(Kernels, ByHand, Frozen, Filtered, Up, Positions),
+)
 
 
 def random_case(seed: int) -> Case:

@@ -182,6 +182,8 @@ def _add_layers(cost: _Polynomial, graph: ChannelGraph, kind: str) -> None:
             cost.add(rate * share[operation.weight], sizes[operation.weight])
         elif operation.slots is None:
             cost.add(rate)
+        elif KINDS[operation.kind] not in _FLOPS_OF_AN_ELEMENT:  # a product of activations
+            cost.add(rate, [cost.size(operation.slots)])
         elif flops:
             elements = operation.repeats * _FLOPS_OF_AN_ELEMENT[KINDS[operation.kind]]
             cost.add(elements, [cost.size(operation.slots)])

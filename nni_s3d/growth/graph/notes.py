@@ -152,9 +152,12 @@ class Notes:
         else:
             self.operations.append(Operation(name, per_sample / weight.numel(), weight=view.name))
 
-    def note_products(self, name: str, macs: float) -> None:
-        """Note multiplications of the whole batch whose number does not depend on channels that can be split."""
-        self.operations.append(Operation(name, macs / self.samples))
+    def note_products(self, name: str, macs: float, labels: Tensor | None = None) -> None:
+        """Note multiplications of the whole batch, as many for every channel in some labels, else a fixed number."""
+        slots = None if labels is None else labels.flatten()
+        self.operations.append(
+            Operation(name, macs / (self.samples * (1 if slots is None else len(slots))), slots=slots)
+        )
 
     def add_layer(self, kind: str, parameters: Iterable[str | None], axes: list[Axis]) -> None:
         """Note one use of a module's parameters; a second use of the same ones refuses everything they touch."""

@@ -11,7 +11,7 @@ from tests import reference
 from tests.cases import measured
 from tests.wide import WIDE, random_case
 
-RANDOM = tuple(random_case(seed) for seed in range(40))
+RANDOM = tuple(random_case(seed) for seed in range(60))
 every_case = pytest.mark.parametrize("case", [*WIDE, *RANDOM], ids=lambda case: case.name)
 wide_cases = pytest.mark.parametrize("case", WIDE, ids=lambda case: case.name)
 

@@ -20,7 +20,7 @@ RULES, rule = rule_table()
 @rule(*functions(Kind.IDENTITY, Kind.CAST, Kind.ACTIVATION, Kind.ELEMENTWISE))
 def _elementwise(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, *_: object, **__: object) -> Any:
     labels = notes.labels(input)
-    if KINDS[call.name] is Kind.ACTIVATION:
+    if KINDS[call.name] is Kind.ACTIVATION and not notes.own.sources(input):  # these are computed once, for all samples
         notes.note_activation(call.name, out, labels)
     return labels
 

@@ -44,6 +44,11 @@ def _linear(
     if weight.dim() == 1:
         notes.note_products(call.name, input.numel())
         return notes.refuse_inputs(call.name, (input,), "its channels enter a linear whose weight is a vector")
+    labels, matrix = notes.labels(input), notes.own.view(weight)
+    if labels is not None and labels.shape[-1] == 1 < labels.numel() and matrix and matrix.name in notes.buffers:
+        # A fixed matrix that mixes positions, as that of a graph does.
+        notes.note_products(call.name, out.numel() * input.shape[-1], labels)
+        return labels
     layer = Weighted(call.name, input, weight, bias, out, -1)
     layer.note_cost(notes, applied=out)
     return produce(notes, layer)
@@ -124,9 +129,6 @@ def produce(notes: Notes, layer: Weighted, blocks: int = 1) -> Any:
     rows, columns = notes.same.fresh(layer.out.shape[layer.dim]), notes.along(layer.input, layer.dim)
     names = [source.name for source in (weight, bias) if source is not None]
     if not notes.parameters.keys() >= set(names):
-        labels = notes.labels(layer.input)
-        if layer.function == "linear" and columns is None and labels is not None and labels.shape[-1] == 1:
-            return labels  # a fixed matrix that mixes positions, as that of a graph does
         notes.refuse([rows], f"the weight or bias of its {layer.function} is a buffer, not a parameter")
     axes = _axes(weight, layer.row, Role.ROW, rows, blocks) + _axes(bias, layer.bias_row, Role.ROW, rows)
     read = _axes(weight, layer.column, Role.COLUMN, columns, blocks) if columns is not None else []

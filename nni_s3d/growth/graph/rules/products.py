@@ -22,26 +22,31 @@ RULES, rule = rule_table()
 def _matmul(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, other: Tensor) -> Any:
     """A product whose left matrix mixes the positions of the right one, or the other way round."""
     first, second = (other, input) if call.name == "rmatmul" else (input, other)
-    notes.note_products(call.name, out.numel() * first.shape[-1])
+    macs = out.numel() * first.shape[-1]
     if first.dim() < 2 or second.dim() < 2:
+        notes.note_products(call.name, macs)
         return notes.refuse_inputs(call.name, (first, second))
     batch = "".join(map(chr, range(ord("0"), ord("0") + max(first.dim(), second.dim()) - 2)))
     operands = (
         (first, batch[len(batch) + 2 - first.dim() :] + "ij"),
         (second, batch[len(batch) + 2 - second.dim() :] + "jk"),
     )
-    return _passed(notes, call.name, operands, batch + "ik")
+    passed = _passed(notes, call.name, operands, batch + "ik")
+    notes.note_products(call.name, macs, passed)
+    return passed
 
 
 @rule(*functions(Kind.SUM_OF_PRODUCTS), reads=("operands",), counts=False)
 def _einsum(notes: Notes, call: TracedCall, out: Tensor, equation: Any, *operands: Any) -> Any:
+    factors, passed = operands[0] if len(operands) == 1 else operands, None
+    if isinstance(equation, str) and len(factors) == 2 and equation.count("->") == 1 and "." not in equation:
+        inputs, _, result = equation.replace(" ", "").partition("->")
+        passed = _passed(notes, call.name, tuple(zip(factors, inputs.split(","), strict=True)), result)
+    else:
+        notes.refuse_inputs(call.name, operands)
     if call.macs:
-        notes.note_products(call.name, call.macs)
-    factors = operands[0] if len(operands) == 1 else operands
-    if not isinstance(equation, str) or len(factors) != 2 or equation.count("->") != 1 or "..." in equation:
-        return notes.refuse_inputs(call.name, operands)
-    inputs, _, result = equation.replace(" ", "").partition("->")
-    return _passed(notes, call.name, tuple(zip(factors, inputs.split(","), strict=True)), result)
+        notes.note_products(call.name, call.macs, passed)
+    return passed
 
 
 def _passed(notes: Notes, name: str, operands: Sequence[tuple[Tensor, str]], result: str) -> Any:
@@ -90,8 +95,15 @@ def _addmm(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, first: Te
 def _attention(
     notes: Notes, call: TracedCall, out: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
 ) -> Any:
-    notes.note_products(call.name, (query.numel() + out.numel()) * key.shape[-2])
+    labels = _values_passed(notes, call, out, value)
+    notes.note_products(call.name, query.numel() * key.shape[-2])
+    notes.note_products(call.name, out.numel() * key.shape[-2], labels)
     notes.refuse_inputs(call.name, (query, key), f"{call.name} multiplies its channels with those of another tensor")
+    return labels
+
+
+def _values_passed(notes: Notes, call: TracedCall, out: Tensor, value: Tensor) -> Tensor | None:
+    """Return the labels of what attention makes of its values: weighted means over the sequence."""
     labels = notes.labels(value)
     if labels is None:
         return None
