@@ -95,7 +95,7 @@ def _conv_transpose(
     return produce(notes, layer, blocks=groups)
 
 
-@rule(*functions(Kind.EMBEDDING))
+@rule(*functions(Kind.EMBEDDING), reads=("input", "weight"))
 def _embedding(
     notes: Notes,
     call: TracedCall,
@@ -133,8 +133,7 @@ def produce(notes: Notes, layer: Weighted, blocks: int = 1) -> Any:
     axes = _axes(weight, layer.row, Role.ROW, rows, blocks) + _axes(bias, layer.bias_row, Role.ROW, rows)
     read = _axes(weight, layer.column, Role.COLUMN, columns, blocks) if columns is not None else []
     if not read:
-        reason = f"{weight.name} reads it along another dimension than its channels"
-        notes.refuse_inputs(layer.function, (layer.input,), reason)
+        notes.refuse_inputs(layer.function, (layer.input,), _why_not_read(notes, layer, weight.name))
     if blocks > 1:
         for slots in (rows, *(axis.slots for axis in read)):
             notes.note_equal_parts(weight.name, slots, blocks)
@@ -142,6 +141,13 @@ def produce(notes: Notes, layer: Weighted, blocks: int = 1) -> Any:
     if weight.dims[layer.row] is None:  # a vector of weights: no channel comes out
         return None
     return notes.spread(rows, layer.out.dim(), layer.dim)
+
+
+def _why_not_read(notes: Notes, layer: Weighted, name: str) -> str:
+    labels = notes.labels(layer.input)
+    if labels is not None and labels.shape[layer.dim] > 1:
+        return f"{name} reads several of its channels as one; they would have to grow together, which has no rule"
+    return f"{name} reads it along another dimension than its channels"
 
 
 def _refuse_computed(notes: Notes, layer: Weighted) -> Any:

@@ -1,10 +1,41 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from tests.wide import Number, check_accepted, check_refused, check_rest_grows, linears
+from tests.wide import Fixed, Number, check_accepted, check_refused, check_rest_grows, linears
 
 REFUSED = {
+    "a scale that also does something else": (
+        lambda m, x: m.b(m.a(x) * m.gamma.view(1, -1)) + m.gamma.sum(),
+        linears((4, 3), (3, 2)) | {"gamma": Number(3)},
+        (5, 4),
+        "the parameter gamma also enters sum",
+    ),
+    "a scale that mixes its entries": (
+        lambda m, x: m.b(m.a(x) * m.gamma.softmax(0)),
+        linears((4, 3), (3, 2)) | {"gamma": Number(3)},
+        (5, 4),
+        "mul joins it with a tensor that does not grow with it",
+    ),
+    "half of the entries of a scale": (
+        lambda m, x: m.b(m.a(x) * m.gamma[:3]),
+        linears((4, 3), (3, 2)) | {"gamma": Number(6)},
+        (5, 4),
+        "mul joins it with a tensor that does not grow with it",
+    ),
+    "a scale that is an output": (
+        lambda m, x: (m.b(m.a(x) * m.gamma.exp()), m.gamma),
+        linears((4, 3), (3, 2)) | {"gamma": Number(3)},
+        (5, 4),
+        "the parameter gamma also enters the outputs of the network",
+    ),
+    "a mask of the channels": (
+        lambda m, x: m.b(m.a(x).masked_fill(torch.tensor([True, False, False]), 0.5)),
+        linears((4, 3), (3, 2)),
+        (5, 4),
+        "masked_fill joins it with a tensor that does not grow with it",
+    ),
     "a sum with the inputs": (
         lambda m, x: m.b(m.a(x) + x),
         linears((4, 4), (4, 2)),
@@ -37,6 +68,60 @@ def test_the_rest_of_a_network_still_grows(name):
 
 
 ACCEPTED = {
+    "the type of another tensor": (
+        lambda m, x: m.b((h := m.a(x)).type_as(x) * m.c(x).to(h)),
+        linears((4, 3), (3, 2), (4, 3)),
+        (5, 4),
+        {"a": 3},
+    ),
+    "a scale that is reshaped": (
+        lambda m, x: m.b(m.a(x) * m.gamma.view(1, -1, 1) + m.beta[None, :, None]).mean(2),
+        {"a": nn.Conv1d(2, 3, 2), "b": nn.Conv1d(3, 2, 1), "gamma": Number(3), "beta": Fixed(3)},
+        (5, 2, 5),
+        {"a": 3},
+    ),
+    "a scale that is computed": (
+        lambda m, x: m.b(m.a(x).tanh() * F.softplus(m.gamma).exp() / (1 + m.beta**2).sqrt()),
+        linears((4, 3), (3, 2)) | {"gamma": Number(3), "beta": Number(1, 3)},
+        (5, 4),
+        {"a": 3},
+    ),
+    "a scale of two tensors, one of which is of another scale": (
+        lambda m, x: m.b((m.a(x) * (m.gamma * m.beta)).tanh() * m.beta),
+        linears((4, 3), (3, 2)) | {"gamma": Number(3), "beta": Number(3)},
+        (5, 4),
+        {"a": 3},
+    ),
+    "running statistics by hand": (
+        lambda m, x: m.b(((m.a(x) - m.norm.running_mean) * (m.norm.running_var + 1e-3).rsqrt()).tanh()),
+        linears((4, 3), (3, 2)) | {"norm": nn.BatchNorm1d(3, affine=False)},
+        (5, 4),
+        {"a": 3},
+    ),
+    "one scale serves two layers": (
+        lambda m, x: m.b((m.a(x) * m.gamma).tanh()) + m.d((m.c(x) * m.gamma).tanh()),
+        linears((4, 3), (3, 2), (4, 3), (3, 2)) | {"gamma": Number(3)},
+        (5, 4),
+        {"a": 3},
+    ),
+    "a learnt temperature": (
+        lambda m, x: m.b((m.a(x) * m.scale.expand(5, 1)).tanh()),
+        linears((4, 3), (3, 2)) | {"scale": Number(1)},
+        (5, 4),
+        {"a": 3},
+    ),
+    "a sum and a product in one": (
+        lambda m, x: m.b(torch.addcmul(m.beta, m.gamma, m.a(x).tanh()).lerp(m.c(x), 0.3)),
+        linears((4, 3), (3, 2), (4, 3)) | {"gamma": Number(3), "beta": Number(1, 3)},
+        (5, 4),
+        {"a": 3},
+    ),
+    "elements that a mask chooses": (
+        lambda m, x: m.b(torch.where(x[:, :1] > 0, m.a(x).tanh(), m.c(x)).masked_fill(x[:, 1:2] > 0, 0.5)),
+        linears((4, 3), (3, 2), (4, 3)),
+        (5, 4),
+        {"a": 3},
+    ),
     "a gate of one channel on many": (
         lambda m, x: m.b((m.a(x) * torch.sigmoid(m.c(x))).mean((2, 3))),
         {"a": nn.Conv2d(2, 3, 1), "b": nn.Linear(3, 2), "c": nn.Conv2d(2, 1, 1)},

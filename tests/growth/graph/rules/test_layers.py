@@ -1,12 +1,37 @@
 import pytest
+import torch
 from torch import nn
 from torch.nn import functional as F
 
 from nni_s3d.growth.graph.channels import Role
 from tests.cases import BY_NAME, measured
-from tests.wide import Blur, Fixed, check_accepted, check_refused, check_rest_grows, linears
+from tests.wide import Blur, Fixed, Number, check_accepted, check_refused, check_rest_grows, linears
 
 REFUSED = {
+    "rows that a view makes one channel": (
+        lambda m, x: m.b(m.a(x).tanh().view(5, -1, 4)).mean(2),
+        {"a": nn.Linear(4, 12), "b": nn.Conv1d(3, 2, 2)},
+        (5, 4),
+        "b.weight reads several of its channels as one; they would have to grow together, which has no rule",
+    ),
+    "a part of a larger weight": (
+        lambda m, x: m.b(F.linear(m.a(x).tanh(), m.experts[1])),
+        linears((4, 3), (3, 2)) | {"experts": Number(2, 3, 3)},
+        (5, 4),
+        "its channels enter a linear whose weight is not a parameter of the model",
+    ),
+    "a filter that is made on the fly": (
+        lambda m, x: m.b(F.conv1d(m.a(x), torch.ones(3, 1, 2, dtype=x.dtype), groups=3)).mean(2),
+        {"a": nn.Conv1d(4, 3, 1), "b": nn.Conv1d(3, 2, 1)},
+        (5, 4, 4),
+        "its channels enter a conv1d whose tensors are not the model's own",
+    ),
+    "a transform with fixed filters": (
+        lambda m, x: m.b(m.a(x) + F.conv1d(x, m.dct)).mean(2),
+        {"a": nn.Conv1d(4, 3, 1), "b": nn.Conv1d(3, 2, 1), "dct": Fixed(3, 4, 1)},
+        (5, 4, 4),
+        "the weight or bias of its conv1d is a buffer, not a parameter",
+    ),
     "a weight that is computed": (
         lambda m, x: m.b(F.linear(m.a(x).tanh(), m.c.weight.tanh())),
         linears((4, 3), (3, 2), (3, 3)),
@@ -69,11 +94,17 @@ def test_the_rest_of_a_network_still_grows(name):
 
 
 ACCEPTED = {
-    "a fixed filter for each channel": (
-        lambda m, x: m.b(F.conv1d(m.a(x), m.blur.repeat(3, 1, 1), groups=3).tanh()).mean(2),
-        {"a": nn.Conv1d(2, 3, 1), "b": nn.Conv1d(3, 2, 1), "blur": Fixed(1, 1, 2)},
-        (5, 2, 5),
-        {},
+    "rows of activations are looked up": (
+        lambda m, x: m.b(F.embedding(torch.tensor([0, 2, 2, 1, 0]), m.a(x).tanh())),
+        linears((4, 3), (3, 2)),
+        (5, 4),
+        {"a": 3},
+    ),
+    "a weight that is reshaped": (
+        lambda m, x: m.b(F.linear(x.tanh(), m.w.flatten(1)).sin()),
+        linears((4, 3), (3, 2)) | {"w": Number(3, 4, 1, 1)},
+        (5, 4),
+        {"w": 3},
     ),
     "a filter that all channels share": (
         lambda m, x: m.b(F.conv1d(h := m.a(x), m.blur.repeat(h.shape[1], 1, 1), groups=h.shape[1]).tanh()).mean(2),

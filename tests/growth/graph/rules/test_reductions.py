@@ -6,6 +6,18 @@ from torch.nn import functional as F
 from tests.wide import check_accepted, check_refused, check_rest_grows, linears
 
 REFUSED = {
+    "a sum over the channels of every part": (
+        lambda m, x: m.b(m.a(x).view(len(x), 2, -1).sum(2)),
+        linears((4, 6), (2, 2)),
+        (5, 4),
+        "sum reduces over its channels",
+    ),
+    "a softmax over the channels of every part": (
+        lambda m, x: m.b(m.a(x).unflatten(1, (2, -1)).softmax(2).flatten(1)),
+        linears((4, 6), (6, 2)),
+        (5, 4),
+        "softmax mixes its channels",
+    ),
     "an unknown function": (
         lambda m, x: m.b(torch.softmax(m.a(x), -1)),
         linears((4, 3), (3, 2)),
@@ -56,6 +68,54 @@ def test_the_rest_of_a_network_still_grows(name):
 
 
 ACCEPTED = {
+    "a sum over a stack": (
+        lambda m, x: m.b(torch.stack([m.a(x), m.c(x)], 1).sum(1).tanh()),
+        linears((4, 3), (3, 2), (4, 3)),
+        (5, 4),
+        {"a": 3},
+    ),
+    "a mean over a stack at the end": (
+        lambda m, x: m.b(torch.stack([m.a(x), m.c(x)], -1).mean(-1).tanh()),
+        linears((4, 3), (3, 2), (4, 3)),
+        (5, 4),
+        {"a": 3},
+    ),
+    "a concatenation along a new dimension": (
+        lambda m, x: m.b(torch.cat([m.a(x)[:, None], m.c(x)[:, None]], 1).logsumexp(1)),
+        linears((4, 3), (3, 2), (4, 3)),
+        (5, 4),
+        {"a": 3},
+    ),
+    "the blocks of one layer are added": (
+        lambda m, x: m.b(m.a(x).tanh().view(len(x), 2, -1).sum(1)),
+        linears((4, 6), (3, 2)),
+        (5, 4),
+        {"a": 3},
+    ),
+    "the larger one of two blocks": (
+        lambda m, x: m.b(m.a(x).tanh().unflatten(1, (2, -1)).max(1)[0]),
+        linears((4, 6), (3, 2)),
+        (5, 4),
+        {"a": 3},
+    ),
+    "experts with weights for each sample": (
+        lambda m, x: m.b((x[:, :2].softmax(1)[..., None] * torch.stack([m.a(x), m.c(x)], 1).tanh()).sum(1)),
+        linears((4, 3), (3, 2), (4, 3)),
+        (5, 4),
+        {"a": 3},
+    ),
+    "branches that one gate multiplies": (
+        lambda m, x: m.b((m.d(x)[:, None] * torch.stack([m.a(x), m.c(x)], 1).tanh()).sum(1)),
+        linears((4, 3), (3, 2), (4, 3), (4, 3)),
+        (5, 4),
+        {"d": 3},
+    ),
+    "weights of the branches that are channels": (
+        lambda m, x: m.b((m.a(x).view(len(x), 2, -1).softmax(1) * torch.stack([m.c(x), m.d(x)], 1)).sum(1)),
+        linears((4, 6), (3, 2), (4, 3), (4, 3)),
+        (5, 4),
+        {"a": 3},
+    ),
     "three dimensions": (
         lambda m, x: m.b(F.adaptive_max_pool3d(m.a(x), 1).squeeze(-1).squeeze(-1).squeeze(-1)),
         {"a": nn.Conv3d(1, 3, 2), "b": nn.Linear(3, 2)},
