@@ -146,6 +146,9 @@ class _Consumers(TorchFunctionMode):
         if linear is not None:
             with self:
                 return linear()
+        if KINDS.get(name) is Kind.EMBEDDING and kwargs.get("max_norm") is None:
+            embedding = LinearCall(func, args, kwargs, self._own)
+            return embedding.run(embedding.parameters)
         layer = LinearCall(func, args, kwargs, self._own) if KINDS.get(name) is Kind.LINEAR else None
         if layer is None or layer.names[0] not in self._weights:
             out = run_twice_differentiable(name, func, args, kwargs)

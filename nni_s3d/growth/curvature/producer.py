@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nni_s3d.growth.curvature.vjp import Vjp
 from nni_s3d.growth.graph.channels import Layer
-from nni_s3d.growth.graph.functions import canonical_name, filters_come_first
+from nni_s3d.growth.graph.functions import KINDS, Kind, canonical_name, filters_come_first
 from nni_s3d.growth.graph.own_tensors import OwnTensors
 
 
@@ -31,7 +31,10 @@ class LinearCall:
     def __init__(
         self, func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any], own: OwnTensors | None = None
     ) -> None:
-        places = ("input", "weight") if canonical_name(func) == "embedding" else ("input", "weight", "bias")
+        places: tuple[str, ...] = ("input", "weight", "bias")
+        self._looks_up = KINDS.get(canonical_name(func)) is Kind.EMBEDDING
+        if self._looks_up:
+            places = places[:2]
         named = dict(zip(places, args, strict=False)) | kwargs
         self.input: Tensor = named.pop("input")
         self._given: list[Tensor] = [p for p in (named.pop("weight"), named.pop("bias", None)) if p is not None]
@@ -58,6 +61,9 @@ class LinearCall:
     def run(self, parameters: list[Tensor]) -> Tensor:
         """Call the function with these parameters, in the order of `parameters`."""
         seen = [p if view is None else view.seen(p) for p, view in zip(parameters, self._views, strict=True)]
+        if self._looks_up:
+            # The row for padding counts as all others do: it has no gradient, but the function depends on it.
+            return self._func(self.input, *seen)
         return self._func(*self._arguments(seen), **self._settings)
 
     def _arguments(self, tensors: list[Tensor]) -> tuple[Any, ...]:

@@ -11,7 +11,7 @@ from tests.cases import BY_NAME, CASES, measured
 from tests.wide import WIDE, random_case
 
 every_network = pytest.mark.parametrize(
-    "case", [*CASES, *WIDE, *map(random_case, range(8))], ids=lambda case: case.name
+    "case", [*CASES, *WIDE, *map(random_case, range(20))], ids=lambda case: case.name
 )
 
 
@@ -133,3 +133,38 @@ def test_a_part_of_a_model_without_gradients_is_refused():
     case = BY_NAME["mlp-tanh"]
     with pytest.raises(s3d.ModelError, match="model: expected every consumer with gradients, got one under no_grad"):
         s3d.PlainSplittingOperator(model, s3d.trace(model, case.inputs()), [case.batch()], case.loss_fn)
+
+
+class Words(nn.Module):
+    """A table of words and one of places, a layer that is written by hand, and attention."""
+
+    def __init__(self, attention: bool) -> None:
+        super().__init__()
+        self.words, self.places = nn.Embedding(7, 4, padding_idx=2), nn.Embedding(5, 4)
+        self.query, self.value, self.attention = nn.Linear(4, 4), nn.Linear(4, 4), attention
+        self.hidden, self.head = nn.Parameter(torch.randn(4, 6) / 2), nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.tanh(self.words(x) + self.places(torch.arange(5)))
+        if self.attention:
+            x = torch.tanh(F.scaled_dot_product_attention(self.query(x), x, self.value(x)))
+        return self.head(torch.tanh(x @ self.hidden).mean(1))
+
+
+@pytest.mark.parametrize("attention", [False, True])
+def test_embeddings_products_and_attention(attention):
+    torch.manual_seed(0)
+    model = Words(attention).double().eval()
+    batch = torch.randint(7, (6, 5)), torch.randint(3, (6,))
+    graph = s3d.trace(model, batch[0])
+    assert graph.widths == ({"value": 4, "hidden": 6} if attention else {"words": 4, "hidden": 6})
+    op = s3d.SplittingOperator(model, graph, [batch], F.cross_entropy)
+    oracle = s3d.PlainSplittingOperator(model, graph, [batch], F.cross_entropy)
+    for name in op.shapes:
+        torch.testing.assert_close(oracle.dense(name), op.dense(name), rtol=1e-9, atol=1e-14)
+        assert float(op.dense(name).abs().max()) > 1e-4
+    copies = {name: torch.full((width,), 2) for name, width in graph.widths.items()}
+    plan = s3d.plan_from_copies(graph, copies, s3d.spectrum(op, "exact"), c=3.0)
+    grown = s3d.split(model, graph, plan, 1e-3).model
+    losses = [float(F.cross_entropy(network(batch[0]), batch[1]).detach()) for network in (grown, model)]
+    assert losses[0] - losses[1] == pytest.approx(1e-6 / 2 * plan.gain, rel=0.02)

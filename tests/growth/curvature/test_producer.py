@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from nni_s3d.growth.curvature.producer import LinearCall, Producer
 from nni_s3d.growth.graph.channels import Layer
+from nni_s3d.growth.graph.own_tensors import OwnTensors
 
 
 def draw(*shape):
@@ -17,6 +18,7 @@ CALLS = {
     "without bias": (F.linear, (draw(5, 4), draw(3, 4)), {}),
     "convolution": (F.conv2d, (draw(5, 4, 6, 6), draw(3, 4, 3, 3), draw(3), 2, 1), {}),
     "by name": (F.conv2d, (), {"input": draw(5, 4, 6, 6), "weight": draw(3, 4, 3, 3), "padding": 1}),
+    "embedding": (F.embedding, (torch.tensor([[0, 2, 2], [1, 0, 3]]), draw(4, 3)), {"padding_idx": 1}),
     "transposed": (F.conv_transpose2d, (draw(5, 4, 6, 6), draw(4, 3, 2, 2), draw(3)), {"stride": 2}),
 }
 
@@ -73,3 +75,21 @@ def test_the_derivative_with_respect_to_the_input():
         assert (back is not None) == needed
         if needed:
             torch.testing.assert_close(back, draw(5, 3) @ weight)
+
+
+def test_a_view_of_a_parameter():
+    weight, bias, x = draw(4, 3), draw(3), draw(5, 4)
+    own = OwnTensors({"w": weight, "b": bias})
+    view = weight.T
+    own.follow("T", [weight], [view])
+    linear = LinearCall(F.linear, (x, view, bias), {}, own)
+    assert linear.names == ["w", "b"]
+    assert linear.parameters[0] is weight
+    assert linear.transposed
+    assert linear.call[2] == (x, view, bias)
+    torch.testing.assert_close(linear.run([2 * weight, bias]), F.linear(x, 2 * view, bias))
+    producer, layer = Producer(linear), Layer("", "linear", ("w", "b"), ())
+    out = producer.run(x)
+    back = producer.transpose_times(torch.ones_like(out), layer)
+    torch.testing.assert_close(back["w"], x.sum(0)[:, None].expand(4, 3))
+    assert not producer.absorb_scale(draw(3))

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from nni_s3d.growth.graph.labels import NONE, drop_repeats, in_same_order, interleaved_runs
+from nni_s3d.growth.graph.labels import NONE, drop_repeats, growing_dim, in_same_order, interleaved_runs
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,19 @@ def test_channels_in_no_order_are_one_run():
 )
 def test_channels_in_the_same_order(before, after, same):
     assert in_same_order(torch.tensor(before), torch.tensor(after)) == same
+
+
+@pytest.mark.parametrize(
+    "labels, dim",
+    [
+        (torch.arange(6).reshape(1, 6, 1), 1),
+        (torch.arange(6).reshape(2, 3), 1),  # a view of one layer, in two parts
+        (torch.arange(6).reshape(2, 3).T, 0),
+        (torch.stack([torch.arange(3), torch.arange(7, 10)], -1), 0),  # two layers that are stacked
+        (torch.stack([torch.arange(7, 10), torch.arange(3)]), 1),
+        (torch.arange(24).reshape(2, 3, 4), 2),
+        (torch.tensor([[5]]), None),
+    ],
+)
+def test_the_dimension_that_grows_is_that_along_which_channels_follow_each_other(labels, dim):
+    assert growing_dim(labels) == dim

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tests.wide import check_refused, check_rest_grows, linears
+import nni_s3d as s3d
+from tests.wide import Net, Number, check_refused, check_rest_grows, linears, sample
 
 
 def tied() -> dict[str, nn.Module]:
@@ -57,3 +58,20 @@ def test_what_cannot_be_split_exactly_is_refused_with_the_reason(name):
 @pytest.mark.parametrize("name", REFUSED)
 def test_the_rest_of_a_network_still_grows(name):
     check_rest_grows(*REFUSED[name])
+
+
+def test_a_parameter_that_is_used_twice_refuses_only_the_channels_that_it_touches():
+    weights = {"u": Number(4, 5), "v": Number(5, 4), "tied": Number(4, 4)}
+    model = Net(lambda m, x: (((x @ m.u).tanh() @ m.v) @ m.tied).tanh() @ m.tied, **weights).double()
+    graph = s3d.trace(model, sample(6, 4))
+    assert graph.widths == {"u": 5}
+    assert graph["v"].reason == graph["tied"].reason == "the parameter tied is used more than once"
+
+
+def test_an_embedding_that_is_tied_to_the_head_lets_the_rest_grow():
+    embedding, head = torch.nn.Embedding(7, 4), torch.nn.Linear(4, 7, bias=False)
+    head.weight = embedding.weight
+    model = Net(lambda m, x: m.head(m.b(m.a(m.e(x)).tanh())), e=embedding, head=head, **linears((4, 6), (6, 4)))
+    graph = s3d.trace(model.double(), torch.randint(7, (3, 5)))
+    assert graph.widths == {"a": 6}
+    assert graph["e"].reason == "the parameter e.weight is used more than once"

@@ -1,15 +1,17 @@
-"""Products with a weight, and the calls of `linear` that stand for them."""
+"""Products with a weight, the calls of `linear` that stand for them, and networks in which they are layers."""
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+import nni_s3d as s3d
 from nni_s3d.growth.graph.functions import canonical_name
 from nni_s3d.growth.graph.own_tensors import OwnTensors
 from nni_s3d.growth.graph.rewriting import as_linear
-from tests.wide import sample
+from tests.growth.graph.registered import Case, check_predicted_change, check_twin, check_unmoved_split, check_widths
+from tests.wide import Net, sample
 
 W, V, B, STACK = sample(4, 6), sample(4), sample(6), sample(3, 4, 6)
 X, Y = sample(2, 5, 4), sample(2, 4, 5)
@@ -88,3 +90,97 @@ def test_what_is_no_product_with_one_weight_stays(name):
     if name == "two weights":
         tensors = OwnTensors({"first": args[0], "w": W})
     assert as_linear(canonical_name(func), args, kwargs, tensors) is None
+
+
+WAYS = {
+    "x @ W": lambda x, weight: x @ weight,
+    "x.matmul(W)": lambda x, weight: x.matmul(weight),
+    "einsum": lambda x, weight: torch.einsum("nd,do->no", x, weight),
+    "W.T @ x": lambda x, weight: (weight.T @ x.T).T,
+    "tensordot": lambda x, weight: torch.tensordot(x, weight, dims=([1], [0])),
+    "linear": lambda x, weight: F.linear(x, weight.transpose(0, 1)),
+    "convolution": lambda x, weight: F.conv1d(x[..., None], weight.t().unsqueeze(-1))[..., 0],
+}
+
+
+def with_products(way: str) -> nn.Module:
+    torch.manual_seed(1)
+    weights = {"first": nn.Parameter(torch.randn(4, 5)), "second": nn.Parameter(torch.randn(5, 3))}
+    product = WAYS[way]
+    return Net(lambda m, x: product(torch.tanh(product(x, m.first)), m.second), **weights).double().eval()
+
+
+def products(way: str) -> Case:
+    return Case(lambda: with_products(way), (6, 4), {"first": 5})
+
+
+every_way = pytest.mark.parametrize("way", WAYS)
+
+
+@every_way
+def test_a_product_is_a_layer(way):
+    check_widths(products(way))
+
+
+@every_way
+def test_splits_that_do_not_move_change_nothing(way):
+    check_unmoved_split(products(way))
+
+
+@every_way
+def test_the_loss_changes_as_predicted(way):
+    check_predicted_change(products(way))
+
+
+@every_way
+def test_costs_and_matrices_are_those_of_linear_layers(way):
+    twin = nn.Sequential(nn.Linear(4, 5, bias=False), nn.Tanh(), nn.Linear(5, 3, bias=False))
+    check_twin(products(way), twin, transposed=True)
+
+
+class Conv1D(nn.Module):
+    """As in GPT-2: a linear layer that stores its weight transposed and writes its width in a view."""
+
+    def __init__(self, nf: int, nx: int) -> None:
+        super().__init__()
+        self.nf, self.nx = nf, nx
+        self.weight, self.bias = nn.Parameter(torch.randn(nx, nf) / 2), nn.Parameter(torch.randn(nf))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = torch.addmm(self.bias, x.view(-1, x.size(-1)), self.weight)
+        return out.view(*x.shape[:-1], self.nf)
+
+
+def test_gpt2_conv1d_is_a_linear_layer():
+    def build() -> nn.Module:
+        torch.manual_seed(2)
+        return nn.Sequential(Conv1D(5, 4), nn.Tanh(), Conv1D(3, 5)).double()
+
+    case = Case(build, (6, 4), {"0": 5})
+    check_widths(case)
+    check_unmoved_split(case)
+    check_predicted_change(case)
+    check_twin(case, nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)), transposed=True)
+    graph = s3d.trace(build(), sample(6, 4))
+    grown = s3d.split(build(), graph, s3d.plan_from_copies(graph, {"0": torch.full((5,), 2)})).model
+    assert (grown[0].nf, grown[0].nx, grown[2].nf, grown[2].nx) == (10, 4, 3, 10)
+
+
+def test_a_vector_of_weights_reads_channels():
+    def build() -> nn.Module:
+        torch.manual_seed(3)
+        parameters = {"first": nn.Parameter(torch.randn(5, 4)), "context": nn.Parameter(torch.randn(5))}
+        return Net(lambda m, x: (x @ m.first.T).tanh() @ m.context * torch.ones(2, 1).double(), **parameters).double()
+
+    model = build()
+    graph = s3d.trace(model, sample(6, 4))
+    assert graph.widths == {"first": 5}
+    assert [str(layer) for layer in graph["first"].consumers] == ["context"]
+
+
+def test_a_matrix_over_positions_is_no_layer():
+    parameters = {"a": nn.Linear(4, 3), "b": nn.Linear(3, 2), "mix": nn.Parameter(torch.rand(5, 5))}
+    model = Net(lambda m, x: m.b((m.mix @ m.a(x)).tanh()), **parameters).double()
+    graph = s3d.trace(model, sample(6, 5, 4))
+    assert graph.widths == {"a": 3}
+    assert "cannot grow, since no rule follows them: mix (matmul)" in str(graph)

@@ -46,3 +46,18 @@ def test_a_neuron_of_several_rows_has_them_all():
     assert group.rows(group.producers[0]).tolist() == [[0, 3], [1, 4], [2, 5]]
     theta = pack(group, dict(tied.named_parameters()))
     assert torch.equal(theta[1], torch.cat([tied.a.weight[1], tied.a.weight[4], tied.a.bias[[1, 4]]]))
+
+
+def test_the_rows_of_a_transposed_convolution_in_blocks():
+    conv = torch.nn.ConvTranspose1d(6, 4, 3, groups=2)
+    read = torch.nn.Conv1d(4, 2, 1)
+    graph = s3d.trace(torch.nn.Sequential(conv, torch.nn.Tanh(), read), torch.randn(2, 6, 5))
+    parameters = {"0.weight": conv.weight, "0.bias": conv.bias}
+    theta = pack(graph["0"], parameters)
+    assert dimension(graph["0"], graph.shapes) == theta.shape[1] == 3 * 3 + 1
+    for row in range(4):  # of block row // 2, which reads three of the channels
+        weight = conv.weight[3 * (row // 2) : 3 * (row // 2) + 3, row % 2]
+        assert torch.equal(theta[row], torch.cat([weight.flatten(), conv.bias[row : row + 1]]))
+    into: dict[str, torch.Tensor] = {}
+    scatter(graph["0"], theta, into, graph.shapes)
+    assert torch.equal(into["0.weight"], conv.weight)

@@ -68,3 +68,19 @@ def test_modules_are_restored_whatever_happens():
     assert {name: id(x) for name, x in (*model.named_parameters(), *model.named_buffers())} == tensors
     assert model[0].out_channels == 4
     assert not hasattr(model[1], "note")
+
+
+def test_sizes_that_modules_of_your_own_have_written_down():
+    class Scale(nn.Module):
+        def __init__(self, channels: int) -> None:
+            super().__init__()
+            self.channels, self.dim, self.kernel, self.groups = channels, channels, channels, 1
+            self.gamma = nn.Parameter(torch.rand(channels))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * self.gamma
+
+    model = nn.Sequential(nn.Linear(4, 3), Scale(3), nn.Tanh(), nn.Linear(3, 2))
+    graph = s3d.trace(model, torch.randn(2, 4))
+    scale = s3d.split(model, graph, s3d.plan_from_copies(graph, {"0": torch.tensor([2, 1, 1])})).model[1]
+    assert (scale.channels, scale.dim, scale.kernel, scale.groups) == (4, 4, 3, 1)

@@ -8,6 +8,12 @@ from tests.cases import BY_NAME, measured
 from tests.wide import Blur, Fixed, Number, check_accepted, check_refused, check_rest_grows, linears
 
 REFUSED = {
+    "a sum with rows of a table that is rescaled in place": (
+        lambda m, x: m.b(m.a(x) + m.table(torch.tensor([0, 1, 1, 0, 2]))),
+        linears((4, 3), (3, 2)) | {"table": nn.Embedding(3, 3, max_norm=1.0)},
+        (5, 4),
+        "the table of its embedding is computed, a buffer, or changed by max_norm",
+    ),
     "rows that a view makes one channel": (
         lambda m, x: m.b(m.a(x).tanh().view(5, -1, 4)).mean(2),
         {"a": nn.Linear(4, 12), "b": nn.Conv1d(3, 2, 2)},
