@@ -165,9 +165,10 @@ def split_share(graph: s3d.ChannelGraph, model: nn.Module) -> tuple[float, str]:
 
 
 def macs(model: nn.Module, inputs: object, graph: s3d.ChannelGraph) -> Row:
-    # PyTorch's counter does not know the fused attention of a CPU.
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        run(model, inputs)
+    # PyTorch's counter does not know the fused attention of a CPU, nor what runs in one piece without gradients.
+    torch.manual_seed(0)
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
+        call(model, inputs)
     ours, theirs = s3d.count(graph).macs * SAMPLES, counter.get_total_flops() / 2
     return {"MACs": ours / theirs if theirs else float(ours == 0), "uncounted": ", ".join(graph.uncounted)}
 
@@ -233,6 +234,8 @@ def moving_plan(op: s3d.SplittingOperator, graph: s3d.ChannelGraph) -> s3d.Growt
         one = torch.ones_like(quotient)
         spectra[name] = s3d.Spectrum(quotient, v, 0 * one, v, one, one, one > 0, 1)
         wanted[name] = torch.where(quotient < 0, wanted[name], 1)
+    if all(not (copies > 1).any() for copies in wanted.values()):  # of a few neurons none was drawn
+        wanted |= {name: torch.where(spectra[name].lambda_min < 0, 2, 1) for name in spectra}
     return s3d.plan_from_copies(graph, s3d.with_equal_parts(graph, wanted), spectra, c=C)
 
 

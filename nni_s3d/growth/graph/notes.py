@@ -7,12 +7,14 @@ where it belongs to none. A tensor without any channel has None for labels.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from nni_s3d.growth.graph.channels import Axis, EqualParts, Layer, Operation
 from nni_s3d.growth.graph.labels import NONE, interleaved_runs
+from nni_s3d.growth.graph.samples import SampleSizes
 from nni_s3d.growth.graph.union_find import UnionFind
 from nni_s3d.growth.modules import tensors
 
@@ -26,11 +28,11 @@ class Notes:
         same: which channels were found to be one.
         refusals: labels of channels that cannot be split, and why; of several reasons for a channel the first counts.
         layers: every use of a parameter whose dimensions are indexed by channels, in the order of the run.
-        operations: what was computed.
+        operations: what was computed for the whole batch; when the notes are closed, for one sample.
         equal_parts: where channels were cut into parts.
         elsewhere: {parameter or buffer: a function that took it without a rule for that}.
         uncounted: in order, the names of functions that may multiply and whose MACs nobody knows.
-        samples: how many samples the example inputs hold.
+        sample_sizes: what layers take for a sample.
         outputs: the tensors that the model returned.
         in_order: whether no function changed the order of channels, or left some of them out.
     """
@@ -43,7 +45,7 @@ class Notes:
         self.equal_parts: list[EqualParts] = []
         self.elsewhere: dict[str, str] = {}
         self.uncounted: dict[str, None] = {}
-        self.samples = 1
+        self.sample_sizes = SampleSizes()
         self.outputs: list[Tensor] = []
         self.in_order = True
         self.parameters: dict[str, nn.Parameter] = {}
@@ -135,19 +137,19 @@ class Notes:
     def note_activation(self, name: str, out: Tensor, labels: Tensor | None) -> None:
         """Note that an activation is applied to every element."""
         slots = torch.full((1,), NONE) if labels is None else self._slots_of(labels)
-        self.operations.append(Operation(name, out.numel() / (self.samples * slots.numel()), slots=slots))
+        self.operations.append(Operation(name, out.numel() / slots.numel(), slots=slots))
 
     def note_weight(self, name: str, macs: float, weight: Tensor) -> None:
         """Note multiplications of the whole batch that grow as the weight does; it may be the model's own or not."""
-        owner, per_sample = self.owner(weight), macs / self.samples
+        owner = self.owner(weight)
         if owner is None:  # a weight that is computed, of a layer that cannot grow
-            self.operations.append(Operation(name, per_sample))
+            self.operations.append(Operation(name, macs))
         else:
-            self.operations.append(Operation(name, per_sample / weight.numel(), weight=owner))
+            self.operations.append(Operation(name, macs / weight.numel(), weight=owner))
 
-    def note_products(self, name: str, macs: float) -> None:
-        """Note multiplications of the whole batch whose number does not depend on channels that can be split."""
-        self.operations.append(Operation(name, macs / self.samples))
+    def note_products(self, name: str, macs: float, slots: Tensor | None = None) -> None:
+        """Note multiplications of the whole batch, which grow as the channels of these slots (n,) do, or never."""
+        self.operations.append(Operation(name, macs if slots is None else macs / slots.numel(), slots=slots))
 
     def add_layer(self, kind: str, parameters: Iterable[str | None], axes: list[Axis]) -> None:
         """Note one use of a module's parameters; a second use of the same ones refuses everything they touch."""
@@ -171,10 +173,15 @@ class Notes:
             understood = {axis.tensor for layer in self.layers[layers:] for axis in layer.axes}
             self.elsewhere.update((owner, name) for owner in owners if owner not in understood)
 
-    def close(self, outputs: list[Tensor]) -> None:
-        """Refuse the channels of the network's outputs, and of parameters that were used without a rule for it."""
-        self.outputs = outputs
-        self.refuse(map(self.labels, outputs), "it is an output of the network")
+    def close(self, inputs: object, outputs: object) -> None:
+        """Refuse the channels of the network's outputs, and of parameters that were used without a rule for it.
+
+        What was computed is from now on per sample.
+        """
+        self.outputs = tensors(outputs)
+        self.refuse(map(self.labels, self.outputs), "it is an output of the network")
+        samples = self.sample_sizes.count(inputs, outputs)
+        self.operations = [replace(operation, repeats=operation.repeats / samples) for operation in self.operations]
         for axis in (axis for layer in self.layers for axis in layer.axes if axis.tensor in self.elsewhere):
             self.refuse([axis.slots], f"the parameter {axis.tensor} also enters {self.elsewhere[axis.tensor]}")
 

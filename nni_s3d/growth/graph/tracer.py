@@ -56,18 +56,17 @@ class Tracer(TorchFunctionMode):
                 fails, or returns no tensor.
         """
         self._check(example_inputs)
-        self.notes.samples = tensors(example_inputs)[0].shape[0]
         with nullcontext() if training else evaluation_mode(self._model), torch.no_grad():
             outputs = self._outputs(example_inputs)
         if not tensors(outputs):
             raise ModelError(f"model: expected tensors among its outputs, got {type(outputs).__name__}")
-        self.notes.close(tensors(outputs))
+        self.notes.close(example_inputs, outputs)
         return self.notes
 
     def _check(self, example_inputs: object) -> None:
         """Raise ModelError unless the model can be run on these inputs."""
-        inputs = tensors(example_inputs)
-        if not inputs or inputs[0].dim() == 0:
+        inputs = [x for x in tensors(example_inputs) if x.dim()]
+        if not inputs:
             raise ModelError("example_inputs: expected at least one tensor with a batch dimension, got none")
         if inputs[0].shape[0] == 0:
             raise ModelError("example_inputs: expected at least one sample, got none")
@@ -157,11 +156,15 @@ class Tracer(TorchFunctionMode):
             out = func(*args, **kwargs)
         if counter.unknown:
             self.notes.uncounted.setdefault(name)
-        return out, counter.macs
+        # The norm of a weight, as spectral normalisation takes it, is no work on a sample.
+        of_weights = counter.of_vectors and self.log.is_of_parameters(tensors((args, kwargs)))
+        return out, counter.macs - counter.of_vectors if of_weights else counter.macs
 
     def _refuse_views(self, name: str, labelled: list[Tensor], outputs: list[Tensor]) -> None:
         """Refuse what is changed in place while another tensor looks at the same memory."""
         for tensor in outputs if name not in _RETURNS_INPUT else ():
+            if tensor.layout != torch.strided:  # sparse tensors have no views
+                continue
             place = tensor.untyped_storage().data_ptr()
             if any(tensor is x for x in labelled):
                 others = [x for x in self._by_storage.get(place, []) if x is not tensor]

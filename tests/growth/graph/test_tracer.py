@@ -67,7 +67,7 @@ def test_a_rule_is_told_what_it_has_to_know():
     notes = Tracer(model, RULES | {"tanh": Rule(rule, ("input",))}).run(torch.randn(5, 4))
     assert seen == [("tanh", torch.tanh, (5, 3), (5, 3), [[0, 1, 2]])]
     assert [str(layer) for layer in notes.layers] == ["a", "b"]
-    assert notes.samples == 5
+    assert [operation.repeats for operation in notes.operations] == [1, 1]  # for each of five samples
 
 
 def test_channels_in_an_argument_that_a_rule_does_not_read_are_refused():

@@ -32,6 +32,8 @@ class Weighted:
 
     def note_cost(self, notes: Notes, applied: Tensor) -> None:
         """Note that the weight is applied once at every position of a tensor, the output or the input."""
+        if self.dim % self.input.dim() == 0:
+            notes.sample_sizes.note_alone(self.input)
         positions = applied.numel() // applied.shape[self.dim]
         notes.note_weight(self.function, positions * self.weight.numel(), self.weight)
 
@@ -168,7 +170,7 @@ def _instance_norm(
 def _normalised(notes: Notes, call: TracedCall, out: Tensor, input: Tensor) -> Tensor | None:
     """Note a norm of every channel and return the channels (n,) along dimension 1, None if they run along another."""
     slots = notes.along(input, 1)
-    notes.operations.append(Operation(call.name, out.numel() / max(out.shape[1], 1) / notes.samples, slots=slots))
+    notes.operations.append(Operation(call.name, out.numel() / max(out.shape[1], 1), slots=slots))
     return slots
 
 
