@@ -63,7 +63,7 @@ HEAD = [
 ]
 
 
-def measure_here(name: str, memory: float) -> None:
+def measure_here(name: str, memory: float, skip: list[str]) -> None:
     """Measure one model, and print the row after every step."""
     import torch
     from coverage_measure import measure
@@ -74,7 +74,7 @@ def measure_here(name: str, memory: float) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (int(memory * 2**30),) * 2)
     case = next(case for case in all_cases() if case.name == name)
     failures, steps = [], measure(case)
-    for step, function in steps:
+    for step, function in ((step, function) for step, function in steps if step not in skip):
         print(MARK + json.dumps({"during": step}), flush=True)
         try:
             row = function()
@@ -88,9 +88,9 @@ def measure_here(name: str, memory: float) -> None:
     print(MARK + json.dumps({"during": ""}), flush=True)
 
 
-def measure_apart(name: str, limit: float, memory: float) -> dict[str, object]:
+def measure_apart(name: str, limit: float, memory: float, skip: list[str]) -> dict[str, object]:
     """Return the row of a model that is measured in a process of its own."""
-    command = [sys.executable, __file__, "--here", name, "--memory", str(memory)]
+    command = [sys.executable, __file__, "--here", name, "--memory", str(memory), "--skip", *skip]
     row: dict[str, object] = {}
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=limit)
@@ -172,12 +172,13 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="measure models anew whose row says that something failed")
     parser.add_argument("--limit", type=float, default=600, help="seconds for a model")
     parser.add_argument("--memory", type=float, default=16, help="GiB for a model")
+    parser.add_argument("--skip", nargs="*", default=[], choices=["split", "product", "prediction", "select"])
     parser.add_argument("--csv", type=Path, default=Path("benchmarks/results/coverage.csv"))
     parser.add_argument("--table", type=Path, default=Path("docs/coverage.md"))
     parser.add_argument("--here", help=argparse.SUPPRESS)
     parsed = parser.parse_args()
     if parsed.here:
-        measure_here(parsed.here, parsed.memory)
+        measure_here(parsed.here, parsed.memory, parsed.skip)
         return
     from coverage_models import all_cases
 
@@ -188,7 +189,7 @@ def main() -> None:
     for case in all_cases():
         wanted = case.family in parsed.families and (parsed.models is None or case.name in parsed.models)
         if wanted and case.name not in rows:
-            row = measure_apart(case.name, parsed.limit, parsed.memory)
+            row = measure_apart(case.name, parsed.limit, parsed.memory, parsed.skip)
             rows[case.name] = {"family": case.family, "model": case.name, "input": case.shown, **row}
             print(json.dumps(rows[case.name]), flush=True)
             pd.DataFrame(rows.values(), columns=COLUMNS).to_csv(parsed.csv, index=False)

@@ -61,11 +61,12 @@ class Smoothed(nn.Module):
 
 
 def built(case: Case, fitted: bool = False) -> nn.Module:
-    """Return a model in evaluation mode, as it is initialised but for last layers of zeros, or with fitted norms."""
+    """Return a model in evaluation mode; layers that start as zeros are drawn at random, and norms may be fitted."""
     torch.manual_seed(0)
     model = case.build().double().eval()
     for module in model.modules():
-        if isinstance(module, nn.Linear) and not module.weight.any():
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, nn.Parameter) and not weight.any() and hasattr(module, "reset_parameters"):
             module.reset_parameters()
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     if fitted and norms:
@@ -122,10 +123,10 @@ def measure(case: Case) -> Iterator[tuple[str, Callable[[], Row]]]:
         s3d.select(spectra, graph, s3d.Knapsack(growth=0.6, cost=cost))
         return {"select s": time.perf_counter() - start}
 
-    def forget() -> Row:
-        seen.clear()
+    def prediction() -> Row:
+        del seen["model"]  # for its memory
         gc.collect()
-        return {}
+        return {"error": moving_error(case)}
 
     yield "build", prepare
     yield "trace", trace
@@ -133,10 +134,9 @@ def measure(case: Case) -> Iterator[tuple[str, Callable[[], Row]]]:
     if not getattr(seen.get("graph"), "splittable_groups", ()):
         return
     yield "split", drift
-    yield "select", select
     yield "product", lambda: product(case.compared(seen["model"]), seen["inputs"])
-    yield "forget", forget
-    yield "prediction", lambda: {"error": moving_error(case)}
+    yield "prediction", prediction
+    yield "select", select
 
 
 def split_share(graph: s3d.ChannelGraph, model: nn.Module) -> tuple[float, str]:

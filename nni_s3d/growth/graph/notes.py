@@ -33,6 +33,7 @@ class Notes:
         elsewhere: {parameter or buffer: a function that took it without a rule for that}.
         uncounted: in order, the names of functions that may multiply and whose MACs nobody knows.
         sample_sizes: what layers take for a sample.
+        sizes_of_values: whether the values of tensors decide how much is computed, as a detector's scores do.
         outputs: the tensors that the model returned.
         in_order: whether no function changed the order of channels, or left some of them out.
     """
@@ -46,6 +47,7 @@ class Notes:
         self.elsewhere: dict[str, str] = {}
         self.uncounted: dict[str, None] = {}
         self.sample_sizes = SampleSizes()
+        self.sizes_of_values = False
         self.outputs: list[Tensor] = []
         self.in_order = True
         self.parameters: dict[str, nn.Parameter] = {}

@@ -27,6 +27,7 @@ from nni_s3d.growth.modules import call, check_device, evaluation_mode, tensors
 
 _READS_VALUES = {"item", "tolist", "numpy", "array", "bool", "int", "float", "setitem"}
 _READS_NO_VALUES = {"zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"}
+_SIZES_OF_VALUES = {"nonzero", "argwhere", "masked_select", "unique", "nms", "item", "tolist", "int"}
 _RETURNS_INPUT = {  # functions that may return the tensor that they were given, and never change it
     *"contiguous to float double half bfloat16 type type_as flatten reshape view squeeze unsqueeze expand".split(),
     *("expand_as", *DROPOUTS),
@@ -109,6 +110,8 @@ class Tracer(TorchFunctionMode):
             out, macs = func(*args, **kwargs), 0
         outputs, layers = [out] if isinstance(out, Tensor) else tensors(out), len(self.notes.layers)
         self.log.add(name, given, outputs)
+        if name in _SIZES_OF_VALUES or (name in ("where", "getitem") and _picks(args, kwargs)):
+            self.notes.sizes_of_values = True
         if name.startswith("new_") or name in _READS_NO_VALUES:  # they read a type and a device
             return out
         if outputs:
@@ -172,6 +175,11 @@ class Tracer(TorchFunctionMode):
                     self.notes.refuse_inputs(name, [tensor, *others], f"{name} changes it in place, and a view of it")
             else:
                 self._by_storage.setdefault(place, []).append(tensor)
+
+
+def _picks(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether elements are picked where a condition holds: where(condition), x[mask]."""
+    return len(args) + len(kwargs) == 1 or any(x.dtype == torch.bool for x in tensors(args[1:]) if len(args) == 2)
 
 
 def _innermost(model: nn.Module, error: BaseException) -> str:
