@@ -22,6 +22,7 @@ from nni_s3d.growth.graph.cost_names import COSTS
 from nni_s3d.growth.graph.functions import KINDS, Kind
 
 _FLOPS_OF_A_MAC = 2
+_PRODUCTS = {Kind.MATRIX_PRODUCT, Kind.AFFINE_MATRIX_PRODUCT, Kind.ATTENTION, Kind.MULTI_HEAD}
 _FLOPS_OF_AN_ELEMENT = {Kind.BATCH_NORM: 2, Kind.INSTANCE_NORM: 2, Kind.ACTIVATION: 1, Kind.PRELU: 1}
 
 
@@ -182,6 +183,8 @@ def _add_layers(cost: _Polynomial, graph: ChannelGraph, kind: str) -> None:
             cost.add(rate * share[operation.weight], sizes[operation.weight])
         elif operation.slots is None:
             cost.add(rate)
+        elif KINDS[operation.kind] in _PRODUCTS:
+            cost.add(rate, [cost.size(operation.slots)])
         elif flops:
             elements = operation.repeats * _FLOPS_OF_AN_ELEMENT[KINDS[operation.kind]]
             cost.add(elements, [cost.size(operation.slots)])

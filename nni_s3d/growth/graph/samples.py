@@ -33,10 +33,9 @@ class SampleSizes:
         for argument in arguments:
             if isinstance(argument, (tuple, list)) and _are_samples(argument, outputs, results):
                 return len(argument)
-        sizes = [x.shape[0] for x in tensors(inputs) if x.dim()]
+        sizes = [x.shape[0] for x in tensors(inputs) if x.dim() and x.shape[0] not in (0, *self._alone)]
         if not results:  # a loss
-            return sizes[0]
-        sizes = [size for size in sizes if size and size not in self._alone]
+            return next(iter(sizes), 1)
         for has in (_has_entries, _has_steps, _has_rows):
             for size in sizes:
                 if any(has(result, size) for result in results):

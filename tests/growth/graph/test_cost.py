@@ -10,6 +10,7 @@ from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 from torch.utils.flop_counter import FlopCounterMode
 
 import nni_s3d as s3d
+from nni_s3d.growth.graph.channels import Operation
 from nni_s3d.growth.graph.cost import COSTS, check_budget, marginal_cost, total_cost
 from nni_s3d.growth.modules import call
 from tests import reference
@@ -104,6 +105,17 @@ def test_costs_do_not_depend_on_the_number_of_samples():
     case = BY_NAME["gated-tanh"]
     costs = {s3d.count(s3d.trace(case.model(), case.inputs(n))) for n in (1, 2, 7)}
     assert len(costs) == 1
+
+
+def test_products_that_run_over_channels_grow_with_them():
+    graph = measured(BY_NAME["mlp-relu"]).graph
+    values = Operation("scaled_dot_product_attention", 7.0, slots=torch.tensor([0, 1, -1]))
+    more = replace(graph, operations=(*graph.operations, values))
+    copies = torch.ones(graph.num_channels, dtype=torch.int64)
+    copies[0] = 3
+    for now, size in ((None, 3), (copies, 5)):
+        cost, without = s3d.count(more, now), s3d.count(graph, now)
+        assert (cost.macs - without.macs, cost.flops - without.flops) == (7 * size, 2 * 7 * size)
 
 
 def test_layers_that_cannot_grow_cost_too():

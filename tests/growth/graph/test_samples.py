@@ -51,8 +51,10 @@ def last(layer: nn.Module) -> nn.Module:
 
 LAYERS = {
     "a vector": (nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 5)), (5,)),
+    "a vector and its score": (Net(lambda m, x: m.a(x)[0], a=nn.Linear(5, 1)), (5,)),
     "an image": (nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 3, 1)), (3, 5, 5)),
     "an image to enlarge": (nn.Sequential(nn.Conv2d(3, 8, 1), nn.ConvTranspose2d(8, 3, 1)), (3, 5, 5)),
+    "an image and its loss": (Net(lambda m, x: m.a(x).square().mean(), a=nn.Conv2d(3, 3, 3)), (3, 5, 5)),
     "a row times a matrix": (Net(lambda m, x: x @ m.w, w=nn.Parameter(torch.zeros(5, 5))), (5,)),
     "a sequence": (last(nn.GRU(4, 6, batch_first=True)), (7, 4)),
     "tokens": (attention(), (7, 6)),
