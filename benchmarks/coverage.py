@@ -169,7 +169,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+")
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
-    parser.add_argument("--again", action="store_true", help="measure models anew whose row says that something failed")
+    parser.add_argument("--again", action="store_true", help="measure models anew whose row lacks something")
     parser.add_argument("--limit", type=float, default=600, help="seconds for a model")
     parser.add_argument("--memory", type=float, default=16, help="GiB for a model")
     parser.add_argument("--skip", nargs="*", default=[], choices=["split", "product", "prediction", "select"])
@@ -184,7 +184,7 @@ def main() -> None:
 
     frame = pd.read_csv(parsed.csv) if parsed.csv.exists() else pd.DataFrame(columns=COLUMNS)
     if parsed.again:
-        frame = frame[frame.failures.isna()]
+        frame = frame[frame.failures.isna() & ((frame.share == 0) | frame["select s"].notna())]
     rows = {row["model"]: row for row in frame.to_dict("records")}
     for case in all_cases():
         wanted = case.family in parsed.families and (parsed.models is None or case.name in parsed.models)

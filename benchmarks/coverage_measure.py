@@ -144,7 +144,8 @@ def split_share(graph: s3d.ChannelGraph, model: nn.Module) -> tuple[float, str]:
     refused: Counter[str] = Counter()
     hidden = splittable = 0
     reasons = {c: g.reason for g in graph for c in range(g.first, g.first + g.width)}
-    for layer in graph.layers:
+    layers = {layer.axes[0].tensor: layer for layer in graph.layers}  # each once, however often it is used
+    for layer in layers.values():
         for channel in layer.row_slots.tolist():
             reason = reasons.get(channel, "no group")
             if reason != OUTPUT:
@@ -153,12 +154,12 @@ def split_share(graph: s3d.ChannelGraph, model: nn.Module) -> tuple[float, str]:
                 refused[reason] += 1
     del refused[""]
     why = [f"{reason} ({n:,})" for reason, n in refused.most_common(3)]
-    read = {axis.tensor for axis in graph.axes()}
+    read = {id(model.get_parameter(axis.tensor)) for axis in graph.axes() if axis.tensor in graph.shapes}
     unread = Counter(
         type(module).__name__
-        for path, module in model.named_modules()
-        for name, weight in module.named_parameters(path, recurse=False)
-        if weight.dim() > 1 and name not in read
+        for module in model.modules()
+        for weight in module.parameters(recurse=False)
+        if weight.dim() > 1 and id(weight) not in read
     )
     why += [f"weights of {kind} are not read ({n})" for kind, n in unread.items()]
     return splittable / max(hidden, 1), "; ".join(why)

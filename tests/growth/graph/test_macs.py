@@ -134,11 +134,7 @@ def test_macs_are_those_of_the_flop_counter(name):
     assert not read_graph(model, inputs).uncounted
 
 
-# The auxiliary head runs in training mode only.
-ONE_GRAPH = [case for case in (*BY_NAME.values(), *WIDE) if case.name != "auxiliary"]
-
-
-@pytest.mark.parametrize("case", ONE_GRAPH, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [*BY_NAME.values(), *WIDE], ids=lambda case: case.name)
 def test_macs_of_every_case_are_those_of_the_flop_counter(case):
     model, inputs = case.model(), case.inputs()
     assert macs(model, inputs) == flop_counter_macs(model, inputs)
