@@ -81,10 +81,9 @@ def measure_here(name: str, memory: float, skip: list[str]) -> None:
         except Exception as error:
             failures.append(f"{step}: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
             row = {"failures": "; ".join(failures)}
-            if step in ("build", "trace"):
-                break
-        finally:
-            print(MARK + json.dumps(row), flush=True)
+        print(MARK + json.dumps(row), flush=True)
+        if failures and step in ("build", "trace"):
+            break
     print(MARK + json.dumps({"during": ""}), flush=True)
 
 
