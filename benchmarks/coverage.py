@@ -13,7 +13,8 @@ with what is missing in the CSV file. The columns:
   stay the same: which boxes they choose is no smooth function.
 - error: how far the measured change of a loss is from the predicted one, when a random tenth is split at once along
   random directions of negative curvature. Piecewise-linear activations and maxima are replaced by smooth activations
-  and means, since they have no second derivative, and batch norms are fitted to random inputs. The loss is the mean of
+  and means, since they have no second derivative, and batch norms are fitted to random inputs; weights and scales that
+  start at nearly zero are drawn at random. The loss is the mean of
   sqrt(1 + d^2), d the distance of all outputs from random targets. Of four epsilons, at which the loss changes by 1e-5
   to 1e-8 of itself, the best counts: larger ones feel the third derivative, smaller ones the rounding. Of the largest
   models every fourth group is moved, for lack of memory.

@@ -23,6 +23,7 @@ from nni_s3d.growth.modules import call, tensors
 
 OUTPUT = "it is an output of the network"
 CHANGES = (1e-5, 1e-6, 1e-7, 1e-8)  # of the loss, relative to it
+ASLEEP = 1e-3  # a parameter that is nowhere larger than this
 C, TENTH, SAMPLES, FIT = 3.0, 0.1, 2, 8
 TURNS, TURNS_SECONDS = 3, 1.0  # at least
 LARGE = 2e8  # numbers in all neurons, from which on only every fourth group is moved
@@ -62,13 +63,16 @@ class Smoothed(nn.Module):
 
 
 def built(case: Case, fitted: bool = False) -> nn.Module:
-    """Return a model in evaluation mode; layers that start as zeros are drawn at random, and norms may be fitted."""
+    """Return a model in evaluation mode; what starts at nearly zero is drawn at random, and norms may be fitted."""
     torch.manual_seed(0)
     model = case.build().double().eval()
     for module in model.modules():
         weight = getattr(module, "weight", None)
         if isinstance(weight, nn.Parameter) and not weight.any() and hasattr(module, "reset_parameters"):
             module.reset_parameters()
+    for parameter in model.parameters():
+        if 0 < parameter.abs().max() < ASLEEP:  # scales of blocks that are to do nothing at first
+            nn.init.uniform_(parameter, 0.1, 0.5)
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     if fitted and norms:
         for norm in norms:
