@@ -35,8 +35,11 @@ def _average(x: Tensor, kernel: Any, stride: Any = None, padding: Any = 0, *_: A
     return F.avg_pool2d(x, kernel, more.get("stride", stride), padding, ceil)
 
 
-_KINKED = "relu relu_ relu6 relu6_ hardtanh hardtanh_ hardswish hardswish_ leaky_relu leaky_relu_"
+_KINKED = "relu6 relu6_ hardtanh hardtanh_ hardswish hardswish_ leaky_relu leaky_relu_"
 SMOOTH: dict[str, Callable[..., Tensor]] = {
+    **dict.fromkeys(
+        ("relu", "relu_"), lambda x, *_, **__: F.softplus(x)
+    ),  # some models divide by what is never negative
     **dict.fromkeys(_KINKED.split(), lambda x, *_, **__: F.silu(x)),
     "hardsigmoid": lambda x, *_, **__: torch.sigmoid(x),
     "max_pool2d": _average,
