@@ -1,234 +1,199 @@
-"""Which share of the hidden channels of torchvision's classification models can be split, and how exactly.
+"""Which models grow, how exactly, what they cost, and how long it takes: the table in docs/coverage.md.
 
-    python benchmarks/coverage.py [--models resnet50 vit_b_16 ...] [--csv benchmarks/results/coverage.csv]
-                                  [--table docs/coverage.md]
+    python benchmarks/coverage.py [--models resnet50 GPT-2 ...] [--families timm ...] [--again] [--limit 600]
 
-Per model, random weights, float64, reduced images where the model allows it: the share of the output channels of
-convolutions and linear layers, other than the network's outputs, that sit in splittable groups; the largest change of
-the outputs when a random tenth of all neurons is split into 2, 3 or 4 copies with epsilon = 0, relative to the largest
-output; and, with smooth activations and average pooling in place of piecewise-linear activations and maxima, how far
-the measured change of the loss is from the predicted one when a random tenth is split at once, along random directions
-of negative curvature. Last layers that start at zero are drawn at random, and for the loss batch norms are fitted to
-random images, since signals die out otherwise. Of four epsilons, at which the loss changes by 1e-5 to 1e-8 of itself,
-the best counts: larger ones feel the third derivative, smaller ones the rounding. Of the largest models every fourth
-group is moved, for lack of memory. Goes on with what is missing in the CSV file.
+Every model runs in a process of its own on one thread, with a limit of time and memory, so that one that fails is a row
+with its reason. Random weights, float64, evaluation mode, two samples; `coverage_models.py` says what is built. Goes on
+with what is missing in the CSV file. The columns:
+
+- can be split: the share of the output channels of the layers that `trace` reads, other than the outputs of the
+  network, that sit in groups that can be split.
+- drift: the largest change of the outputs when a random tenth of all neurons is split into 2, 3 or 4 copies with
+  epsilon = 0, relative to the largest output. Of detectors the raw outputs of the heads are compared, at proposals that
+  stay the same: which boxes they choose is no smooth function.
+- error: how far the measured change of a loss is from the predicted one, when a random tenth is split at once along
+  random directions of negative curvature. Piecewise-linear activations and maxima are replaced by smooth activations
+  and means, since they have no second derivative, and batch norms are fitted to random inputs; weights and scales that
+  start at nearly zero are drawn at random. The loss is the mean of
+  sqrt(1 + d^2), d the distance of all outputs from random targets. Of four epsilons, at which the loss changes by 1e-5
+  to 1e-8 of itself, the best counts: larger ones feel the third derivative, smaller ones the rounding. Of the largest
+  models every fourth group is moved, for lack of memory.
+- MACs: what `count` says over half of what PyTorch's FlopCounterMode says, and the functions that `count` cannot know.
+- seconds of `trace`, `select` (Knapsack(growth=0.6), random eigenvalues) and `split`.
+- no curvature: groups whose product with a random vector is zero; true of neurons that nothing but linear functions
+  parts from the layers that read them.
+- product: the time of one product of the splitting matrices of all neurons, over that of one training step (forward,
+  backward, SGD) on the same samples.
+- why not the rest: the most frequent reasons, with the number of channels that each refuses.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
-import math
-import time
-from collections import Counter
-from collections.abc import Callable
+import json
+import resource
+import subprocess
+import sys
+import warnings
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-import torch
-import torchvision
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
-import nni_s3d as s3d
-from nni_s3d.growth.graph.channels import Role
-
-FAMILIES = (
-    "alexnet vgg resnet wide_resnet resnext densenet googlenet inception mobilenet_v2 mobilenet_v3 mnasnet shufflenet "
-    "squeezenet efficientnet_v2 efficientnet regnet convnext vit swin maxvit"
-).split()
-SMALL_IMAGES, ODD_SIZES = 64, {"inception_v3": 299, "alexnet": 96, "vit": 224, "swin": 64, "maxvit": 224}
-OUTPUT = "it is an output of the network"
-CHANGES = (1e-5, 1e-6, 1e-7, 1e-8)  # of the loss, relative to it
-C, TENTH, SAMPLES, FIT = 3.0, 0.1, 2, 8
-LARGE = 2e8  # numbers in all neurons, from which on only every fourth group is moved
-
-
-def _average(x: Tensor, kernel: Any, stride: Any = None, padding: Any = 0, *_: Any, **more: Any) -> Tensor:
-    padding, ceil = more.get("padding", padding), more.get("ceil_mode", False)
-    return F.avg_pool2d(x, kernel, more.get("stride", stride), padding, ceil)
-
-
-SMOOTH: dict[str, Callable[..., Tensor]] = {
-    **dict.fromkeys(("relu", "relu_", "relu6", "hardtanh", "hardswish"), lambda x, *_, **__: F.silu(x)),
-    "hardsigmoid": lambda x, *_, **__: torch.sigmoid(x),
-    "max_pool2d": _average,
+FAMILIES = {
+    "torchvision": "torchvision, classifiers",
+    "segmentation": "torchvision, segmentation",
+    "detection": "torchvision, detection",
+    "timm": "timm",
+    "transformers": "transformers",
+    "structures": "Structures of other fields",
 }
+MARK = "row: "
+HEAD = [
+    "model",
+    "input",
+    "groups",
+    "can be split",
+    "drift",
+    "error",
+    "MACs",
+    "trace s",
+    "select s",
+    "split s",
+    "product",
+    "why not the rest",
+]
 
 
-class _Smoothing(TorchFunctionMode):
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return SMOOTH.get(func.__name__, func)(*args, **(kwargs or {}))
+def measure_here(name: str, memory: float, skip: list[str]) -> None:
+    """Measure one model, and print the row after every step."""
+    import torch
+    from coverage_measure import measure
+    from coverage_models import all_cases
+
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    resource.setrlimit(resource.RLIMIT_DATA, (int(memory * 2**30),) * 2)
+    case = next(case for case in all_cases() if case.name == name)
+    failures, steps = [], measure(case)
+    for step, function in ((step, function) for step, function in steps if step not in skip):
+        print(MARK + json.dumps({"during": step}), flush=True)
+        try:
+            row = function()
+        except Exception as error:
+            failures.append(f"{step}: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
+            row = {"failures": "; ".join(failures)}
+        print(MARK + json.dumps(row), flush=True)
+        if failures and step in ("build", "trace"):
+            break
+    print(MARK + json.dumps({"during": ""}), flush=True)
 
 
-class Smoothed(nn.Module):
-    """A model with smooth activations and average pooling in place of piecewise-linear ones and of maxima."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the model."""
-        with _Smoothing():
-            return self.model(x)
-
-
-def image_size(name: str) -> int:
-    return next((size for start, size in ODD_SIZES.items() if name.startswith(start)), SMALL_IMAGES)
-
-
-def build(name: str, fitted: bool = False) -> nn.Module:
-    """Return a model in evaluation mode, as it is initialised but for last layers of zeros, or with fitted norms."""
-    torch.manual_seed(0)
-    settings = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
-    model = torchvision.models.get_model(name, weights=None, **settings).double().eval()
-    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    for module in model.modules():
-        if isinstance(module, nn.Linear) and not module.weight.any():
-            module.reset_parameters()
-    if fitted and norms:
-        for norm in norms:
-            norm.train().momentum = None
-        with torch.no_grad():
-            model(torch.randn(FIT, 3, image_size(name), image_size(name), dtype=torch.float64))
-    return model.eval()
-
-
-def share(graph: s3d.ChannelGraph) -> tuple[float, str]:
-    """Return the share of hidden channels in splittable groups, and the reasons for the rest with their numbers."""
-    refused: Counter[str] = Counter()
-    hidden = splittable = 0
-    reasons = {c: g.reason for g in graph for c in range(g.first, g.first + g.width)}
-    for layer in graph.layers:
-        if layer.kind in ("batch_norm", "prelu", "scale", "instance_norm"):
-            continue
-        axis = next(a for a in layer.axes if a.role is not Role.COLUMN)
-        for channel in axis.slots.tolist():
-            reason = reasons.get(channel, "no group")
-            if reason == OUTPUT:
-                continue
-            hidden += 1
-            splittable += not reason
-            if reason:
-                refused[reason] += 1
-    return splittable / max(hidden, 1), "; ".join(f"{reason} ({n:,})" for reason, n in refused.most_common(3))
-
-
-def random_copies(graph: s3d.ChannelGraph) -> dict[str, Tensor]:
-    number = {}
-    for group in graph.splittable_groups:
-        chosen = torch.rand(group.width) < TENTH
-        number[group.name] = torch.where(chosen, torch.randint(2, 5, (group.width,)), 1)
-    return s3d.with_equal_parts(graph, number)
-
-
-def still_error(model: nn.Module, graph: s3d.ChannelGraph, inputs: Tensor) -> float:
-    plan = s3d.plan_from_copies(graph, random_copies(graph), c=C)
-    with torch.no_grad():
-        expected = model(inputs)
-        grown = s3d.split(model, graph, plan, epsilon=0).model(inputs)
-    return float((grown - expected).abs().max() / expected.abs().max())
-
-
-def moving_plan(op: s3d.SplittingOperator, graph: s3d.ChannelGraph) -> s3d.GrowthPlan:
-    """Return a plan that splits neurons along random directions in which splitting lowers the loss."""
-    shapes = dict(list(op.shapes.items())[:: 1 if sum(map(math.prod, op.shapes.values())) < LARGE else 4])
-    vectors = {name: F.normalize(torch.randn(shape, dtype=op.dtype), dim=1) for name, shape in shapes.items()}
-    products = op.matvec(vectors)
-    spectra, wanted = {}, {name: copies for name, copies in random_copies(graph).items() if name in vectors}
-    for name, v in vectors.items():
-        quotient = (v * products[name]).sum(dim=1)
-        one = torch.ones_like(quotient)
-        spectra[name] = s3d.Spectrum(quotient, v, 0 * one, v, one, one, one > 0, 1)
-        wanted[name] = torch.where(quotient < 0, wanted[name], 1)
-    return s3d.plan_from_copies(graph, s3d.with_equal_parts(graph, wanted), spectra, c=C)
-
-
-def moving_error(name: str) -> float:
-    """Return how far the measured change of the loss is from the predicted one, relative to it."""
-    model = Smoothed(build(name, fitted=True)).eval()
-    inputs = torch.randn(SAMPLES, 3, image_size(name), image_size(name), dtype=torch.float64)
-    targets = torch.randint(1000, (SAMPLES,))
-    graph = s3d.trace(model, inputs[:1])
-    op = s3d.SplittingOperator(model, graph, [(inputs, targets)], F.cross_entropy)
-    plan = moving_plan(op, graph)
-    del op
-    with torch.no_grad():
-        before = float(F.cross_entropy(model(inputs), targets))
-        errors = []
-        for change in CHANGES:
-            epsilon = (2 * change * before / -plan.gain) ** 0.5
-            grown = s3d.split(model, graph, plan, epsilon).model
-            measured = float(F.cross_entropy(grown(inputs), targets)) - before
-            errors.append(abs(measured / (change * before) + 1))
-    return min(errors)
-
-
-def measure(name: str) -> dict[str, object]:
-    start = time.perf_counter()
-    model = build(name)
-    inputs = torch.randn(1, 3, image_size(name), image_size(name), dtype=torch.float64)
-    begin = time.perf_counter()
-    graph = s3d.trace(model, inputs)
-    seconds = time.perf_counter() - begin
-    splittable, reasons = share(graph)
-    row = {
-        "model": name,
-        "image": image_size(name),
-        "groups": len(graph),
-        "splittable groups": len(graph.splittable_groups),
-    }
-    row |= {"hidden channels": f"{100 * splittable:.1f}%", "still": still_error(model, graph, inputs)}
-    del model
-    gc.collect()
-    row |= {"moving": moving_error(name), "reasons": reasons, "trace seconds": round(seconds, 2)}
-    print(f"{time.perf_counter() - start:6.1f} s  {row}", flush=True)
+def measure_apart(name: str, limit: float, memory: float, skip: list[str]) -> dict[str, object]:
+    """Return the row of a model that is measured in a process of its own."""
+    command = [sys.executable, __file__, "--here", name, "--memory", str(memory), "--skip", *skip]
+    row: dict[str, object] = {}
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=limit)
+        printed, end = result.stdout, f"the process ended with {result.returncode}"
+        said = result.stderr.strip().splitlines()
+        end += f", {said[-1][:200]}" if said else ""
+    except subprocess.TimeoutExpired as stopped:
+        printed, end = (stopped.stdout or b"").decode(), f"stopped after {limit:g} s"
+    for line in printed.splitlines():
+        if line.startswith(MARK):
+            row |= json.loads(line.removeprefix(MARK))
+    if during := row.pop("during", "start"):
+        row["failures"] = "; ".join(filter(None, [str(row.get("failures", "")), f"{during}: {end}"]))
     return row
 
 
-def family(name: str) -> int:
-    fits = [place for place, start in enumerate(FAMILIES) if name.startswith(start)]
-    return max(fits, key=lambda place: len(FAMILIES[place]), default=len(FAMILIES))
+def number(value: object, form: str) -> str:
+    return "" if pd.isna(value) else format(value, form)
+
+
+def markdown_row(row: dict[str, object]) -> str:
+    text = {key: "" if pd.isna(value) else str(value).replace("|", "\\|") for key, value in row.items()}
+    error = "" if pd.isna(row["error"]) else f"{100 * row['error']:.2g}%"
+    error += f" (no curvature in {text['zeros']})" if text["zeros"] else ""
+    macs = number(row["MACs"], ".4f") + (f" (not known of {text['uncounted']})" if text["uncounted"] else "")
+    share = "" if pd.isna(row["share"]) else f"{100 * row['share']:.1f}%"
+    why = "; ".join(filter(None, [f"**{text['failures']}**" if text["failures"] else "", text["why not the rest"]]))
+    seconds = [number(row[key], ".2f") for key in ("trace s", "select s", "split s", "product")]
+    cells = [text["model"], text["input"], text["groups"], share, number(row["drift"], ".0e"), error, macs]
+    return f"| {' | '.join([*cells, *seconds, why])} |"
+
+
+def summary(frame: pd.DataFrame) -> list[str]:
+    lines = [
+        "| family | models | 95% or more can be split | largest drift | largest error | MACs off by 0.1% | failed |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for family, title in FAMILIES.items():
+        rows = frame[frame.family == family]
+        if len(rows):
+            off = ((rows["MACs"] - 1).abs() > 1e-3) & rows.uncounted.isna()
+            drift, error = number(rows.drift.max(), ".0e"), number(100 * rows.error.max(), ".2g") + "%"
+            counts = f"{(rows.share >= 0.95).sum()} | {drift} | {error} | {off.sum()} | {rows.failures.notna().sum()}"
+            lines.append(f"| {title} | {len(rows)} | {counts} |")
+    return lines
 
 
 def markdown(frame: pd.DataFrame) -> str:
-    frame = frame.sort_values("model", key=lambda names: [f"{family(n):02d}{n}" for n in names])
+    legend = __doc__.partition("The columns:")[2].strip()
     lines = [
-        "# Which torchvision models grow, and how exactly",
+        "# Which models grow, and how exactly",
         "",
-        "Made by `python benchmarks/coverage.py`; its first lines say what the columns are. Random weights, float64.",
+        "Made by `python benchmarks/coverage.py`. Random weights, float64, one thread.",
         "",
-        "| model | image | groups | hidden channels that can be split | change of outputs, epsilon = 0 | "
-        "error of the predicted change of the loss | why not the rest (channels) |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        *summary(frame),
+        "",
+        "What the columns of the following tables are:",
+        "",
+        legend,
     ]
-    for row in frame.to_dict("records"):
-        groups = f"{row['splittable groups']} of {row['groups']}"
-        reasons = "" if pd.isna(row["reasons"]) else row["reasons"]
-        lines.append(
-            f"| {row['model']} | {row['image']} | {groups} | {row['hidden channels']} | {row['still']:.0e} | "
-            f"{100 * row['moving']:.2g}% | {reasons} |"
-        )
+    for family, title in FAMILIES.items():
+        rows = frame[frame.family == family]
+        if len(rows):
+            lines += ["", f"## {title}", "", f"| {' | '.join(HEAD)} |", f"|{' --- |' * len(HEAD)}"]
+            lines += [markdown_row(row) for row in rows.sort_values("model").to_dict("records")]
     return "\n".join(lines) + "\n"
+
+
+COLUMNS = [
+    *("family", "model", "input", "groups", "share", "drift", "error", "MACs", "uncounted"),
+    *("trace s", "select s", "split s", "product", "zeros", "why not the rest", "failures"),
+]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", default=torchvision.models.list_models(module=torchvision.models))
+    parser.add_argument("--models", nargs="+")
+    parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
+    parser.add_argument("--again", action="store_true", help="measure models anew whose row lacks something")
+    parser.add_argument("--limit", type=float, default=600, help="seconds for a model")
+    parser.add_argument("--memory", type=float, default=16, help="GiB for a model")
+    parser.add_argument("--skip", nargs="*", default=[], choices=["split", "product", "prediction", "select"])
     parser.add_argument("--csv", type=Path, default=Path("benchmarks/results/coverage.csv"))
     parser.add_argument("--table", type=Path, default=Path("docs/coverage.md"))
+    parser.add_argument("--here", help=argparse.SUPPRESS)
     parsed = parser.parse_args()
-    parsed.csv.parent.mkdir(parents=True, exist_ok=True)
-    rows = pd.read_csv(parsed.csv).to_dict("records") if parsed.csv.exists() else []
-    for name in parsed.models:
-        if name not in {row["model"] for row in rows}:
-            rows.append(measure(name))
-            pd.DataFrame(rows).to_csv(parsed.csv, index=False)
-            gc.collect()
-    parsed.table.write_text(markdown(pd.DataFrame(rows)))
+    if parsed.here:
+        measure_here(parsed.here, parsed.memory, parsed.skip)
+        return
+    from coverage_models import all_cases
+
+    frame = pd.read_csv(parsed.csv) if parsed.csv.exists() else pd.DataFrame(columns=COLUMNS)
+    if parsed.again:
+        frame = frame[frame.failures.isna() & ((frame.share == 0) | frame["select s"].notna())]
+    rows = {row["model"]: row for row in frame.to_dict("records")}
+    for case in all_cases():
+        wanted = case.family in parsed.families and (parsed.models is None or case.name in parsed.models)
+        if wanted and case.name not in rows:
+            row = measure_apart(case.name, parsed.limit, parsed.memory, parsed.skip)
+            rows[case.name] = {"family": case.family, "model": case.name, "input": case.shown, **row}
+            print(json.dumps(rows[case.name]), flush=True)
+            pd.DataFrame(rows.values(), columns=COLUMNS).to_csv(parsed.csv, index=False)
+    parsed.table.write_text(markdown(pd.DataFrame(rows.values(), columns=COLUMNS)))
 
 
 if __name__ == "__main__":

@@ -19,8 +19,9 @@ def trace(model: nn.Module, example_inputs: object) -> ChannelGraph:
 
     Args:
         model: any module. Nothing in it needs to be prepared.
-        example_inputs: a tensor, a tuple of positional or a dict of keyword arguments; the first dimension of the
-            first tensor counts the samples. Random numbers, not zeros: they show whether the function stays the same.
+        example_inputs: a tensor, a tuple of positional or a dict of keyword arguments. Costs are per sample: samples
+            lie along the first dimension of inputs and outputs, or are the tensors of a list; where both have nothing
+            in common, all is one sample. Random numbers, not zeros: they show whether the function stays the same.
 
     Raises:
         ModelError: the model is not on one device together with the inputs, or fails on them.

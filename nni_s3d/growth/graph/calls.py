@@ -37,6 +37,18 @@ class CallLog:
         """Return where a tensor came from, see `Call`."""
         return self._sources.get(id(tensor), (None, None))[1]
 
+    def is_of_parameters(self, given: Sequence[Tensor]) -> bool:
+        """Return whether tensors were computed from parameters and buffers alone."""
+        sources, seen = [self.source(tensor) for tensor in given], set[object]()
+        while sources:
+            source = sources.pop()
+            if source is None:
+                return False
+            if isinstance(source, int) and source not in seen:
+                seen.add(source)
+                sources += self.calls[source - 1][1]
+        return True
+
     def add(self, name: str, given: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
         """Take down a call with these tensors among its arguments and among what it returned."""
         self.calls.append((name, tuple(map(self.source, given))))

@@ -69,11 +69,10 @@ class Operation:
     """What a network computes once per sample: a row of the cost tables in `cost`."""
 
     kind: str  # the function that was called
-    # How often the weight is applied; how many elements, or MACs of a product of activations, every slot has; or MACs
-    # where there are neither.
+    # How often the weight is applied, or how many elements or MACs every slot has, or MACs where there are neither.
     repeats: float
     weight: str | None = None  # for layers with a weight
-    slots: Tensor | None = None  # (n,) for other work: the channels it runs over, -1 where there is none
+    slots: Tensor | None = None  # (n,) the channels that other work runs over, -1 where there is none
 
 
 @dataclass(frozen=True, eq=False)

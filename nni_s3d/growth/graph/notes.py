@@ -7,6 +7,7 @@ where it belongs to none. A tensor without any channel has None for labels.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from nni_s3d.growth.graph.channels import Axis, EqualParts, Layer, Operation, Ro
 from nni_s3d.growth.graph.functions import LENDS_SHAPE
 from nni_s3d.growth.graph.labels import NONE, interleaved_runs
 from nni_s3d.growth.graph.own_tensors import OwnTensors
+from nni_s3d.growth.graph.samples import SampleSizes
 from nni_s3d.growth.graph.union_find import UnionFind
 from nni_s3d.growth.modules import tensors
 
@@ -29,11 +31,12 @@ class Notes:
         same: which channels were found to be one.
         refusals: labels of channels that cannot be split, and why; of several reasons for a channel the first counts.
         layers: every use of a parameter whose dimensions are indexed by channels, in the order of the run.
-        operations: what was computed.
+        operations: what was computed for the whole batch; when the notes are closed, for one sample.
         equal_parts: where channels were cut into parts.
         elsewhere: {parameter or buffer: a function that took it without a rule for that}.
         uncounted: in order, the names of functions that may multiply and whose MACs nobody knows.
-        samples: how many samples the example inputs hold.
+        sample_sizes: what layers take for a sample.
+        sizes_of_values: whether the values of tensors decide how much is computed, as a detector's scores do.
         outputs: the tensors that the model returned.
         in_order: whether no function changed the order of channels, or left some of them out.
     """
@@ -46,7 +49,8 @@ class Notes:
         self.equal_parts: list[EqualParts] = []
         self.elsewhere: dict[str, str] = {}
         self.uncounted: dict[str, None] = {}
-        self.samples = 1
+        self.sample_sizes = SampleSizes()
+        self.sizes_of_values = False
         self.outputs: list[Tensor] = []
         self.in_order = True
         self.parameters: dict[str, nn.Parameter] = {}
@@ -142,22 +146,20 @@ class Notes:
     def note_activation(self, name: str, out: Tensor, labels: Tensor | None) -> None:
         """Note that an activation is applied to every element."""
         slots = torch.full((1,), NONE) if labels is None else self._slots_of(labels)
-        self.operations.append(Operation(name, out.numel() / (self.samples * slots.numel()), slots=slots))
+        self.operations.append(Operation(name, out.numel() / slots.numel(), slots=slots))
 
     def note_weight(self, name: str, macs: float, weight: Tensor) -> None:
         """Note multiplications of the whole batch that grow as the weight does; it may be the model's own or not."""
-        view, per_sample = self.own.view(weight), macs / self.samples
+        view = self.own.view(weight)
         if view is None:  # a weight that is computed, of a layer that cannot grow
-            self.operations.append(Operation(name, per_sample))
+            self.operations.append(Operation(name, macs))
         else:
-            self.operations.append(Operation(name, per_sample / weight.numel(), weight=view.name))
+            self.operations.append(Operation(name, macs / weight.numel(), weight=view.name))
 
     def note_products(self, name: str, macs: float, labels: Tensor | None = None) -> None:
-        """Note multiplications of the whole batch, as many for every channel in some labels, else a fixed number."""
+        """Note multiplications of the whole batch, which grow as the channels of these labels do, or never."""
         slots = None if labels is None else labels.flatten()
-        self.operations.append(
-            Operation(name, macs / (self.samples * (1 if slots is None else len(slots))), slots=slots)
-        )
+        self.operations.append(Operation(name, macs if slots is None else macs / slots.numel(), slots=slots))
 
     def add_layer(self, kind: str, parameters: Iterable[str | None], axes: list[Axis]) -> None:
         """Note one use of a module's parameters; a second use of the same ones refuses everything they touch."""
@@ -204,11 +206,16 @@ class Notes:
             self._reached.update(owners)
             self._understood.clear()
 
-    def close(self, outputs: list[Tensor]) -> None:
-        """Refuse the channels of the network's outputs, and of parameters that were used without a rule for it."""
-        self.outputs = outputs
-        self.refuse(map(self.labels, outputs), "it is an output of the network")
-        self.note_elsewhere("the outputs of the network", outputs)
+    def close(self, inputs: object, outputs: object) -> None:
+        """Refuse the channels of the network's outputs, and of parameters that were used without a rule for it.
+
+        What was computed is from now on per sample.
+        """
+        self.outputs = tensors(outputs)
+        self.refuse(map(self.labels, self.outputs), "it is an output of the network")
+        self.note_elsewhere("the outputs of the network", self.outputs)
+        samples = self.sample_sizes.count(inputs, outputs)
+        self.operations = [replace(operation, repeats=operation.repeats / samples) for operation in self.operations]
         for axis in (axis for layer in self.layers for axis in layer.axes if axis.tensor in self.elsewhere):
             self.refuse([axis.slots], f"the parameter {axis.tensor} also enters {self.elsewhere[axis.tensor]}")
 

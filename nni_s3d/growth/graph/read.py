@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from nni_s3d.errors import ModelError
 from nni_s3d.growth.graph.calls import Call
-from nni_s3d.growth.graph.channels import ChannelGraph
+from nni_s3d.growth.graph.channels import ChannelGraph, Operation
 from nni_s3d.growth.graph.grouping import build_graph
 from nni_s3d.growth.graph.notes import Notes
 from nni_s3d.growth.graph.rules import RULES
@@ -49,8 +50,25 @@ def read_run(model: nn.Module, example_inputs: object) -> Run:
         with torch.random.fork_rng(), suppress(ModelError):
             again = Tracer(_as_if_training(model), RULES).run(example_inputs, training=True)
             if set(again.unreached()) < set(notes.unreached()):
+                again.operations = _also_in(notes.operations, again.operations)
                 return Run(again, notes.outputs, None)
     return Run(notes, notes.outputs, tracer.log.calls if notes.in_order else None)
+
+
+def _also_in(evaluated: list[Operation], trained: list[Operation]) -> list[Operation]:
+    """Return those operations of a run in training mode that evaluation needs too: costs are those of evaluation."""
+    left = Counter(map(_work, evaluated))
+    needed = []
+    for operation in trained:
+        if left[_work(operation)]:
+            left[_work(operation)] -= 1
+            needed.append(operation)
+    return needed
+
+
+def _work(operation: Operation) -> tuple[object, ...]:
+    slots = None if operation.slots is None else operation.slots.numel()
+    return operation.kind, operation.weight, operation.repeats, slots
 
 
 def _as_if_training(model: nn.Module) -> nn.Module:

@@ -28,6 +28,7 @@ from nni_s3d.growth.modules import call, check_device, evaluation_mode, tensors
 
 _READS_VALUES = {"item", "tolist", "numpy", "array", "bool", "int", "float", "setitem"}
 _READS_NO_VALUES = {f"{what}_like" for what in ("zeros", "ones", "empty", "full", "rand", "randn", "randint")}
+_SIZES_OF_VALUES = {"nonzero", "argwhere", "masked_select", "unique", "nms", "item", "tolist", "int"}
 _RETURNS_INPUT = {  # functions that may return the tensor that they were given, and never change it
     *"contiguous to float double half bfloat16 type type_as flatten reshape view squeeze unsqueeze expand".split(),
     *("expand_as", "reshape_as", "view_as", "broadcast_to", *DROPOUTS),
@@ -58,18 +59,17 @@ class Tracer(TorchFunctionMode):
                 fails, or returns no tensor.
         """
         self._check(example_inputs)
-        self.notes.samples = tensors(example_inputs)[0].shape[0]
         with nullcontext() if training else evaluation_mode(self._model), torch.no_grad():
             outputs = self._outputs(example_inputs)
         if not tensors(outputs):
             raise ModelError(f"model: expected tensors among its outputs, got {type(outputs).__name__}")
-        self.notes.close(tensors(outputs))
+        self.notes.close(example_inputs, outputs)
         return self.notes
 
     def _check(self, example_inputs: object) -> None:
         """Raise ModelError unless the model can be run on these inputs."""
-        inputs = tensors(example_inputs)
-        if not inputs or inputs[0].dim() == 0:
+        inputs = [x for x in tensors(example_inputs) if x.dim()]
+        if not inputs:
             raise ModelError("example_inputs: expected at least one tensor with a batch dimension, got none")
         if inputs[0].shape[0] == 0:
             raise ModelError("example_inputs: expected at least one sample, got none")
@@ -116,6 +116,8 @@ class Tracer(TorchFunctionMode):
         outputs = [out] if isinstance(out, Tensor) else tensors(out)
         if self._logs:
             self.log.add(name, given, outputs)
+        if name in _SIZES_OF_VALUES or (name in ("where", "getitem") and _picks(args, kwargs)):
+            self.notes.sizes_of_values = True
         if name.startswith("new_") or name in _READS_NO_VALUES:  # they read a type and a device
             return out
         if outputs:
@@ -175,11 +177,15 @@ class Tracer(TorchFunctionMode):
             out = func(*args, **kwargs)
         if counter.unknown:
             self.notes.uncounted.setdefault(name)
-        return out, counter.macs
+        # The norm of a weight, as spectral normalisation takes it, is no work on a sample.
+        of_weights = counter.of_vectors and self.log.is_of_parameters(tensors((args, kwargs)))
+        return out, counter.macs - counter.of_vectors if of_weights else counter.macs
 
     def _refuse_views(self, name: str, labelled: list[Tensor], outputs: list[Tensor]) -> None:
         """Refuse what is changed in place while another tensor looks at the same memory."""
         for tensor in outputs if name not in _RETURNS_INPUT else ():
+            if tensor.layout != torch.strided:  # sparse tensors have no views
+                continue
             place = tensor.untyped_storage().data_ptr()
             if any(tensor is x for x in labelled):
                 others = [x for x in self._by_storage.get(place, []) if x is not tensor]
@@ -187,6 +193,11 @@ class Tracer(TorchFunctionMode):
                     self.notes.refuse_inputs(name, [tensor, *others], f"{name} changes it in place, and a view of it")
             else:
                 self._by_storage.setdefault(place, []).append(tensor)
+
+
+def _picks(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether elements are picked where a condition holds: where(condition), x[mask]."""
+    return len(args) + len(kwargs) == 1 or any(x.dtype == torch.bool for x in tensors(args[1:]) if len(args) == 2)
 
 
 def _innermost(model: nn.Module, error: BaseException) -> str:

@@ -6,7 +6,7 @@ No parameter is near zero in a rehearsal, which would hide what follows it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,8 @@ class Rehearsal:
             awake = {}
             run = _read(model, inputs, awake)
         graph = build_graph(run.notes, inputs)
+        if awake and run.notes.sizes_of_values:
+            graph = _with_costs(graph, build_graph(_read(model, inputs, {}).notes, inputs))
         # The labels of a single channel do not say along which dimension it runs; those of its copies do.
         calls = None if any(group.width == 1 for group in graph) else run.calls
         return graph, cls(model, inputs, run.outputs, awake, calls, strict=True)
@@ -120,6 +122,15 @@ def _read(model: nn.Module, inputs: object, awake: Mapping[int, nn.Parameter]) -
         _exchange(model, awake)
         torch.manual_seed(0)
         return read_run(model, inputs)
+
+
+def _with_costs(graph: ChannelGraph, other: ChannelGraph) -> ChannelGraph:
+    """Return a graph with the costs of another one of the same model, if both runs came to the same layers."""
+    same = len(graph.layers) == len(other.layers) and all(
+        axis.tensor == its.tensor and torch.equal(axis.slots, its.slots)
+        for axis, its in zip(graph.axes(), other.axes(), strict=False)
+    )
+    return replace(graph, operations=other.operations, uncounted=other.uncounted) if same else graph
 
 
 def _awake(model: nn.Module) -> dict[int, nn.Parameter]:

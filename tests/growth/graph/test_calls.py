@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import nni_s3d as s3d
-from nni_s3d.growth.graph.calls import calls_and_outputs
+from nni_s3d.growth.graph.calls import CallLog, calls_and_outputs
 from nni_s3d.growth.graph.equal_parts import with_equal_parts
 from nni_s3d.growth.graph.read import read_run
 from nni_s3d.growth.surgery.axis_growth import AxisGrowth, NewChannels, slots_in_place
@@ -61,6 +61,18 @@ def test_where_the_same_calls_are_made_in_order_channels_lie_where_copies_are_pu
     assert not same or is_as_expected(read_grown_run(model, inputs).notes, graph, copies, growth.slots)
     if case in BY_NAME.values():
         assert same
+
+
+def test_what_is_computed_from_parameters_alone_is_known():
+    a, x = nn.Linear(4, 3).double(), sample(5, 4)
+    log, transposed, norm, both = CallLog(a), a.weight.mT, a.weight.norm(), a(x)
+    log.add("mT", [a.weight], [transposed])
+    log.add("norm", [transposed, a.bias], [norm])
+    log.add("linear", [x, a.weight], [both])
+    log.add("mul", [norm, both], [norm * both])
+    assert log.is_of_parameters([norm, transposed, a.bias])
+    assert not log.is_of_parameters([both])
+    assert not log.is_of_parameters([a.weight, x])
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,21 @@
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
+from torch.utils.flop_counter import FlopCounterMode
 
 import nni_s3d as s3d
+from nni_s3d.growth.graph.channels import Operation
 from nni_s3d.growth.graph.cost import COSTS, check_budget, marginal_cost, total_cost
+from nni_s3d.growth.modules import call
 from tests import reference
 from tests.cases import BY_NAME, all_cases, measured
+from tests.wide import Net, sample
 
 KINDS = pytest.mark.parametrize("kind", COSTS)
 
@@ -99,6 +107,17 @@ def test_costs_do_not_depend_on_the_number_of_samples():
     assert len(costs) == 1
 
 
+def test_products_that_run_over_channels_grow_with_them():
+    graph = measured(BY_NAME["mlp-relu"]).graph
+    values = Operation("scaled_dot_product_attention", 7.0, slots=torch.tensor([0, 1, -1]))
+    more = replace(graph, operations=(*graph.operations, values))
+    copies = torch.ones(graph.num_channels, dtype=torch.int64)
+    copies[0] = 3
+    for now, size in ((None, 3), (copies, 5)):
+        cost, without = s3d.count(more, now), s3d.count(graph, now)
+        assert (cost.macs - without.macs, cost.flops - without.flops) == (7 * size, 2 * 7 * size)
+
+
 def test_layers_that_cannot_grow_cost_too():
     model = nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 3), nn.Tanh(), nn.Linear(3, 2)).double()
     x = torch.zeros(5, 4, dtype=torch.float64)
@@ -164,3 +183,80 @@ def test_fixed_filters_are_counted(groups):
     torch.testing.assert_close(grown.model(x), model(x), rtol=0, atol=1e-10)
     assert s3d.count(s3d.trace(grown.model, x)) == s3d.count(graph, graph.per_channel(copies))
     assert s3d.count(grown.graph).macs == reference.macs(grown.model, x)
+
+
+def vectors() -> tuple[nn.Module, object]:
+    return nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 5)), sample(5)
+
+
+def images_of_a_list() -> tuple[nn.Module, object]:
+    convolutions = {"a": nn.Conv2d(3, 6, 3), "b": nn.Conv2d(6, 4, 3, groups=2), "c": nn.Conv2d(4, 2, 1)}
+    resized = lambda images: torch.stack([F.adaptive_avg_pool2d(image, 6) for image in images])  # noqa: E731
+    whole = lambda m, images: m.c(m.b(m.a(resized(images)).tanh()).tanh())  # noqa: E731
+    return Net(whole, **convolutions), ([sample(3, 9, 9), sample(3, 8, 7)],)
+
+
+def between(forward: Callable[..., Tensor], *shape: int, **modules: nn.Module) -> tuple[nn.Module, object]:
+    """Return a network with something that cannot grow between two parts that can."""
+    parts = {"a": nn.Linear(4, 6), "b": nn.Linear(6, 6), "c": nn.Linear(6, 5), "d": nn.Linear(5, 3)}
+    whole = lambda m, x: m.d(m.c(forward(m, m.b(m.a(x).tanh()))).tanh())  # noqa: E731
+    return Net(whole, **parts, **modules), sample(*shape)
+
+
+def attention() -> nn.Module:
+    return nn.MultiheadAttention(6, 2, batch_first=True)
+
+
+STRUCTURES = {
+    "one vector": vectors,
+    "images of a list": images_of_a_list,
+    "GRU": lambda: between(lambda m, x: m.t(x)[0], 2, 7, 4, t=nn.GRU(6, 6, batch_first=True)),
+    "GRU cell": lambda: between(lambda m, x: m.t(x), 5, 4, t=nn.GRUCell(6, 6)),
+    "attention": lambda: between(lambda m, x: m.t(x, x, x)[0], 2, 7, 4, t=attention()),
+    "cross attention": lambda: between(lambda m, x: m.t(x[:, :2], x, x)[0], 2, 7, 4, t=attention()),
+    "attention by products": lambda: between(lambda m, x: (x @ x.mT).softmax(-1) @ x, 2, 7, 4),
+    "fused attention": lambda: between(lambda m, x: F.scaled_dot_product_attention(x, x, x), 2, 7, 4),
+    "a sequence alone": lambda: between(lambda m, x: m.t(x, x, x)[0], 7, 4, t=attention()),
+    "einsum": lambda: between(lambda m, x: torch.einsum("ni,ij->nj", x, m.t.weight), 5, 4, t=nn.Linear(6, 6)),
+    "a computed weight": lambda: between(lambda m, x: F.linear(x, m.t.weight.tanh()), 5, 4, t=nn.Linear(6, 6)),
+    "weight norm": lambda: between(lambda m, x: m.t(x), 5, 4, t=weight_norm(nn.Linear(6, 6))),
+    "spectral norm": lambda: between(lambda m, x: m.t(x), 5, 4, t=spectral_norm(nn.Linear(6, 6))),
+    "experts": lambda: between(
+        lambda m, x: torch.cat([expert(x[i::2]) for i, expert in enumerate(m.t)]),
+        *(6, 4),
+        t=nn.ModuleList(nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 6)) for _ in range(2)),
+    ),
+    "embedding bag": lambda: (
+        nn.Sequential(nn.EmbeddingBag(9, 4), nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2)),
+        torch.arange(8).reshape(2, 4),
+    ),
+    "grouped convolutions": lambda: (
+        nn.Sequential(nn.Conv1d(4, 6, 3, groups=2), nn.Tanh(), nn.ConvTranspose1d(6, 4, 2, 2), nn.Conv1d(4, 3, 1)),
+        sample(2, 4, 8),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_costs_grow_as_those_of_the_grown_network_do(name):
+    torch.manual_seed(0)
+    model, inputs = STRUCTURES[name]()
+    model = model.double().eval()
+    graph = s3d.trace(model, inputs)
+    assert graph.splittable_groups
+    by_group = s3d.with_equal_parts(graph, random_copies(graph, 0)[0])
+    grown = s3d.split(model, graph, s3d.plan_from_copies(graph, by_group), epsilon=0)
+    traced = s3d.trace(grown.model, inputs)
+    cost = s3d.count(graph, graph.per_channel(by_group))
+    assert cost == s3d.count(traced) == s3d.count(grown.graph)
+    assert graph.uncounted == traced.uncounted == ()
+    samples = (
+        len(inputs[0])
+        if isinstance(inputs, tuple)
+        else 1
+        if name in ("one vector", "a sequence alone")
+        else len(inputs)
+    )
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        call(grown.model, inputs)
+    assert cost.macs == pytest.approx(counter.get_total_flops() / 2 / samples, abs=0.5)

@@ -40,6 +40,7 @@ def test_what_evaluation_mode_does_not_reach_is_read_in_training_mode():
     assert (graph.unreached, [str(layer) for layer in graph["a"].consumers]) == ((), ["b", "c"])
     assert [tuple(output.shape) for output in outputs] == [(5, 2)]
     assert not any(module.training for module in model.modules())
+    assert s3d.count(graph) == s3d.Cost(params=15 + 8 + 20, macs=12 + 6, flops=2 * (12 + 6) + 3)
 
 
 def test_what_neither_mode_reaches_is_named():

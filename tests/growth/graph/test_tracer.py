@@ -67,7 +67,13 @@ def test_a_rule_is_told_what_it_has_to_know():
     notes = Tracer(model, RULES | {"tanh": Rule(rule, ("input",))}).run(torch.randn(5, 4))
     assert seen == [("tanh", torch.tanh, (5, 3), (5, 3), [[0, 1, 2]])]
     assert [str(layer) for layer in notes.layers] == ["a", "b"]
-    assert notes.samples == 5
+    assert [operation.repeats for operation in notes.operations] == [1, 1]  # for each of five samples
+
+
+def test_sparse_tensors_are_followed():
+    adjacency = torch.eye(5).to_sparse()
+    model = Net(lambda m, x: m.b(torch.sparse.mm(adjacency, m.c(m.a(x).tanh()))), **linears((4, 3), (3, 2), (3, 3)))
+    assert read_graph(model, torch.randn(5, 4)).widths == {"a": 3}
 
 
 def test_channels_in_an_argument_that_a_rule_does_not_read_are_refused():

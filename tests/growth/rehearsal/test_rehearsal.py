@@ -1,7 +1,10 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+import nni_s3d as s3d
 from nni_s3d.growth.modules import untouched_random_state
 from nni_s3d.growth.rehearsal.pattern import rehearsed_copies
 from nni_s3d.growth.rehearsal.rehearsal import DIFFERENT, Rehearsal
@@ -47,6 +50,37 @@ def test_a_width_that_is_used_as_a_number_is_seen_in_every_precision(by):
     assert quick.trouble(graph, copies_of(graph)) == DIFFERENT
     assert Rehearsal.in_float64(model, x).trouble(graph, copies_of(graph)) == DIFFERENT
     assert model.gate.item() == 0
+
+
+class Routed(nn.Module):
+    """An expert that sees the samples whose score is not negative: at first all of them."""
+
+    def __init__(self, picked: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.score, self.a, self.b, self.c = nn.Linear(4, 1), nn.Linear(4, 8), nn.Linear(8, 4), nn.Linear(4, 2)
+        nn.init.zeros_(self.score.weight)
+        nn.init.zeros_(self.score.bias)
+        self.picked = picked
+
+    def forward(self, x: Tensor) -> Tensor:
+        score = self.score(x)
+        some = self.b(self.a(self.picked(x, score[:, 0] >= 0)).tanh())
+        return self.c(x + score * some.mean(dim=0))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "picked",
+    [
+        lambda x, good: x[good],
+        lambda x, good: x[torch.where(good)[0]],
+        lambda x, good: x[good.nonzero()[:, 0]],
+        lambda x, good: x[: int(good.sum().item())],
+    ],
+)
+def test_costs_are_those_of_the_values_that_the_model_has(picked):
+    graph, _ = Rehearsal.in_place(Routed(picked), torch.randn(32, 4))
+    assert s3d.count(graph).macs == 4 + 4 * 8 + 8 * 4 + 4 * 2
 
 
 @torch.no_grad()

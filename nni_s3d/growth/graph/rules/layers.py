@@ -33,6 +33,8 @@ class Weighted:
 
     def note_cost(self, notes: Notes, applied: Tensor) -> None:
         """Note that the weight is applied once at every position of a tensor, the output or the input."""
+        if self.dim % self.input.dim() == 0:
+            notes.sample_sizes.note_alone(self.input)
         positions = applied.numel() // applied.shape[self.dim]
         notes.note_weight(self.function, positions * self.weight.numel(), self.weight)
 

@@ -51,7 +51,7 @@ def _instance_norm(
 def _normalised(notes: Notes, call: TracedCall, out: Tensor, input: Tensor) -> Tensor | None:
     """Note a norm of every channel and return the channels (n,) along dimension 1, None if they run along another."""
     slots = notes.along(input, 1)
-    notes.operations.append(Operation(call.name, out.numel() / max(out.shape[1], 1) / notes.samples, slots=slots))
+    notes.operations.append(Operation(call.name, out.numel() / max(out.shape[1], 1), slots=slots))
     return slots
 
 

@@ -24,6 +24,8 @@ def _matmul(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, other: T
     first, second = (other, input) if call.name == "rmatmul" else (input, other)
     macs = out.numel() * first.shape[-1]
     if first.dim() < 2 or second.dim() < 2:
+        if first.dim() == 1:
+            notes.sample_sizes.note_alone(first)
         notes.note_products(call.name, macs)
         return notes.refuse_inputs(call.name, (first, second))
     batch = "".join(map(chr, range(ord("0"), ord("0") + max(first.dim(), second.dim()) - 2)))
@@ -117,12 +119,29 @@ def _values_passed(notes: Notes, call: TracedCall, out: Tensor, value: Tensor) -
 
 @rule(*functions(Kind.MULTI_HEAD), reads=("query", "key", "value"))
 def _multi_head_attention(
-    notes: Notes, call: TracedCall, out: Any, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
+    notes: Notes,
+    call: TracedCall,
+    out: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    embed_dim: int,
+    num_heads: int,
+    in_proj_weight: Tensor | None,
+    in_proj_bias: Tensor | None,
+    bias_k: Tensor | None = None,
+    bias_v: Tensor | None = None,
+    add_zero_attn: bool = False,
+    *_: Any,
+    **__: Any,
 ) -> Any:
     # The sequence comes first here. Four projections, the scores and the weighted sum.
+    if query.dim() == 2:
+        notes.sample_sizes.note_alone(query)
     size = query.shape[-1]
     projections = (2 * query.numel() + key.numel() + value.numel()) * size
-    notes.note_products(call.name, projections + 2 * query.numel() * key.shape[0])
+    keys = key.shape[0] + (bias_k is not None) + add_zero_attn
+    notes.note_products(call.name, projections + 2 * query.numel() * keys)
     return notes.refuse_inputs(call.name, (query, key, value))
 
 
@@ -131,6 +150,8 @@ def _recurrent(notes: Notes, call: TracedCall, out: Any, input: Tensor, *args: A
     """Every matrix is applied once to every element of every sequence; the kernels are opaque to a counter."""
     packed = isinstance(args[0], Tensor) and not args[0].is_floating_point()  # then it is the sizes of the batches
     matrices = [weight for weight in args[2 if packed else 1] if weight.dim() == 2]
+    if not packed and input.shape[0 if args[-1] else 1] == 1:  # also what was given as a sequence without samples
+        notes.sample_sizes.note_alone(input.transpose(0, 1) if args[-1] else input)
     positions = input.numel() // input.shape[-1]
     notes.note_products(call.name, positions * sum(matrix.numel() for matrix in matrices))
     return notes.refuse_inputs(call.name, (input, args))
