@@ -64,13 +64,13 @@ def split(
         optimizer: if given, its state is carried over. Its buffers are running means of gradients or of their
             squares, so a copy receives what it would have gathered had it been there all along: the chain rule
             multiplies the gradient of a copy's own parameters by w_j, and leaves that of its consumers' columns. A
-            new neuron begins with zeros.
+            new neuron begins with zeros. Buffers that are parameters themselves, such as averages, grow like these.
 
     Raises:
         ConfigError: epsilon is negative or not a number.
         ModelError: the model or the plan does not belong to this graph, the plan leaves parts unequal that must be
-            equal, an optimizer keeps buffers of an unknown kind, or new neurons enter a function that is not defined
-            for them.
+            equal, an optimizer keeps state that nobody knows how to grow, or new neurons enter a function that is not
+            defined for them.
 
     Examples:
         >>> import nni_s3d as s3d
@@ -99,7 +99,10 @@ def split(
         draw_new_neurons(grown, grown_graph, second, plan.seed)
         _check_outputs(model, grown, graph)
     index_map = {name: torch.arange(copies.numel()).repeat_interleave(copies) for name, copies in plan.copies.items()}
-    state = None if optimizer is None else grown_state(model, optimizer, growth)
+    state = None
+    if optimizer is not None:
+        moved = moves(dict(model.named_parameters()), graph, growth, plan, step)
+        state = grown_state(model, optimizer, growth, moved)
     return SplitResult(grown, grown_graph, plan.widths, index_map, state)
 
 
