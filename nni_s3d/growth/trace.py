@@ -19,8 +19,9 @@ def trace(model: nn.Module, example_inputs: object) -> ChannelGraph:
 
     Args:
         model: any module. Nothing in it needs to be prepared.
-        example_inputs: a tensor, a tuple of positional or a dict of keyword arguments; the first dimension of the
-            first tensor counts the samples. Random numbers, not zeros: they show whether the function stays the same.
+        example_inputs: a tensor, a tuple of positional or a mapping of keyword arguments, such as what a tokenizer
+            returns; the first dimension of the first tensor counts the samples. Random numbers, not zeros: they show
+            whether the function stays the same.
 
     Raises:
         ModelError: the model is not on one device together with the inputs, or fails on them.

@@ -19,7 +19,7 @@ from torch.func import functional_call, grad, vjp
 from torch.overrides import TorchFunctionMode
 
 from nni_s3d.errors import ModelError
-from nni_s3d.growth.curvature.batch import Batch, LossFn, samples_of, scalar_loss
+from nni_s3d.growth.curvature.batch import Batch, LossFn, dtype_of_products, loss_scale, samples_of, scalar_loss
 from nni_s3d.growth.curvature.batch_operator import check_vectors, shapes_of
 from nni_s3d.growth.curvature.mean_operator import MeanOperator
 from nni_s3d.growth.curvature.preconditions import check_deterministic, check_model
@@ -79,7 +79,8 @@ class PlainBatchOperator:
         self._consumers = {layer.weight for group in graph.splittable_groups for layer in group.consumers}
         self.shapes, self.samples, self.passes = shapes_of(graph), samples_of(batch), 4.0
         producer = self._parameters[graph.splittable_groups[0].producers[0].weight]
-        self.dtype, self.device = producer.dtype, producer.device
+        self.dtype, self.device = dtype_of_products(producer.dtype), producer.device
+        self._scale = loss_scale(producer.dtype, self.samples)
         with untouched_state(model), torch.enable_grad():
             leaves = {name: parameter.clone().requires_grad_() for name, parameter in self._parameters.items()}
             read, outputs = self._run(leaves, cut=False)
@@ -87,7 +88,7 @@ class PlainBatchOperator:
                 raise ModelError(
                     "model: expected every consumer with gradients, got one under no_grad; call it outside"
                 )
-            loss = scalar_loss(loss_fn, outputs, batch[1])
+            loss = scalar_loss(loss_fn, outputs, batch[1]) * self._scale
             self._cotangents = torch.autograd.grad(loss, read, allow_unused=True, materialize_grads=True)
             # The Hessian is symmetric, so that its products are those of its transpose.
             _, self._hessian_times, *_ = vjp(grad(self._h), self._theta)
@@ -100,7 +101,7 @@ class PlainBatchOperator:
         for name, vector in vectors.items():
             scatter(self._graph[name], vector, direction, self._graph.shapes)
         (rows,) = self._hessian_times(direction)
-        return {name: pack(self._graph[name], rows) for name in vectors}
+        return {name: pack(self._graph[name], rows).to(self.dtype).div_(self._scale) for name in vectors}
 
     def dense(self, name: str) -> Tensor:
         """Return the splitting matrices of one group, shape (width, d, d)."""

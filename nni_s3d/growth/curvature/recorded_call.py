@@ -129,4 +129,4 @@ def _affine(x: Tensor, norm: dict[str, Any]) -> Tensor:
     scale = (norm["running_var"] + norm["eps"]).rsqrt() * (1 if norm["weight"] is None else norm["weight"])
     shift = -norm["running_mean"] * scale + (0 if norm["bias"] is None else norm["bias"])
     shape = (-1,) + (1,) * (x.dim() - 2)
-    return torch.addcmul(shift.reshape(shape), x, scale.reshape(shape))
+    return torch.addcmul(shift.to(x.dtype).reshape(shape), x, scale.to(x.dtype).reshape(shape))

@@ -42,7 +42,7 @@ def scatter(group: ChannelGroup, vectors: Tensor, into: dict[str, Tensor], shape
         if name not in into:
             into[name] = vectors.new_zeros(shapes[name])
         rows = into[name].movedim(dim, 0)
-        rows[slots.to(vectors.device)] = block.reshape(slots.shape + rows.shape[1:])
+        rows[slots.to(vectors.device)] = block.reshape(slots.shape + rows.shape[1:]).to(rows.dtype)
 
 
 def _parts(group: ChannelGroup) -> Iterator[tuple[str, int, Tensor]]:

@@ -16,12 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
-from torch.utils import _pytree as pytree
 
 from nni_s3d.errors import ModelError
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.equal_parts import check_equal_parts
-from nni_s3d.growth.modules import call, copied, evaluation_mode, tensors
+from nni_s3d.growth.modules import call, copied, evaluation_mode, map_tensors, tensors
 from nni_s3d.growth.selection.plan import GrowthPlan, second_copies
 from nni_s3d.growth.surgery.axis_growth import AxisGrowth, NewChannels, slots_in_place
 from nni_s3d.growth.surgery.displacements import StepLength, moves
@@ -131,8 +130,8 @@ def split_average(
 def example_inputs(model: nn.Module, graph: ChannelGraph) -> Any:
     """Return the inputs of the trace on the device and in the precision of a model, which may have been moved since."""
     first = next(model.parameters())
-    return pytree.tree_map_only(
-        Tensor, lambda x: x.to(first.device, first.dtype if x.is_floating_point() else None), graph.example_inputs
+    return map_tensors(
+        lambda x: x.to(first.device, first.dtype if x.is_floating_point() else None), graph.example_inputs
     )
 
 
