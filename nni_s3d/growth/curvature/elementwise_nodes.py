@@ -105,10 +105,12 @@ def derivatives(run: Function, x: Tensor) -> tuple[Tensor, Tensor | None]:
         leaf = x.detach().clone().requires_grad_()
         value = run(leaf)
         (slope,) = torch.autograd.grad(value.sum(), leaf, create_graph=True)
+        if slope._is_zerotensor():  # which cannot be written to
+            return torch.zeros_like(x), None
         if not slope.requires_grad:
             return slope, None
         (curvature,) = torch.autograd.grad(slope.sum(), leaf, allow_unused=True)
-    return slope.detach(), curvature
+    return slope.detach(), None if curvature is None or curvature._is_zerotensor() else curvature
 
 
 def slope_of(run: Function, x: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from nni_s3d.growth.curvature.mean_operator import MeanOperator
 from nni_s3d.growth.curvature.preconditions import check_deterministic, check_model
 from nni_s3d.growth.curvature.producer import LinearCall
 from nni_s3d.growth.curvature.recorded_call import changed_in_place
-from nni_s3d.growth.curvature.smoothing import SMOOTHED, smoothed
+from nni_s3d.growth.curvature.smoothing import elementwise_name, is_smoothed, smoothed
 from nni_s3d.growth.eigen.operator import dense_by_products, shape_of
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.functions import KINDS, Kind, canonical_name
@@ -137,9 +137,14 @@ class _Consumers(TorchFunctionMode):
     ) -> Any:
         kwargs, name = dict(kwargs or {}), canonical_name(func)
         check_deterministic(name, args, kwargs)
-        if name in SMOOTHED:
-            target, out = changed_in_place(func, args, kwargs), smoothed(name, self._smoothing, args, kwargs)
-            return out if target is None else target.copy_(out)
+        name = elementwise_name(name, args, kwargs)
+        if is_smoothed(name, args, kwargs):
+            target = changed_in_place(func, args, kwargs)
+            if target is None:
+                return smoothed(name, self._smoothing, args, kwargs)
+            first = () if "input" in kwargs else (target.clone(),)
+            kwargs |= {"input": target.clone()} if "input" in kwargs else {}
+            return target.copy_(smoothed(name, self._smoothing, (*first, *args[1:]), kwargs))
         layer = LinearCall(func, args, kwargs) if KINDS.get(name) is Kind.LINEAR else None
         if layer is None or id(layer.parameters[0]) not in self._weights:
             return func(*args, **kwargs)

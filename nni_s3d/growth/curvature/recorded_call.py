@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from nni_s3d.growth.curvature.smoothing import SMOOTHED, smoothed
+from nni_s3d.growth.curvature.smoothing import KEEP_INPUT, is_smoothed, smoothed
 from nni_s3d.growth.graph.functions import batch_norm_arguments
 
 
@@ -43,7 +43,7 @@ class RecordedCall:
     ) -> None:
         self.name, self.arguments = name, len(args) + len(kwargs)
         self.target = changed_in_place(func, args, kwargs)
-        self._func, self._beta = func, beta
+        self._func, self._beta, self.smoothed = func, beta, is_smoothed(name, args, kwargs)
         flat, self._spec = pytree.tree_flatten((args, kwargs))
         self._places = [i for i, x in enumerate(flat) if matters(x)]
         self.tensors: list[Tensor] = [flat[i] for i in self._places]
@@ -51,7 +51,7 @@ class RecordedCall:
         self.constants = [
             x for i, x in enumerate(flat) if i not in self._places and isinstance(x, Tensor) and x.is_floating_point()
         ]
-        self._copied = self.target is not None and name not in SMOOTHED
+        self._copied = self.target is not None and (not self.smoothed or name in KEEP_INPUT)
         self._flat = [None if i in self._places else x for i, x in enumerate(flat)]
 
     def __call__(self, *tensors: Tensor) -> Any:
@@ -63,12 +63,12 @@ class RecordedCall:
         if self.name == "batch_norm":
             norm = batch_norm_arguments(self._func, args[1:], kwargs)
             return _affine(args[0] if args else norm["input"], norm)
-        if self.name in SMOOTHED:
-            return smoothed(self.name, self._beta, args, kwargs)
         if self._copied and args:
             args = (args[0].clone(), *args[1:])
         elif self._copied:
             kwargs["input"] = kwargs["input"].clone()
+        if self.smoothed:
+            return smoothed(self.name, self._beta, args, kwargs)
         return self._func(*args, **kwargs)
 
     @property

@@ -30,7 +30,7 @@ from nni_s3d.growth.curvature.elementwise_nodes import ChannelScale, Elementwise
 from nni_s3d.growth.curvature.nodes import Function, Linear, MaxPool, Node, TwiceDifferentiable
 from nni_s3d.growth.curvature.recorded_call import RecordedCall
 from nni_s3d.growth.curvature.segment import Segment
-from nni_s3d.growth.curvature.smoothing import SMOOTHED, ramp_derivatives
+from nni_s3d.growth.curvature.smoothing import elementwise_name, ramp_derivatives
 from nni_s3d.growth.curvature.zero_buffer import ZeroBuffer
 from nni_s3d.growth.graph.functions import ELEMENTWISE, KINDS, LINEAR, Kind
 
@@ -70,10 +70,11 @@ class Tape:
 
     def apply(self, func: Function, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a function, and record it if anything that it takes depends on a leaf."""
+        name = elementwise_name(name, args, kwargs)
         args, kwargs = pytree.tree_map_only(nn.Parameter, Tensor.detach, (args, kwargs))
         call = RecordedCall(func, name, args, kwargs, beta=self.beta, matters=self._is_alive)
         if not call.tensors or name not in KINDS:
-            return _run_unrecorded(call) if name in SMOOTHED else func(*args, **kwargs)
+            return _run_unrecorded(call) if call.smoothed else func(*args, **kwargs)
         if _keeps_value(call):
             target, out = call.target, self._run_as_same_value(call)
         else:

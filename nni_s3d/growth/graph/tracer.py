@@ -18,6 +18,7 @@ from torch.nn.parameter import UninitializedParameter
 from torch.overrides import TorchFunctionMode
 
 from nni_s3d.errors import ModelError
+from nni_s3d.growth.graph.autograd_functions import announced_functions
 from nni_s3d.growth.graph.calls import CallLog
 from nni_s3d.growth.graph.functions import DROPOUTS, READS_SHAPES, canonical_name
 from nni_s3d.growth.graph.macs import MacCounter
@@ -27,6 +28,7 @@ from nni_s3d.growth.modules import call, check_device, evaluation_mode, tensors
 
 _READS_VALUES = {"item", "tolist", "numpy", "array", "bool", "int", "float", "setitem"}
 _READS_NO_VALUES = {"zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"}
+_FILLS = {"zeros_like", "ones_like", "full_like"}
 _RETURNS_INPUT = {  # functions that may return the tensor that they were given, and never change it
     *"contiguous to float double half bfloat16 type type_as flatten reshape view squeeze unsqueeze expand".split(),
     *("expand_as", *DROPOUTS),
@@ -78,7 +80,7 @@ class Tracer(TorchFunctionMode):
 
     def _outputs(self, example_inputs: object) -> Any:
         try:
-            with self:
+            with announced_functions(), self:
                 outputs = call(self._model, example_inputs)
         except Exception as error:
             if self._bug is not None:
@@ -111,12 +113,14 @@ class Tracer(TorchFunctionMode):
         outputs, layers = [out] if isinstance(out, Tensor) else tensors(out), len(self.notes.layers)
         self.log.add(name, given, outputs)
         if name.startswith("new_") or name in _READS_NO_VALUES:  # they read a type and a device
+            if name in _FILLS and labelled and out.shape == labelled[0].shape:
+                self.notes.label(out, self.notes.labels(labelled[0]))  # the same number for every channel that comes
             return out
         if outputs:
             self._refuse_views(name, labelled, outputs)
             labels: Sequence[Tensor | None] = [None] * len(outputs)
             if rule is None or bound is None:
-                self.notes.refuse_inputs(name, labelled)
+                self.notes.refuse_inputs(name, labelled, getattr(func, "refusal", ""))
                 if macs:
                     self.notes.note_products(name, macs)
             else:
