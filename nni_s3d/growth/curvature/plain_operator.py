@@ -22,10 +22,10 @@ from nni_s3d.errors import ModelError
 from nni_s3d.growth.curvature.batch import Batch, LossFn, dtype_of_products, loss_scale, samples_of, scalar_loss
 from nni_s3d.growth.curvature.batch_operator import check_vectors, shapes_of
 from nni_s3d.growth.curvature.mean_operator import MeanOperator
+from nni_s3d.growth.curvature.plain_kinks import PlainKinks
 from nni_s3d.growth.curvature.preconditions import check_deterministic, check_model
 from nni_s3d.growth.curvature.producer import LinearCall
-from nni_s3d.growth.curvature.recorded_call import changed_in_place
-from nni_s3d.growth.curvature.smoothing import elementwise_name, is_smoothed, smoothed
+from nni_s3d.growth.curvature.smoothing import elementwise_name
 from nni_s3d.growth.eigen.operator import dense_by_products, shape_of
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.functions import KINDS, Kind, canonical_name
@@ -129,7 +129,7 @@ class _Consumers(TorchFunctionMode):
 
     def __init__(self, weights: set[int], smoothing: float, cut: bool) -> None:
         super().__init__()
-        self._weights, self._smoothing, self._cut = weights, smoothing, cut
+        self._weights, self._cut, self._kinks = weights, cut, PlainKinks(smoothing)
         self.read: list[Tensor] = []
 
     def __torch_function__(
@@ -137,17 +137,9 @@ class _Consumers(TorchFunctionMode):
     ) -> Any:
         kwargs, name = dict(kwargs or {}), canonical_name(func)
         check_deterministic(name, args, kwargs)
-        name = elementwise_name(name, args, kwargs)
-        if is_smoothed(name, args, kwargs):
-            target = changed_in_place(func, args, kwargs)
-            if target is None:
-                return smoothed(name, self._smoothing, args, kwargs)
-            first = () if "input" in kwargs else (target.clone(),)
-            kwargs |= {"input": target.clone()} if "input" in kwargs else {}
-            return target.copy_(smoothed(name, self._smoothing, (*first, *args[1:]), kwargs))
         layer = LinearCall(func, args, kwargs) if KINDS.get(name) is Kind.LINEAR else None
         if layer is None or id(layer.parameters[0]) not in self._weights:
-            return func(*args, **kwargs)
+            return self._kinks.run(func, elementwise_name(name, args, kwargs), args, kwargs)
         self.read.append(layer.input.clone())
         layer.input = self.read[-1].detach() if self._cut else self.read[-1]
         return layer.run(layer.parameters)

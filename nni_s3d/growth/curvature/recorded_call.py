@@ -71,6 +71,11 @@ class RecordedCall:
             return smoothed(self.name, self._beta, args, kwargs)
         return self._func(*args, **kwargs)
 
+    def rest(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments behind the first one, and the keywords; None stands for tensors that are kept out."""
+        args, kwargs = pytree.tree_unflatten(list(self._flat), self._spec)
+        return args[1:], kwargs
+
     @property
     def second(self) -> Any:
         """The second positional argument."""
@@ -86,6 +91,12 @@ class RecordedCall:
         other = copy.copy(self)
         other._func = func
         other.forget()
+        return other
+
+    def unsmoothed(self) -> RecordedCall:
+        """Return the same call without a curvature at kinks, which keeps no tensor alive of those that matter."""
+        other = self.by(self._func)
+        other.smoothed, other._copied = False, self._copied or self.target is not None
         return other
 
     def without_bias(self, x: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from torch.utils import _pytree as pytree
 from nni_s3d.growth.curvature.autograd_step import Step, is_floating, overwritten, recorded
 from nni_s3d.growth.curvature.components import connected_components
 from nni_s3d.growth.curvature.elementwise_nodes import ChannelScale, Elementwise, derivatives, slope_of
+from nni_s3d.growth.curvature.kinks_on_tape import KinksOnTape
 from nni_s3d.growth.curvature.nodes import Function, Linear, MaxPool, Node, TwiceDifferentiable
 from nni_s3d.growth.curvature.recorded_call import RecordedCall
 from nni_s3d.growth.curvature.segment import Segment
@@ -56,6 +57,7 @@ class Tape:
         self._alive: dict[int, tuple[weakref.ref[Tensor], int]] = {}  # by id, which may come again for another tensor
         self._nodes: list[Node] = []
         self._makers: dict[int, Node] = {}  # by value
+        self._kinks = KinksOnTape()
         self._consumed: set[int] = set()  # values that consumers take
 
     def leaf(self, step: Step, tensor: Tensor) -> tuple[Tensor, int]:
@@ -85,19 +87,29 @@ class Tape:
         if target is None:
             return out
         self._set_value(target, self._alive[id(out)][1])
+        self._kinks.note_overwritten(target, out)
         return overwritten(target, out)
 
     def _run_as_same_value(self, call: RecordedCall) -> Any:
+        kinked = self._kinks.of_result(call)
         out = call(*call.tensors)
         self._set_value(out, self._alive[id(call.tensors[0])][1])
+        self._kinks.note(out, kinked)
         return out
 
     def _record(self, call: RecordedCall) -> Any:
-        known = [self._value_of(x) for x in call.tensors]
-        inputs = [self._new_value(x) if v is None else v for v, x in zip(known, call.tensors, strict=True)]
+        self._kinks.take_away(call, lambda x, node_of: self._put(node_of(self._number(x)), [x]))
+        kinked = self._kinks.of_result(call)
+        inputs = [self._number(x) for x in call.tensors]
         node = next(node for build in _BUILDERS if (node := build(self, call, inputs)) is not None)
-        out = recorded(node, self.anchor, call.tensors)
+        out = self._put(node, call.tensors)
         call.forget()
+        self._kinks.note(out, kinked, node)
+        return out
+
+    def _put(self, node: Node, tensors: list[Tensor]) -> Any:
+        """Run a node on these tensors, and keep it."""
+        out = recorded(node, self.anchor, tensors)
         node.outputs = [self._new_value(x) for x in pytree.tree_leaves(out) if is_floating(x)]
         self._makers.update(dict.fromkeys(node.outputs, node))
         self._nodes.append(node)
@@ -106,6 +118,10 @@ class Tape:
     def maker_of(self, value: int) -> Node | None:
         """Return the function that makes a value; a leaf has none."""
         return self._makers.get(value)
+
+    def _number(self, tensor: Tensor) -> int:
+        value = self._value_of(tensor)
+        return self._new_value(tensor) if value is None else value
 
     def _new_value(self, tensor: Tensor) -> int:
         self._set_value(tensor, self._values)
