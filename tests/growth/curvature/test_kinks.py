@@ -39,7 +39,7 @@ SMOOTH = {  # compositions whose slope has no jump
     "x |x|": lambda x: x * x.abs(),
 }
 KINKED = {  # compositions that keep their kinks, and the curvature that they always had
-    "a shifted one": (lambda x: (F.relu(x) + 1) ** 2, lambda x: F.relu(x).square() + 2 * F.relu(x) + 1),
+    "a shifted one": (lambda x: (F.relu(x) + 1) ** 2, lambda x: F.leaky_relu(x, 0.0).add(1).square()),
     "a gate": (lambda x: F.relu(x) * torch.sigmoid(x), lambda x: torch.sigmoid(x) * F.relu(x)),
     "hardswish by hand": (lambda x: x * F.relu6(x + 3) / 6, F.hardswish),
     "a slope, then a square": (lambda x: F.elu(F.relu(x)).exp(), lambda x: F.relu(x).exp()),
