@@ -97,6 +97,8 @@ class BatchOperator:
         filters: dict[str, Tensor] = {}
         for group in groups:
             scatter(group, vectors[group.name], filters, self._graph.shapes)
+        for name in filters.keys() & self._graph.frozen:
+            filters[name].zero_()
         # Producers without curvature, or that do not run in evaluation mode, leave zeros.
         rows = {name: torch.zeros_like(tensor) for name, tensor in filters.items()}
         layers = self._layers_by_value(groups)
@@ -106,7 +108,8 @@ class BatchOperator:
             for value, cotangent in segment.hessian_times(tangents).items():
                 if value in layers:
                     producer = self._producers[layers[value].weight]
-                    rows |= producer.transpose_times(cotangent, layers[value])
+                    times = producer.transpose_times(cotangent, layers[value])
+                    rows |= {name: row for name, row in times.items() if name not in self._graph.frozen}
         return {group.name: pack(group, rows).to(self.dtype).div_(self._scale) for group in groups}
 
     def _layers_by_value(self, groups: Sequence[ChannelGroup]) -> dict[int, Layer]:

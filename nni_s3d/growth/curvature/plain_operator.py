@@ -100,7 +100,9 @@ class PlainBatchOperator:
         direction = {name: torch.zeros_like(parameter) for name, parameter in self._theta.items()}
         for name, vector in vectors.items():
             scatter(self._graph[name], vector, direction, self._graph.shapes)
-        (rows,) = self._hessian_times(direction)
+        moving = {name: x.zero_() if name in self._graph.frozen else x for name, x in direction.items()}
+        (rows,) = self._hessian_times(moving)
+        rows = {name: torch.zeros_like(x) if name in self._graph.frozen else x for name, x in rows.items()}
         return {name: pack(self._graph[name], rows).to(self.dtype).div_(self._scale) for name in vectors}
 
     def dense(self, name: str) -> Tensor:

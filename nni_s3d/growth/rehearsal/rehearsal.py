@@ -125,7 +125,7 @@ def _awake(model: nn.Module) -> dict[int, nn.Parameter]:
     """Return random values for the parameters that have hardly any effect."""
     torch.manual_seed(0)
     asleep = [parameter for parameter in model.parameters() if _asleep(parameter.detach())]
-    return {id(parameter): nn.Parameter(0.5 * torch.randn_like(parameter)) for parameter in asleep}
+    return {id(p): nn.Parameter(0.5 * torch.randn_like(p), requires_grad=p.requires_grad) for p in asleep}
 
 
 def _exchange(model: nn.Module, parameters: Mapping[int, nn.Parameter]) -> None:
