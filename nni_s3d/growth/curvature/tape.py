@@ -30,6 +30,7 @@ from nni_s3d.growth.curvature.elementwise_nodes import ChannelScale, Elementwise
 from nni_s3d.growth.curvature.kinks_on_tape import KinksOnTape
 from nni_s3d.growth.curvature.nodes import Function, Linear, MaxPool, Node, TwiceDifferentiable
 from nni_s3d.growth.curvature.recorded_call import RecordedCall
+from nni_s3d.growth.curvature.registered_functions import check_derivatives
 from nni_s3d.growth.curvature.segment import Segment
 from nni_s3d.growth.curvature.smoothing import elementwise_name, ramp_derivatives
 from nni_s3d.growth.curvature.zero_buffer import ZeroBuffer
@@ -58,6 +59,7 @@ class Tape:
         self._nodes: list[Node] = []
         self._makers: dict[int, Node] = {}  # by value
         self._kinks = KinksOnTape()
+        self._checked = set[str]()
         self._consumed: set[int] = set()  # values that consumers take
 
     def leaf(self, step: Step, tensor: Tensor) -> tuple[Tensor, int]:
@@ -98,6 +100,9 @@ class Tape:
         return out
 
     def _record(self, call: RecordedCall) -> Any:
+        if "." in call.name and KINDS[call.name] not in LINEAR and call.name not in self._checked:
+            self._checked.add(call.name)  # of a user, whose derivatives nobody has tested
+            check_derivatives(call.name, call, call.tensors)
         self._kinks.take_away(call, lambda x, node_of: self._put(node_of(self._number(x)), [x]))
         kinked = self._kinks.of_result(call)
         inputs = [self._number(x) for x in call.tensors]
@@ -219,7 +224,8 @@ def _layer(tape: Tape, call: RecordedCall, inputs: list[int]) -> Node | None:
 
 
 def _linear(tape: Tape, call: RecordedCall, inputs: list[int]) -> Node | None:
-    if KINDS[call.name] not in LINEAR:
+    sampled = call.name == "grid_sample" and call.leads and len(call.tensors) == 1  # at fixed positions
+    if KINDS[call.name] not in LINEAR and not sampled:
         return None
     return Linear(inputs, call, call, constant=bool(call.constants), zeros=tape.zeros)
 

@@ -222,3 +222,28 @@ def test_whole_numbers_go_through_as_they_are():
     model = Positions()
     op = s3d.SplittingOperator(model, s3d.trace(model, x), [(x, torch.zeros(3, 2))], F.mse_loss)
     assert op.dense("a").abs().max() > 1e-5
+
+
+class Sampled(nn.Module):
+    """Reads its channels at positions that are given."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(2, 3, 1), nn.Linear(3, 2)
+
+    def forward(self, x, grid):
+        x = torch.tanh(self.a(x))
+        return self.b(torch.tanh(F.grid_sample(x, grid, align_corners=False)).mean((2, 3)))
+
+
+def test_a_sample_at_fixed_positions_is_linear():
+    torch.manual_seed(0)
+    model = Sampled().double()
+    x, grid = torch.randn(4, 2, 5, 5, dtype=torch.float64), torch.rand(4, 6, 6, 2, dtype=torch.float64) * 2 - 1
+    graph = s3d.trace(model, (x, grid))
+    t = torch.tensor([0, 1, 1, 0])
+    op = s3d.SplittingOperator(model, graph, [((x, grid), t)], F.cross_entropy)
+    plan = s3d.select(s3d.spectrum(op, solver="exact"), graph, s3d.TopFraction(1.0))
+    change = F.cross_entropy(s3d.split(model, graph, plan, epsilon=1e-3).model(x, grid), t)
+    change = (change - F.cross_entropy(model(x, grid), t)).item()
+    assert change / (1e-6 / 2 * plan.gain) == pytest.approx(1, abs=0.01)
