@@ -42,7 +42,14 @@ def _parser() -> argparse.ArgumentParser:
     inspect = commands.add_parser("inspect", help="which layers of a network can be split, and what a neuron costs")
     inspect.add_argument("factory", help="package.module:function that returns the network")
     inspect.add_argument("--input", required=True, type=_sizes, metavar="1,3,224,224", help="shape of an input")
-    inspect.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="keyword arguments of the function")
+    inspect.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="keyword arguments of the function; may be given several times",
+    )
     inspect.add_argument("--search-space", type=Path, metavar="FILE", help="write a search space to start from")
     inspect.set_defaults(run=_inspect)
 

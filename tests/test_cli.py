@@ -321,6 +321,21 @@ def test_inspect_makes_a_search_space(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    "settings",
+    [
+        ["--set", "width=7", "classes=3"],
+        ["--set", "width=7", "--set", "classes=3"],
+        ["--set", "width=5", "classes=3", "--set", "width=7"],
+    ],
+    ids=["together", "one by one", "the last one of a name"],
+)
+def test_inspect_takes_all_settings(settings, capsys):
+    assert main(["inspect", "tests.factories:two_layers", "--input", "1,4", *settings]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert {row[0]: row[1] for row in rows if row[0] in ("0", "2")} == {"0": "7", "2": "3"}
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["no.such:thing", "--input", "1,1"], "model.factory: expected package.module:function, got 'no.such:thing'"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, cast
 
@@ -58,7 +58,7 @@ def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
 
 
 def call(model: Callable[..., Any], inputs: object) -> Any:
-    """Call a module or function on a tensor, a tuple or list of positional arguments or a dict of keyword arguments."""
+    """Call a module or function on a tensor, a tuple or list of positional arguments or a mapping of keywords."""
     if isinstance(inputs, Mapping):
         return model(**inputs)
     if isinstance(inputs, (tuple, list)):
@@ -82,7 +82,7 @@ def check_device(model: nn.Module, inputs: object, name_of_inputs: str) -> None:
 
 
 def tensors(tree: object) -> list[Tensor]:
-    """Return all tensors in nested tuples, lists, dicts, registered containers and dataclasses."""
+    """Return all tensors in nested tuples, lists, mappings, registered containers and dataclasses."""
     gathered: list[Tensor] = []
     _gather(tree, gathered)
     return gathered
@@ -101,8 +101,32 @@ def _gather(tree: object, gathered: list[Tensor]) -> None:
         leaves = pytree.tree_leaves(tree)
         if len(leaves) != 1 or leaves[0] is not tree:
             _gather(leaves, gathered)
+        elif isinstance(tree, Mapping):  # such as a UserDict, which tokenizers return
+            _gather(list(tree.values()), gathered)
         elif dataclasses.is_dataclass(tree) and not isinstance(tree, type):
             _gather([getattr(tree, field.name) for field in dataclasses.fields(tree)], gathered)
+
+
+def map_tensors(function: Callable[[Tensor], Tensor], tree: object) -> Any:
+    """Return the same containers with other tensors in the places of all that `tensors` finds."""
+
+    def mapped(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor):
+            return function(leaf)
+        if isinstance(leaf, Mapping):
+            values = {key: map_tensors(function, value) for key, value in leaf.items()}
+            if not isinstance(leaf, MutableMapping):
+                return values
+            leaf = copy.copy(leaf)
+            leaf.update(values)
+        elif dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
+            names = [field.name for field in dataclasses.fields(leaf)]
+            leaf, old = copy.copy(leaf), leaf
+            for name in names:  # of a frozen one too
+                object.__setattr__(leaf, name, map_tensors(function, getattr(old, name)))
+        return leaf
+
+    return pytree.tree_map(mapped, tree)
 
 
 _PLAIN = {int, float, bool, str, type(None), type(...), torch.dtype, torch.device, torch.Size}

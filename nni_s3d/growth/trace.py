@@ -17,11 +17,16 @@ def trace(model: nn.Module, example_inputs: object) -> ChannelGraph:
     every group are split, and groups that change what the model computes (a width that is written as a number in its
     code, say) are refused too.
 
+    Parameters that are frozen (`requires_grad=False`, while others are trained) keep their values in all copies: the
+    splitting matrices and the displacements are those of the other parameters. So nothing is gained by splitting a
+    group that is frozen altogether, and `select` leaves it alone.
+
     Args:
         model: any module. Nothing in it needs to be prepared.
-        example_inputs: a tensor, a tuple of positional or a dict of keyword arguments. Costs are per sample: samples
-            lie along the first dimension of inputs and outputs, or are the tensors of a list; where both have nothing
-            in common, all is one sample. Random numbers, not zeros: they show whether the function stays the same.
+        example_inputs: a tensor, a tuple of positional or a mapping of keyword arguments, such as what a tokenizer
+            returns. Costs are per sample: samples lie along the first dimension of inputs and outputs, or are the
+            tensors of a list; where both have nothing in common, all is one sample. Random numbers, not zeros: they
+            show whether the function stays the same.
 
     Raises:
         ModelError: the model is not on one device together with the inputs, or fails on them.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from nni_s3d.errors import ModelError
@@ -17,6 +18,16 @@ LossFn = Callable[[Any, Any], Tensor]  # (outputs, targets) -> scalar, the mean 
 def samples_of(batch: Batch) -> int:
     """Count the samples of a batch."""
     return tensors(batch[0])[0].shape[0]
+
+
+def dtype_of_products(dtype: torch.dtype) -> torch.dtype:
+    """Return the type of products in a network of some type: single precision at least, as solvers need it."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def loss_scale(dtype: torch.dtype, samples: int) -> int:
+    """Return what the mean loss is multiplied by: in half precision, a share of so many samples would underflow."""
+    return samples if dtype == torch.float16 else 1
 
 
 def scalar_loss(loss_fn: LossFn, outputs: object, targets: object) -> Tensor:

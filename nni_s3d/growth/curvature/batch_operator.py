@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nni_s3d.errors import ModelError
-from nni_s3d.growth.curvature.batch import Batch, LossFn, samples_of, scalar_loss
+from nni_s3d.growth.curvature.batch import Batch, LossFn, dtype_of_products, loss_scale, samples_of, scalar_loss
 from nni_s3d.growth.curvature.components import connected_components
 from nni_s3d.growth.curvature.cut import Cut
 from nni_s3d.growth.curvature.producer import Producer
@@ -58,11 +58,12 @@ class BatchOperator:
         with untouched_state(model), torch.enable_grad():
             with cut:
                 outputs = call(model, inputs)
-            cut.linearize(scalar_loss(loss_fn, outputs, targets))
+            first = next(iter(cut.producers.values()))
+            self._scale = loss_scale(first.dtype, self.samples)
+            cut.linearize(scalar_loss(loss_fn, outputs, targets) * self._scale)
         self._producers = cut.producers
         self._clusters = clusters(graph.splittable_groups, cut.producers, cut.tape.segments())
-        first = next(iter(self._producers.values()))
-        self.dtype, self.device = first.dtype, first.device
+        self.dtype, self.device = dtype_of_products(first.dtype), first.device
         self.passes = 2.0
 
     def matvec(self, vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -96,6 +97,8 @@ class BatchOperator:
         filters: dict[str, Tensor] = {}
         for group in groups:
             scatter(group, vectors[group.name], filters, self._graph.shapes)
+        for name in filters.keys() & self._graph.frozen:
+            filters[name].zero_()
         # Producers without curvature, or that do not run in evaluation mode, leave zeros.
         rows = {name: torch.zeros_like(tensor) for name, tensor in filters.items()}
         layers = self._layers_by_value(groups)
@@ -105,8 +108,9 @@ class BatchOperator:
             for value, cotangent in segment.hessian_times(tangents).items():
                 if value in layers:
                     producer = self._producers[layers[value].weight]
-                    rows |= producer.transpose_times(cotangent, layers[value])
-        return {group.name: pack(group, rows) for group in groups}
+                    times = producer.transpose_times(cotangent, layers[value])
+                    rows |= {name: row for name, row in times.items() if name not in self._graph.frozen}
+        return {group.name: pack(group, rows).to(self.dtype).div_(self._scale) for group in groups}
 
     def _layers_by_value(self, groups: Sequence[ChannelGroup]) -> dict[int, Layer]:
         """Return the producers of some groups by the number of their output on the tape, where they have run."""

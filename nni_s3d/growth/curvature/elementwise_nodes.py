@@ -49,6 +49,11 @@ class Elementwise(Node):
     ) -> None:
         super().__init__(inputs, function)
         self._derivatives, self.scale = derivatives, scale
+        self._without: Tensor | None = None  # what part of the loss's derivative meets no curvature
+
+    def leave_out(self, cotangent: Tensor) -> None:
+        """Give no curvature to a part of the derivative of the loss that will arrive."""
+        self._without = cotangent if self._without is None else self._without + cotangent
 
     @property
     def has_curvature(self) -> bool:
@@ -65,7 +70,7 @@ class Elementwise(Node):
         assert self.slope is not None
         self.linearized, back = True, _times(g, self.slope)
         if self.curvature is not None:
-            self.curvature.mul_(g)
+            self.curvature.mul_(g if self._without is None else g - self._without)
             if self.scale is not None:
                 self.curvature.mul_(self.scale**2)
         if not self.reaches_curvature:
@@ -89,6 +94,36 @@ class Elementwise(Node):
         return out if self.scale is None else out.mul_(self.scale)
 
 
+class WithoutKinks(Node):
+    """The identity, for a reader that takes the kinks of an activation away.
+
+    Args:
+        value: number of the value that it takes.
+        activation: whose kinks they are.
+        scales: what lies between the activation and the value, first to last.
+        near: where the elements are that are near to such kinks.
+    """
+
+    def __init__(self, value: int, activation: Elementwise, scales: Sequence[ChannelScale], near: Tensor) -> None:
+        super().__init__([value], lambda x: x)
+        self._activation, self._scales, self._near = activation, scales, near
+
+    def linearize(self, cotangents: list[Tensor | None]) -> list[Tensor | None]:
+        self.linearized, (g,) = True, cotangents
+        assert g is not None
+        part = g * self._near
+        for scale in reversed(self._scales):
+            part = part * scale.scale
+        self._activation.leave_out(part)
+        return [g]
+
+    def jvp(self, tangents: list[Tensor | None]) -> list[Tensor | None]:
+        return tangents
+
+    def transpose(self, cotangents: list[Tensor | None]) -> list[Tensor | None]:
+        return cotangents
+
+
 def _times(x: Tensor, slope: Tensor) -> Tensor:
     """Multiply by a slope, or by true or false of the same shape."""
     if slope.dtype != torch.bool:
@@ -105,10 +140,12 @@ def derivatives(run: Function, x: Tensor) -> tuple[Tensor, Tensor | None]:
         leaf = x.detach().clone().requires_grad_()
         value = run(leaf)
         (slope,) = torch.autograd.grad(value.sum(), leaf, create_graph=True)
+        if slope._is_zerotensor():  # which cannot be written to
+            return torch.zeros_like(x), None
         if not slope.requires_grad:
             return slope, None
         (curvature,) = torch.autograd.grad(slope.sum(), leaf, allow_unused=True)
-    return slope.detach(), curvature
+    return slope.detach(), None if curvature is None or curvature._is_zerotensor() else curvature
 
 
 def slope_of(run: Function, x: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils import _pytree as pytree
 
+from nni_s3d.errors import ModelError, first_line
 from nni_s3d.growth.curvature.autograd_step import is_floating
 from nni_s3d.growth.curvature.vjp import Vjp
 from nni_s3d.growth.curvature.zero_buffer import ZeroBuffer
@@ -178,7 +179,16 @@ class TwiceDifferentiable(Node):
 
     def jvp(self, tangents: list[Tensor | None]) -> list[Tensor | None]:
         along = [t for slope, t in zip(self._slopes, tangents, strict=True) if slope is not None]
-        derivatives = self._vjp_of_slopes(along, [*self._cotangents, *self._leaves])
+        try:
+            derivatives = self._vjp_of_slopes(along, [*self._cotangents, *self._leaves])
+        except RuntimeError as error:
+            if "not implemented" not in str(error):
+                raise
+            name = getattr(self.function, "name", "a function")
+            raise ModelError(
+                f"{name}: expected a function that can be differentiated twice, got one for which PyTorch says: "
+                f"{first_line(error)}"
+            ) from error
         self.saved = derivatives[len(self._cotangents) :]
         return derivatives[: len(self._cotangents)]
 

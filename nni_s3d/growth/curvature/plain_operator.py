@@ -19,13 +19,14 @@ from torch.func import functional_call, grad, vjp
 from torch.overrides import TorchFunctionMode
 
 from nni_s3d.errors import ModelError
-from nni_s3d.growth.curvature.batch import Batch, LossFn, samples_of, scalar_loss
+from nni_s3d.growth.curvature.batch import Batch, LossFn, dtype_of_products, loss_scale, samples_of, scalar_loss
 from nni_s3d.growth.curvature.batch_operator import check_vectors, shapes_of
 from nni_s3d.growth.curvature.mean_operator import MeanOperator
+from nni_s3d.growth.curvature.plain_kinks import PlainKinks
 from nni_s3d.growth.curvature.preconditions import check_deterministic, check_model
 from nni_s3d.growth.curvature.producer import LinearCall
-from nni_s3d.growth.curvature.recorded_call import changed_in_place, run_twice_differentiable
-from nni_s3d.growth.curvature.smoothing import SMOOTHED, smoothed
+from nni_s3d.growth.curvature.second_derivatives import twice_differentiable
+from nni_s3d.growth.curvature.smoothing import elementwise_name
 from nni_s3d.growth.eigen.operator import dense_by_products, shape_of
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.functions import KINDS, Kind, canonical_name
@@ -82,7 +83,8 @@ class PlainBatchOperator:
         self._consumers = {layer.weight for group in graph.splittable_groups for layer in group.consumers}
         self.shapes, self.samples, self.passes = shapes_of(graph), samples_of(batch), 4.0
         producer = self._parameters[graph.splittable_groups[0].producers[0].weight]
-        self.dtype, self.device = producer.dtype, producer.device
+        self.dtype, self.device = dtype_of_products(producer.dtype), producer.device
+        self._scale = loss_scale(producer.dtype, self.samples)
         with untouched_state(model), torch.enable_grad():
             leaves = {name: parameter.clone().requires_grad_() for name, parameter in self._parameters.items()}
             read, outputs = self._run(leaves, cut=False)
@@ -90,7 +92,7 @@ class PlainBatchOperator:
                 raise ModelError(
                     "model: expected every consumer with gradients, got one under no_grad; call it outside"
                 )
-            loss = scalar_loss(loss_fn, outputs, batch[1])
+            loss = scalar_loss(loss_fn, outputs, batch[1]) * self._scale
             self._cotangents = torch.autograd.grad(loss, read, allow_unused=True, materialize_grads=True)
             # The Hessian is symmetric, so that its products are those of its transpose.
             _, self._hessian_times, *_ = vjp(grad(self._h), self._theta)
@@ -102,8 +104,10 @@ class PlainBatchOperator:
         direction = {name: torch.zeros_like(parameter) for name, parameter in self._theta.items()}
         for name, vector in vectors.items():
             scatter(self._graph[name], vector, direction, self._graph.shapes)
-        (rows,) = self._hessian_times(direction)
-        return {name: pack(self._graph[name], rows) for name in vectors}
+        moving = {name: x.zero_() if name in self._graph.frozen else x for name, x in direction.items()}
+        (rows,) = self._hessian_times(moving)
+        rows = {name: torch.zeros_like(x) if name in self._graph.frozen else x for name, x in rows.items()}
+        return {name: pack(self._graph[name], rows).to(self.dtype).div_(self._scale) for name in vectors}
 
     def dense(self, name: str) -> Tensor:
         """Return the splitting matrices of one group, shape (width, d, d)."""
@@ -131,7 +135,7 @@ class _Consumers(TorchFunctionMode):
 
     def __init__(self, weights: set[str], own: OwnTensors, smoothing: float, cut: bool) -> None:
         super().__init__()
-        self._weights, self._own, self._smoothing, self._cut = weights, own, smoothing, cut
+        self._weights, self._own, self._cut, self._kinks = weights, own, cut, PlainKinks(smoothing)
         self.read: list[Tensor] = []
 
     def __torch_function__(
@@ -139,9 +143,6 @@ class _Consumers(TorchFunctionMode):
     ) -> Any:
         kwargs, name = dict(kwargs or {}), canonical_name(func)
         check_deterministic(name, args, kwargs)
-        if name in SMOOTHED:
-            target, out = changed_in_place(func, args, kwargs), smoothed(name, self._smoothing, args, kwargs)
-            return out if target is None else target.copy_(out)
         linear = as_linear(name, args, kwargs, self._own)
         if linear is not None:
             with self:
@@ -151,7 +152,8 @@ class _Consumers(TorchFunctionMode):
             return embedding.run(embedding.parameters)
         layer = LinearCall(func, args, kwargs, self._own) if KINDS.get(name) is Kind.LINEAR else None
         if layer is None or layer.names[0] not in self._weights:
-            out = run_twice_differentiable(name, func, args, kwargs)
+            func = twice_differentiable(func, name)
+            out = self._kinks.run(func, elementwise_name(name, args, kwargs), args, kwargs)
             self._own.follow(name, tensors((args, kwargs)), tensors(out))
             return out
         self.read.append(layer.input.clone())

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
-from nni_s3d.growth.curvature.smoothing import SMOOTHED, smoothed
-from nni_s3d.growth.graph.functions import KINDS, Kind, batch_norm_arguments
+from nni_s3d.growth.curvature.second_derivatives import twice_differentiable
+from nni_s3d.growth.curvature.smoothing import KEEP_INPUT, is_smoothed, smoothed
+from nni_s3d.growth.graph.functions import batch_norm_arguments
 
 
 class RecordedCall:
@@ -44,7 +44,7 @@ class RecordedCall:
     ) -> None:
         self.name, self.arguments = name, len(args) + len(kwargs)
         self.target = changed_in_place(func, args, kwargs)
-        self._func, self._beta = func, beta
+        self._func, self._beta, self.smoothed = func, beta, is_smoothed(name, args, kwargs)
         flat, self._spec = pytree.tree_flatten((args, kwargs))
         self._places = [i for i, x in enumerate(flat) if matters(x)]
         self.tensors: list[Tensor] = [flat[i] for i in self._places]
@@ -52,7 +52,7 @@ class RecordedCall:
         self.constants = [
             x for i, x in enumerate(flat) if i not in self._places and isinstance(x, Tensor) and x.is_floating_point()
         ]
-        self._copied = self.target is not None and name not in SMOOTHED
+        self._copied = self.target is not None and (not self.smoothed or name in KEEP_INPUT)
         self._flat = [None if i in self._places else x for i, x in enumerate(flat)]
 
     def __call__(self, *tensors: Tensor) -> Any:
@@ -64,13 +64,18 @@ class RecordedCall:
         if self.name == "batch_norm":
             norm = batch_norm_arguments(self._func, args[1:], kwargs)
             return _affine(args[0] if args else norm["input"], norm)
-        if self.name in SMOOTHED:
-            return smoothed(self.name, self._beta, args, kwargs)
         if self._copied and args:
             args = (args[0].clone(), *args[1:])
         elif self._copied:
             kwargs["input"] = kwargs["input"].clone()
-        return run_twice_differentiable(self.name, self._func, args, kwargs)
+        if self.smoothed:
+            return smoothed(self.name, self._beta, args, kwargs)
+        return twice_differentiable(self._func, self.name)(*args, **kwargs)
+
+    def rest(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments behind the first one, and the keywords; None stands for tensors that are kept out."""
+        args, kwargs = pytree.tree_unflatten(list(self._flat), self._spec)
+        return args[1:], kwargs
 
     @property
     def second(self) -> Any:
@@ -89,6 +94,12 @@ class RecordedCall:
         other.forget()
         return other
 
+    def unsmoothed(self) -> RecordedCall:
+        """Return the same call without a curvature at kinks, which keeps no tensor alive of those that matter."""
+        other = self.by(self._func)
+        other.smoothed, other._copied = False, self._copied or self.target is not None
+        return other
+
     def without_bias(self, x: Tensor) -> Tensor:
         """Call a convolution or linear function without its bias, which does not move."""
         filled = [x if i in self._places else y for i, y in enumerate(self._flat)]
@@ -105,14 +116,6 @@ class RecordedCall:
         shape = self.tensors[0].shape
         # NumPy's, since PyTorch's own imports its symbolic shapes and sympy.
         return self.name == "prelu" or np.broadcast_shapes(shape, *(c.shape for c in self.constants)) == shape
-
-
-def run_twice_differentiable(name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Call a function so that autograd can differentiate it twice, which fused attention does not let it do."""
-    if KINDS.get(name) is not Kind.ATTENTION:
-        return func(*args, **kwargs)
-    with sdpa_kernel(SDPBackend.MATH):
-        return func(*args, **kwargs)
 
 
 def changed_in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
@@ -138,4 +141,4 @@ def _affine(x: Tensor, norm: dict[str, Any]) -> Tensor:
     scale = (norm["running_var"] + norm["eps"]).rsqrt() * (1 if norm["weight"] is None else norm["weight"])
     shift = -norm["running_mean"] * scale + (0 if norm["bias"] is None else norm["bias"])
     shape = (-1,) + (1,) * (x.dim() - 2)
-    return torch.addcmul(shift.reshape(shape), x, scale.reshape(shape))
+    return torch.addcmul(shift.to(x.dtype).reshape(shape), x, scale.to(x.dtype).reshape(shape))

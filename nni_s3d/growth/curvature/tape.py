@@ -27,10 +27,12 @@ from torch.utils import _pytree as pytree
 from nni_s3d.growth.curvature.autograd_step import Step, is_floating, overwritten, recorded
 from nni_s3d.growth.curvature.components import connected_components
 from nni_s3d.growth.curvature.elementwise_nodes import ChannelScale, Elementwise, derivatives, slope_of
+from nni_s3d.growth.curvature.kinks_on_tape import KinksOnTape
 from nni_s3d.growth.curvature.nodes import Function, Linear, MaxPool, Node, TwiceDifferentiable
 from nni_s3d.growth.curvature.recorded_call import RecordedCall
+from nni_s3d.growth.curvature.registered_functions import check_derivatives
 from nni_s3d.growth.curvature.segment import Segment
-from nni_s3d.growth.curvature.smoothing import SMOOTHED, ramp_derivatives
+from nni_s3d.growth.curvature.smoothing import elementwise_name, ramp_derivatives
 from nni_s3d.growth.curvature.zero_buffer import ZeroBuffer
 from nni_s3d.growth.graph.functions import ELEMENTWISE, KINDS, LINEAR, Kind
 
@@ -56,6 +58,8 @@ class Tape:
         self._alive: dict[int, tuple[weakref.ref[Tensor], int]] = {}  # by id, which may come again for another tensor
         self._nodes: list[Node] = []
         self._makers: dict[int, Node] = {}  # by value
+        self._kinks = KinksOnTape()
+        self._checked = set[str]()
         self._consumed: set[int] = set()  # values that consumers take
 
     def leaf(self, step: Step, tensor: Tensor) -> tuple[Tensor, int]:
@@ -70,10 +74,11 @@ class Tape:
 
     def apply(self, func: Function, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a function, and record it if anything that it takes depends on a leaf."""
+        name = elementwise_name(name, args, kwargs)
         args, kwargs = pytree.tree_map_only(nn.Parameter, Tensor.detach, (args, kwargs))
         call = RecordedCall(func, name, args, kwargs, beta=self.beta, matters=self._is_alive)
         if not call.tensors or name not in KINDS:
-            return _run_unrecorded(call) if name in SMOOTHED else func(*args, **kwargs)
+            return _run_unrecorded(call) if call.smoothed else func(*args, **kwargs)
         if _keeps_value(call):
             target, out = call.target, self._run_as_same_value(call)
         else:
@@ -84,19 +89,32 @@ class Tape:
         if target is None:
             return out
         self._set_value(target, self._alive[id(out)][1])
+        self._kinks.note_overwritten(target, out)
         return overwritten(target, out)
 
     def _run_as_same_value(self, call: RecordedCall) -> Any:
+        kinked = self._kinks.of_result(call)
         out = call(*call.tensors)
         self._set_value(out, self._alive[id(call.tensors[0])][1])
+        self._kinks.note(out, kinked)
         return out
 
     def _record(self, call: RecordedCall) -> Any:
-        known = [self._value_of(x) for x in call.tensors]
-        inputs = [self._new_value(x) if v is None else v for v, x in zip(known, call.tensors, strict=True)]
+        if "." in call.name and KINDS[call.name] not in LINEAR and call.name not in self._checked:
+            self._checked.add(call.name)  # of a user, whose derivatives nobody has tested
+            check_derivatives(call.name, call, call.tensors)
+        self._kinks.take_away(call, lambda x, node_of: self._put(node_of(self._number(x)), [x]))
+        kinked = self._kinks.of_result(call)
+        inputs = [self._number(x) for x in call.tensors]
         node = next(node for build in _BUILDERS if (node := build(self, call, inputs)) is not None)
-        out = recorded(node, self.anchor, call.tensors)
+        out = self._put(node, call.tensors)
         call.forget()
+        self._kinks.note(out, kinked, node)
+        return out
+
+    def _put(self, node: Node, tensors: list[Tensor]) -> Any:
+        """Run a node on these tensors, and keep it."""
+        out = recorded(node, self.anchor, tensors)
         node.outputs = [self._new_value(x) for x in pytree.tree_leaves(out) if is_floating(x)]
         self._makers.update(dict.fromkeys(node.outputs, node))
         self._nodes.append(node)
@@ -105,6 +123,10 @@ class Tape:
     def maker_of(self, value: int) -> Node | None:
         """Return the function that makes a value; a leaf has none."""
         return self._makers.get(value)
+
+    def _number(self, tensor: Tensor) -> int:
+        value = self._value_of(tensor)
+        return self._new_value(tensor) if value is None else value
 
     def _new_value(self, tensor: Tensor) -> int:
         self._set_value(tensor, self._values)
@@ -202,7 +224,8 @@ def _layer(tape: Tape, call: RecordedCall, inputs: list[int]) -> Node | None:
 
 
 def _linear(tape: Tape, call: RecordedCall, inputs: list[int]) -> Node | None:
-    if KINDS[call.name] not in LINEAR:
+    sampled = call.name == "grid_sample" and call.leads and len(call.tensors) == 1  # at fixed positions
+    if KINDS[call.name] not in LINEAR and not sampled:
         return None
     return Linear(inputs, call, call, constant=bool(call.constants), zeros=tape.zeros)
 

@@ -37,7 +37,8 @@ class Vjp:
             )
         finally:
             self._cotangents.clear()
-        return list(gradients)
+        # Autograd's own zeros cannot be written to, and there is nothing in them.
+        return [None if g is None or g._is_zerotensor() else g for g in gradients]
 
 
 class _Distribute(torch.autograd.Function):

@@ -105,6 +105,11 @@ class ChannelGroup:
         """Where the group's channels sit in a vector over all channels of the graph."""
         return slice(self.first, self.first + self.width)
 
+    @property
+    def parameters(self) -> frozenset[str]:
+        """Names of the parameters of the producers."""
+        return frozenset(name for layer in self.producers for name in layer.parameters)
+
     def rows(self, layer: Layer) -> Tensor:
         """Return the slots of each neuron along a producer's rows, shape (width, rows per neuron)."""
         return self._rows[layer.weight]
@@ -136,6 +141,7 @@ class ChannelGraph:
     buffer_shapes: dict[str, torch.Size] = field(default_factory=dict)  # of every buffer
     uncounted: tuple[str, ...] = ()  # functions that may multiply, and whose MACs and FLOPs are not known
     not_followed: tuple[str, ...] = ()  # matrices and filters that are in no layer, and the function that took each
+    frozen: frozenset[str] = frozenset()  # parameters that are not trained while others are: no split moves them
     _by_name: dict[str, ChannelGroup] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -217,4 +223,6 @@ class ChannelGraph:
             lines.append(f"cannot grow, since no rule follows them: {', '.join(self.not_followed)}")
         if self.uncounted:
             lines.append(f"MACs and FLOPs are not known of: {', '.join(self.uncounted)}")
+        if rests := [group.name for group in self.splittable_groups if group.parameters <= self.frozen]:
+            lines.append(f"frozen, so that nothing is gained by splitting: {', '.join(rests)}")
         return lines

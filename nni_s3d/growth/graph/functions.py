@@ -109,10 +109,12 @@ _NAMES = {
         "softsign sigmoid logsigmoid tanh tanhshrink hardshrink softshrink"
     ),
     Kind.PRELU: "prelu",
-    Kind.ELEMENTWISE: "neg abs exp log log1p expm1 sqrt rsqrt square reciprocal sin cos erf clamp clip",
+    Kind.ELEMENTWISE: (
+        "neg abs exp log log1p expm1 sqrt rsqrt square reciprocal sin cos erf clamp clip clamp_min clamp_max absolute"
+    ),
     Kind.SUM: "add sub iadd isub radd",
     Kind.PRODUCT: "mul multiply imul rmul div truediv idiv itruediv",
-    Kind.COMBINATION: "rsub rdiv rtruediv pow rpow maximum minimum addcmul addcdiv lerp",
+    Kind.COMBINATION: "rsub rdiv rtruediv pow rpow maximum minimum fmax fmin addcmul addcdiv lerp",
     Kind.CHOICE: "where masked_fill",
     Kind.GLU: "glu",
     Kind.MEAN: "mean sum",

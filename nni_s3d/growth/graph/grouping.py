@@ -36,6 +36,7 @@ def build_graph(notes: Notes, example_inputs: object) -> ChannelGraph:
     layers = tuple(_renumbered(layer, renumbering) for layer in notes.layers)
     operations = (_renumbered_operation(operation, renumbering) for operation in notes.operations)
     equal_parts = (EqualParts(cut.where, renumbering(cut.parts)) for cut in notes.equal_parts)
+    frozen = [name for name, parameter in notes.parameters.items() if not parameter.requires_grad]
     return ChannelGraph(
         groups=_groups(drafts, layers, _reasons(notes.refusals, renumbering)),
         layers=layers,
@@ -47,6 +48,7 @@ def build_graph(notes: Notes, example_inputs: object) -> ChannelGraph:
         example_inputs=example_inputs,
         uncounted=tuple(notes.uncounted),
         not_followed=tuple(notes.not_followed()),
+        frozen=frozenset(frozen if len(frozen) < len(notes.parameters) else ()),  # else it is only used
     )
 
 

@@ -44,7 +44,7 @@ def scatter(group: ChannelGroup, vectors: Tensor, into: dict[str, Tensor], shape
         if axis.tensor not in into:
             into[axis.tensor] = vectors.new_zeros(shapes[axis.tensor])
         rows, places = _rows(into[axis.tensor], axis), _places(into[axis.tensor], axis, slots)
-        rows[places] = block.reshape(slots.shape + rows.shape[len(places) :])
+        rows[places] = block.reshape(slots.shape + rows.shape[len(places) :]).to(rows.dtype)
 
 
 def _parts(group: ChannelGroup) -> Iterator[tuple[Axis, Tensor]]:

@@ -18,6 +18,7 @@ from torch.nn.parameter import UninitializedParameter
 from torch.overrides import TorchFunctionMode
 
 from nni_s3d.errors import ModelError
+from nni_s3d.growth.graph.autograd_functions import announced_functions
 from nni_s3d.growth.graph.calls import CallLog
 from nni_s3d.growth.graph.functions import DROPOUTS, READS_SHAPES, canonical_name
 from nni_s3d.growth.graph.macs import MacCounter
@@ -28,6 +29,7 @@ from nni_s3d.growth.modules import call, check_device, evaluation_mode, tensors
 
 _READS_VALUES = {"item", "tolist", "numpy", "array", "bool", "int", "float", "setitem"}
 _READS_NO_VALUES = {f"{what}_like" for what in ("zeros", "ones", "empty", "full", "rand", "randn", "randint")}
+_FILLS = {"zeros_like", "ones_like", "full_like"}
 _SIZES_OF_VALUES = {"nonzero", "argwhere", "masked_select", "unique", "nms", "item", "tolist", "int"}
 _RETURNS_INPUT = {  # functions that may return the tensor that they were given, and never change it
     *"contiguous to float double half bfloat16 type type_as flatten reshape view squeeze unsqueeze expand".split(),
@@ -80,7 +82,7 @@ class Tracer(TorchFunctionMode):
 
     def _outputs(self, example_inputs: object) -> Any:
         try:
-            with self:
+            with announced_functions(), self:
                 outputs = call(self._model, example_inputs)
         except Exception as error:
             if self._bug is not None:
@@ -119,12 +121,14 @@ class Tracer(TorchFunctionMode):
         if name in _SIZES_OF_VALUES or (name in ("where", "getitem") and _picks(args, kwargs)):
             self.notes.sizes_of_values = True
         if name.startswith("new_") or name in _READS_NO_VALUES:  # they read a type and a device
+            if name in _FILLS and labelled and out.shape == labelled[0].shape:
+                self.notes.label(out, self.notes.labels(labelled[0]))  # the same number for every channel that comes
             return out
         if outputs:
             self._refuse_views(name, labelled, outputs)
             labels: Sequence[Tensor | None] = [None] * len(outputs)
             if rule is None or bound is None:
-                self.notes.refuse_inputs(name, labelled)
+                self.notes.refuse_inputs(name, labelled, getattr(func, "refusal", ""))
                 if macs:
                     self.notes.note_products(name, macs)
             else:

@@ -10,14 +10,13 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from nni_s3d.errors import ModelError, first_line
 from nni_s3d.growth.graph.calls import Call, calls_and_outputs
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.grouping import build_graph
 from nni_s3d.growth.graph.read import Run, read_run
-from nni_s3d.growth.modules import call, copied, evaluation_mode, tensors
+from nni_s3d.growth.modules import call, copied, evaluation_mode, map_tensors, tensors
 from nni_s3d.growth.rehearsal.same_outputs import same_outputs
 from nni_s3d.growth.rehearsal.stand_ins import StandIns
 from nni_s3d.growth.selection.schemes import scheme
@@ -66,7 +65,7 @@ class Rehearsal:
         try:
             double = copied(model).double()
             _exchange(double, _awake(double))
-            rehearsal = cls._with_fixed_outputs(double, pytree.tree_map_only(Tensor, _doubled, inputs))
+            rehearsal = cls._with_fixed_outputs(double, map_tensors(_doubled, inputs))
         except Exception:  # code that wants another precision, say
             return cls._with_fixed_outputs(model, inputs)
         finite = all(bool(output.isfinite().all()) for output in rehearsal.expected or ())
@@ -137,7 +136,7 @@ def _awake(model: nn.Module) -> dict[int, nn.Parameter]:
     """Return random values for the parameters that have hardly any effect."""
     torch.manual_seed(0)
     asleep = [parameter for parameter in model.parameters() if _asleep(parameter.detach())]
-    return {id(parameter): nn.Parameter(0.5 * torch.randn_like(parameter)) for parameter in asleep}
+    return {id(p): nn.Parameter(0.5 * torch.randn_like(p), requires_grad=p.requires_grad) for p in asleep}
 
 
 def _exchange(model: nn.Module, parameters: Mapping[int, nn.Parameter]) -> None:

@@ -11,7 +11,7 @@ each channel side by side, as a flatten leaves them, and one slot that belongs t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -120,19 +120,21 @@ class AxisGrowth:
             tensor = _taken(tensor, grown)
         return tensor
 
-    def gradient(self, name: str, tensor: Tensor, power: int) -> Tensor:
-        """Return what a running mean of gradients would be had the copies been there all along.
+    def gradient(self, name: str, tensor: Tensor, factor: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return what a running mean of a parameter's gradients would be had the copies been there all along.
 
-        Args:
-            name: of a parameter that grows.
-            tensor: the mean, of the parameter's old shape.
-            power: of the gradient that the mean is taken of; 0 for its sign.
+        `factor` takes output weights w_j to what the mean is multiplied by when the gradient is multiplied by w_j.
         """
         for grown in self._with_role(name, Role.ROW, Role.FOLLOW):
-            scale = grown.weights**power if power else grown.weights.sign()
-            tensor = _scaled(_taken(tensor, grown), grown.axis, scale)
+            tensor = _scaled(_taken(tensor, grown), grown.axis, factor(grown.weights))
         for grown in self._with_role(name, Role.COLUMN):
             tensor = _scaled(_taken(tensor, grown), grown.axis, grown.inherits)
+        return tensor
+
+    def copied(self, name: str, tensor: Tensor) -> Tensor:
+        """Return what has an entry for each element of a parameter that grows, when copies keep it."""
+        for grown in self._with_role(name, *Role):
+            tensor = _taken(tensor, grown)
         return tensor
 
     def _with_role(self, name: str, *roles: Role) -> Iterable[_GrownAxis]:
@@ -229,20 +231,20 @@ def _taken(tensor: Tensor, grown: _GrownAxis, into: Tensor | None = None) -> Ten
         raise ModelError(f"{axis.tensor}: expected every copy in the block of its neuron, got one in another block")
     columns = local.repeat_interleave(rows // axis.blocks, dim=0)  # (rows, new size)
     entries = columns + size * torch.arange(rows, device=tensor.device)[:, None]
-    taken: Tensor = tensor.flatten(0, 1).index_select(0, entries.flatten()).unflatten(0, columns.shape)
-    return taken
+    return tensor.flatten(0, 1).index_select(0, entries.flatten()).unflatten(0, columns.shape)  # type: ignore[no-any-return]
 
 
 def _scaled(tensor: Tensor, axis: Axis, factors: Tensor) -> Tensor:
-    """Multiply a fresh tensor by a factor for every slot of one axis."""
+    """Multiply a fresh tensor by a factor for every slot of an axis."""
+    others = np.flatnonzero(factors.numpy(force=True) != 1)  # few, as a rule
     factors = factors.to(tensor.device, tensor.dtype if tensor.is_floating_point() else None)
     if axis.blocks == 1:
         shape = [1] * tensor.dim()
         shape[axis.dim] = -1
-        changed = torch.from_numpy(np.flatnonzero(factors.numpy(force=True) != 1)).to(tensor.device)  # few, as a rule
+        changed = torch.from_numpy(others).to(tensor.device)
         values = tensor.index_select(axis.dim, changed) * factors[changed].reshape(shape)
         return tensor.index_copy_(axis.dim, changed, values)
-    shape = [axis.blocks, 1] + [1] * (tensor.dim() - 1)
+    shape = [axis.blocks] + [1] * tensor.dim()
     shape[axis.dim + 1] = -1
     tensor.unflatten(0, (axis.blocks, -1)).mul_(factors.reshape(shape))
     return tensor

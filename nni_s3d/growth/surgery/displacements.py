@@ -55,7 +55,7 @@ def moves(
             theta = pack(group, rows)
             delta = plan.displacements[group.name].to(theta)
             scatter(group, step.of(theta) * delta, moved, {p: row.shape for p, row in rows.items()})
-    return moved
+    return {name: move for name, move in moved.items() if name not in graph.frozen}
 
 
 def _grown_groups(graph: ChannelGraph, growth: AxisGrowth, plan: GrowthPlan) -> list[ChannelGroup]:

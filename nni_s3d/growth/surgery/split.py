@@ -16,12 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
-from torch.utils import _pytree as pytree
 
 from nni_s3d.errors import ModelError
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.equal_parts import check_equal_parts
-from nni_s3d.growth.modules import call, copied, evaluation_mode, tensors
+from nni_s3d.growth.modules import call, copied, evaluation_mode, map_tensors, tensors
 from nni_s3d.growth.selection.plan import GrowthPlan, second_copies
 from nni_s3d.growth.surgery.axis_growth import AxisGrowth, NewChannels, slots_in_place
 from nni_s3d.growth.surgery.displacements import StepLength, moves
@@ -64,13 +63,13 @@ def split(
         optimizer: if given, its state is carried over. Its buffers are running means of gradients or of their
             squares, so a copy receives what it would have gathered had it been there all along: the chain rule
             multiplies the gradient of a copy's own parameters by w_j, and leaves that of its consumers' columns. A
-            new neuron begins with zeros.
+            new neuron begins with zeros. Buffers that are parameters themselves, such as averages, grow like these.
 
     Raises:
         ConfigError: epsilon is negative or not a number.
         ModelError: the model or the plan does not belong to this graph, the plan leaves parts unequal that must be
-            equal, an optimizer keeps buffers of an unknown kind, or new neurons enter a function that is not defined
-            for them.
+            equal, an optimizer keeps state that nobody knows how to grow, or new neurons enter a function that is not
+            defined for them.
 
     Examples:
         >>> import nni_s3d as s3d
@@ -99,7 +98,10 @@ def split(
         draw_new_neurons(grown, grown_graph, second, plan.seed)
         _check_outputs(model, grown, graph)
     index_map = {name: torch.arange(copies.numel()).repeat_interleave(copies) for name, copies in plan.copies.items()}
-    state = None if optimizer is None else grown_state(model, optimizer, growth)
+    state = None
+    if optimizer is not None:
+        moved = moves(dict(model.named_parameters()), graph, growth, plan, step)
+        state = grown_state(model, optimizer, growth, moved)
     return SplitResult(grown, grown_graph, plan.widths, index_map, state)
 
 
@@ -128,8 +130,8 @@ def split_average(
 def example_inputs(model: nn.Module, graph: ChannelGraph) -> Any:
     """Return the inputs of the trace on the device and in the precision of a model, which may have been moved since."""
     first = next(model.parameters())
-    return pytree.tree_map_only(
-        Tensor, lambda x: x.to(first.device, first.dtype if x.is_floating_point() else None), graph.example_inputs
+    return map_tensors(
+        lambda x: x.to(first.device, first.dtype if x.is_floating_point() else None), graph.example_inputs
     )
 
 

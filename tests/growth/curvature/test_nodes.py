@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import nni_s3d as s3d
 from nni_s3d.growth.curvature.nodes import Linear, MaxPool, TwiceDifferentiable, add
 from nni_s3d.growth.curvature.zero_buffer import ZeroBuffer
 from tests.cases import check_operator
@@ -103,3 +104,12 @@ def test_a_sum_of_which_the_first_part_may_be_nothing():
     x = torch.ones(3)
     assert add(None, x) is x
     assert add(x, x).tolist() == [2, 2, 2]
+
+
+def test_functions_without_a_second_derivative_are_refused_by_name():
+    key = torch.randn(2, 4, 8)
+    node = TwiceDifferentiable([0], lambda x: nn.functional.scaled_dot_product_attention(x, key, key))
+    out = node.run(torch.randn(2, 4, 8))
+    node.linearize([torch.ones_like(out)])
+    with pytest.raises(s3d.ModelError, match="a function: expected a function that can be differentiated twice, got"):
+        node.jvp([torch.ones_like(out)])

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from nni_s3d.growth.curvature.smoothing import SMOOTHED, ramp, smoothed
+from nni_s3d.growth.curvature.smoothing import SMOOTHED, bump, elementwise_name, is_smoothed, ramp, smoothed
 from tests.reference import Softened
 
 BETA = 3.0
@@ -25,6 +25,20 @@ CALLS = {  # the function, its further arguments, its keywords, the module it st
     "softshrink": (F.softshrink, (1.3,), {}, nn.Softshrink(1.3)),
     "rrelu": (F.rrelu, (0.1, 0.5), {}, nn.RReLU(0.1, 0.5).eval()),
     "prelu": (F.prelu, (SLOPE,), {}, nn.PReLU(init=0.25)),
+}
+
+WRITTEN = {  # functions that people write activations with, further arguments, and kinks: (where, height)
+    "hardshrink": (torch.hardshrink, (1.3,), [(1.3, 1), (-1.3, -1)]),
+    "abs": (torch.abs, (), [(0, 2)]),
+    "clamp": (torch.clamp, (0,), [(0, 1)]),
+    "clamp, below": (torch.clamp, (None, 6), [(6, -1)]),
+    "clamp, both": (torch.clamp, (-1, 2.5), [(-1, 1), (2.5, -1)]),
+    "clamp, tensors": (torch.clamp, (torch.tensor(-1.0), torch.full_like(X, 2.0)), [(-1, 1), (2, -1)]),
+    "clamp, in the wrong order": (torch.clamp, (2, 1), []),
+    "clamp_min": (torch.clamp_min, (0.5,), [(0.5, 1)]),
+    "clamp_max": (torch.clamp_max, (0.5,), [(0.5, -1)]),
+    "maximum": (torch.maximum, (torch.zeros(1, dtype=X.dtype),), [(0, 1)]),
+    "minimum": (torch.minimum, (torch.full_like(X, 0.5),), [(0.5, -1)]),
 }
 
 
@@ -59,8 +73,41 @@ def test_value_and_slope_are_true_and_the_curvature_is_that_of_softplus(name):
     assert second.abs().max() > 0.1
 
 
+@pytest.mark.parametrize("name", WRITTEN)
+def test_every_kink_has_a_curvature_of_its_height(name):
+    func, args, kinks = WRITTEN[name]
+    value, first, second = derivatives(lambda x: smoothed(name.partition(",")[0], BETA, (x, *args), {}), X)
+    true_value, true_first = slopes(lambda x: func(x, *args), X)
+    assert torch.equal(value, true_value)
+    assert torch.equal(first, true_first)
+    expected = sum((height * bump(X - at, BETA) for at, height in kinks), torch.zeros_like(X))
+    torch.testing.assert_close(second, expected, rtol=1e-9, atol=1e-12)
+
+
 def test_every_smoothed_activation_is_covered():
-    assert {name.partition(",")[0] for name in CALLS} == set(SMOOTHED)
+    assert {name.partition(",")[0] for name in (*CALLS, *WRITTEN)} == set(SMOOTHED)
+
+
+def test_functions_are_known_by_their_other_names():
+    x, y = torch.ones(2), torch.zeros(2)
+    for name, args, known in (
+        ("clip", (x, 0), "clamp"),
+        ("absolute", (x,), "abs"),
+        ("max", (x, y), "maximum"),
+        ("max", (x, 1), "max"),
+        ("min", (x,), "min"),
+        ("fmin", (x, y), "minimum"),
+        ("relu", (x,), "relu"),
+    ):
+        assert elementwise_name(name, args, {}) == known
+    assert elementwise_name("max", (x,), {"other": y}) == "maximum"
+
+
+def test_whole_numbers_have_no_kinks():
+    assert is_smoothed("abs", (torch.ones(2),), {})
+    assert is_smoothed("relu", (), {"input": torch.ones(2)})
+    assert not is_smoothed("abs", (torch.ones(2, dtype=torch.int64),), {})
+    assert not is_smoothed("tanh", (torch.ones(2),), {})
 
 
 @pytest.mark.parametrize("beta", [0.5, 3.0, 20.0])

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -151,3 +153,59 @@ def test_no_batches_are_refused():
     case = BY_NAME["mlp-relu"]
     with pytest.raises(s3d.ModelError, match="batches: expected at least one batch, got none"):
         s3d.SplittingOperator(measured(case).model, measured(case).graph, [], case.loss_fn)
+
+
+LOW_PRECISION = {
+    "mlp": (lambda: nn.Sequential(nn.Linear(12, 8), nn.SiLU(), nn.Linear(8, 3)), (12,)),
+    "convolutions": (
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 6, 3, groups=2), nn.Hardswish(),
+            nn.MaxPool2d(2), nn.Flatten(), nn.Linear(24, 3),
+        ),
+        (3, 8, 8),
+    ),
+    "layer norm": (
+        lambda: nn.Sequential(nn.Linear(6, 5), nn.LayerNorm(5), nn.Linear(5, 8), nn.GELU(), nn.Linear(8, 3)), (6,)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("operator", [s3d.SplittingOperator, s3d.PlainSplittingOperator])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", LOW_PRECISION)
+def test_a_network_in_low_precision_has_about_the_matrices_of_its_twin_and_grows(name, dtype, operator):
+    build, shape = LOW_PRECISION[name]
+    torch.manual_seed(0)
+    model, x, t = build().to(dtype).eval(), torch.randn(64, *shape), torch.randint(3, (64,))
+    twin = copy.deepcopy(model).double()
+    x = x.to(dtype)
+
+    def loss_fn(outputs, targets):
+        return F.cross_entropy(outputs.float(), targets)
+
+    graph = s3d.trace(model, x)
+    assert graph.widths == s3d.trace(twin, x.double()).widths
+    op = operator(model, graph, [(x, t)], loss_fn)
+    exact = s3d.PlainSplittingOperator(twin, graph, [(x.double(), t)], F.cross_entropy)
+    for group in graph.splittable_groups:
+        S, expected = op.dense(group.name), exact.dense(group.name)
+        assert S.dtype == torch.float32
+        assert float((S - expected).norm() / expected.norm()) < (0.1 if dtype == torch.bfloat16 else 0.01)
+    plan = s3d.select(s3d.spectrum(op), graph, s3d.TopFraction(0.5))
+    result = s3d.split(model, graph, plan, epsilon=0)
+    assert {p.dtype for p in result.model.parameters()} == {dtype}
+    torch.testing.assert_close(result.model(x), model(x), rtol=0.03, atol=0.03)
+
+
+def test_many_samples_in_half_precision_do_not_vanish():
+    torch.manual_seed(0)
+    model, x, t = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2)), torch.randn(9000, 4), torch.zeros(9000)
+    model[2].weight.data.mul_(1e-3)
+    graph = s3d.trace(model, x[:3])
+
+    def loss_fn(outputs, targets):
+        return (outputs[:, 0].float() - targets).square().mean()
+
+    expected = s3d.SplittingOperator(model, graph, [(x, t)], loss_fn).dense("0")
+    S = s3d.SplittingOperator(model.half(), s3d.trace(model, x[:3].half()), [(x.half(), t)], loss_fn).dense("0")
+    assert float((S - expected).norm() / expected.norm()) < 0.05

@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+import nni_s3d as s3d
 from nni_s3d.growth.curvature.elementwise_nodes import ChannelScale, Elementwise
 from nni_s3d.growth.curvature.nodes import Linear, MaxPool, Node, TwiceDifferentiable
 from nni_s3d.growth.curvature.tape import Tape
@@ -151,3 +152,98 @@ def test_segments_share_no_value():
     tape.prune()
     torch.autograd.grad((together.sum() + alone.sum()), tape.anchor, allow_unused=True)
     assert [sorted(segment.inputs)[:2] for segment in tape.segments()] == [[0, 1], [2]]
+
+
+class Acts(nn.Module):
+    def __init__(self, act):
+        super().__init__()
+        self.act = act
+
+    def forward(self, x):
+        return self.act(x)
+
+
+def _in_place(x):
+    x = x.clone()
+    return x.clamp_(min=0)
+
+
+WRITTEN = {  # an activation however it is written, and as a function of PyTorch
+    "clamp(min=0)": (lambda x: x.clamp(min=0), torch.relu),
+    "clamp(0)": (lambda x: torch.clamp(x, 0), torch.relu),
+    "clip(0, 6)": (lambda x: x.clip(0, 6), F.relu6),
+    "clamp_min": (lambda x: torch.clamp_min(x, 0), torch.relu),
+    "clamp_, in place": (_in_place, torch.relu),
+    "maximum": (lambda x: torch.maximum(x, torch.zeros_like(x)), torch.relu),
+    "max of two": (lambda x: torch.max(x, torch.tensor(0.0, dtype=x.dtype)), torch.relu),
+    "fmax": (lambda x: torch.fmax(x, torch.zeros(1, dtype=x.dtype)), torch.relu),
+    "minus minimum": (lambda x: x - torch.minimum(x, x.new_zeros(())), torch.relu),
+    "maximum of two functions": (lambda x: torch.maximum(x, 0.1 * x), lambda x: F.leaky_relu(x, 0.1, False)),
+    "threshold": (lambda x: F.threshold(x, 0, 0), torch.relu),
+    "half of abs": (lambda x: (x + x.abs()) / 2, torch.relu),
+    "hardtanh by min and max": (lambda x: x.clamp(max=1).clamp(min=-1), F.hardtanh),
+    "hardswish": (lambda x: x * F.relu6(x + 3) / 6, F.hardswish),
+    "hardswish by clamp": (lambda x: x * (x + 3).clamp(0, 6) / 6, F.hardswish),
+    "abs": (torch.abs, lambda x: torch.relu(x) + torch.relu(-x)),
+    "prelu": (lambda x: x.clamp(min=0) + 0.3 * x.clamp(max=0), lambda x: F.leaky_relu(x, 0.3)),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_piecewise_linear_functions_have_their_curvature_however_they_are_written(name):
+    written, known = WRITTEN[name]
+    torch.manual_seed(0)
+    layers = nn.Linear(5, 8), nn.Linear(8, 3)
+    x, t = torch.randn(64, 5, dtype=torch.float64), torch.randint(3, (64,))
+    found = []
+    for act in (written, known):
+        model = nn.Sequential(layers[0], Acts(act), layers[1]).double()
+        graph = s3d.trace(model, x)
+        for operator in (s3d.SplittingOperator, s3d.PlainSplittingOperator):
+            found.append(operator(model, graph, [(x, t)], F.cross_entropy).dense("0"))
+    # Where one kink hides the tail of the other, or the bump is as wide as the difference of both functions has it.
+    atol = 5e-3 if name in ("hardtanh by min and max", "maximum of two functions") else 1e-14
+    for S in found[1:]:
+        torch.testing.assert_close(S, found[0], rtol=1e-9, atol=atol)
+    assert found[0].abs().max() > 1e-2
+
+
+def test_whole_numbers_go_through_as_they_are():
+    class Positions(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 5), nn.Linear(5, 2)
+
+        def forward(self, x):
+            near = torch.arange(3).sub(1).abs().clamp(max=1).maximum(torch.zeros(3, dtype=torch.int64))
+            return self.b(torch.tanh(self.a(x[near.long()])))
+
+    x = torch.randn(3, 4)
+    model = Positions()
+    op = s3d.SplittingOperator(model, s3d.trace(model, x), [(x, torch.zeros(3, 2))], F.mse_loss)
+    assert op.dense("a").abs().max() > 1e-5
+
+
+class Sampled(nn.Module):
+    """Reads its channels at positions that are given."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(2, 3, 1), nn.Linear(3, 2)
+
+    def forward(self, x, grid):
+        x = torch.tanh(self.a(x))
+        return self.b(torch.tanh(F.grid_sample(x, grid, align_corners=False)).mean((2, 3)))
+
+
+def test_a_sample_at_fixed_positions_is_linear():
+    torch.manual_seed(0)
+    model = Sampled().double()
+    x, grid = torch.randn(4, 2, 5, 5, dtype=torch.float64), torch.rand(4, 6, 6, 2, dtype=torch.float64) * 2 - 1
+    graph = s3d.trace(model, (x, grid))
+    t = torch.tensor([0, 1, 1, 0])
+    op = s3d.SplittingOperator(model, graph, [((x, grid), t)], F.cross_entropy)
+    plan = s3d.select(s3d.spectrum(op, solver="exact"), graph, s3d.TopFraction(1.0))
+    change = F.cross_entropy(s3d.split(model, graph, plan, epsilon=1e-3).model(x, grid), t)
+    change = (change - F.cross_entropy(model(x, grid), t)).item()
+    assert change / (1e-6 / 2 * plan.gain) == pytest.approx(1, abs=0.01)

@@ -18,15 +18,45 @@ OPTIMIZERS = {
     "rmsprop with momentum": lambda p: torch.optim.RMSprop(p, lr=0.0, momentum=0.9, eps=1e-14),
     "rmsprop centred": lambda p: torch.optim.RMSprop(p, lr=0.0, momentum=0.9, centered=True, eps=1e-14),
     "adagrad": lambda p: torch.optim.Adagrad(p, lr=0.0),
+    "adadelta": lambda p: torch.optim.Adadelta(p, lr=0.0, eps=1e-18),
+    "adamax": lambda p: torch.optim.Adamax(p, lr=0.0, eps=1e-18),
+    "nadam": lambda p: torch.optim.NAdam(p, lr=0.0),
+    "radam": lambda p: torch.optim.RAdam(p, lr=0.0),
+    "rprop": lambda p: torch.optim.Rprop(p, lr=1e-18, step_sizes=(0, 1e-18)),
+    "asgd": lambda p: torch.optim.ASGD(p, lr=0.0),
+    "adam, foreach, a tensor for lr": lambda p: torch.optim.Adam(p, lr=torch.tensor(0.0), foreach=False),
+    "adamw, fused": lambda p: torch.optim.AdamW(p, lr=0.0, fused=True),
 }
+REFUSED = {  # and what it keeps that cannot grow
+    "adafactor": (lambda p: torch.optim.Adafactor(p), r"'row_var' of shape \(5, 1\), which nobody knows how to grow"),
+    "lbfgs": (lambda p: torch.optim.LBFGS(p), "'d' of shape"),
+    "lbfgs, of which the first parameter stays": (lambda p: torch.optim.LBFGS(list(p)[::-1]), "for 4.bias .* 'd' of"),
+    "one for every block": (lambda p: Blocks(p, lambda x: x.new_zeros(3)), r"'blocks' of shape \(3,\)"),
+    "lists": (lambda p: Blocks(p, lambda x: [x.new_zeros(2, 2)]), r"'blocks' of shape \(2, 2\)"),
+    "an unknown name": (lambda p: Blocks(p, torch.zeros_like), "among .*, got 'blocks' for 0.weight"),
+}
+
+
+class Blocks(torch.optim.SGD):
+    """Keeps something for every parameter beside its momentum."""
+
+    def __init__(self, parameters, make):
+        super().__init__(parameters, lr=0.1, momentum=0.9)
+        self.make = make
+
+    def step(self):
+        super().step()
+        for parameter in self.state:
+            self.state[parameter]["blocks"] = self.make(parameter.detach())
 
 
 def train(case: Case, model: nn.Module, optimizer: torch.optim.Optimizer, seeds: range) -> None:
     for seed in seeds:
         x, y = case.batch(seed=seed)
         optimizer.zero_grad()
-        case.loss_fn(model(x), y).backward()
-        optimizer.step()
+        loss = case.loss_fn(model(x), y)
+        loss.backward()
+        optimizer.step(*([lambda loss=loss: loss] if isinstance(optimizer, torch.optim.LBFGS) else []))
 
 
 def check_same_state(found: dict, expected: dict) -> None:
@@ -98,6 +128,10 @@ def test_a_new_optimizer_takes_the_state_and_trains_on(kind):
         for value in new.state[parameter].values():
             assert not isinstance(value, Tensor) or value.shape in (parameter.shape, torch.Size([]))
     new.param_groups[0]["lr"] = 0.01
+    if kind == "rprop":  # these two have kept their learning rate elsewhere
+        new.param_groups[0]["step_sizes"] = (1e-3, 1e-2)
+    for buffers in new.state.values() if kind == "asgd" else ():
+        buffers["eta"].fill_(0.01)
     before = [parameter.detach().clone() for parameter in result.model.parameters()]
     train(case, result.model, new, range(2, 3))
     assert all(not torch.equal(p, old) for p, old in zip(result.model.parameters(), before, strict=True))
@@ -149,10 +183,57 @@ def test_an_optimizer_of_another_model_is_refused():
         s3d.split(measured(case).model, measured(case).graph, random_plan(case, 0), optimizer=optimizer)
 
 
-def test_an_optimizer_with_unknown_buffers_is_refused():
+@pytest.mark.parametrize("kind", REFUSED)
+def test_state_that_cannot_grow_is_refused_by_name(kind):
+    case, (make, message) = BY_NAME["mlp-tanh"], REFUSED[kind]
+    model = case.model()
+    optimizer = make(model.parameters())
+    train(case, model, optimizer, range(2))
+    with pytest.raises(s3d.ModelError, match=f"optimizer: expected buffers .*{message}.*; start a new one"):
+        s3d.split(model, measured(case).graph, random_plan(case, 0), optimizer=optimizer)
+
+
+def test_muon_goes_on_with_its_momentum():
+    case = BY_NAME["mlp-tanh"]
+    model, plan = case.model(), random_plan(case, 2)
+    optimizer = torch.optim.Muon([p for p in model.parameters() if p.dim() == 2], lr=0.0)
+    train(case, model, optimizer, range(2))
+    result = s3d.split(model, measured(case).graph, plan, epsilon=0, optimizer=optimizer)
+    new = torch.optim.Muon([p for p in result.model.parameters() if p.dim() == 2], lr=0.1)
+    new.load_state_dict(result.optimizer_state)
+    momentum = optimizer.state[model[0].weight]["momentum_buffer"]
+    expected = plan.weights["0"][:, None] * momentum[result.index_map["0"]]
+    torch.testing.assert_close(new.state[result.model[0].weight]["momentum_buffer"], expected)
+    train(case, result.model, new, range(2, 3))
+
+
+@pytest.mark.parametrize("key", ["z", "ax"])
+def test_what_an_optimizer_keeps_of_the_parameters_grows_and_moves_as_they_do(key):
     case = BY_NAME["mlp-tanh"]
     model = case.model()
-    optimizer = torch.optim.Adamax(model.parameters())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for parameter in model.parameters():
+        optimizer.state[parameter][key] = parameter.detach().clone()
+    result = s3d.split(model, measured(case).graph, random_plan(case, 2), epsilon=0.1, optimizer=optimizer)
+    for place, parameter in enumerate(result.model.parameters()):
+        assert torch.equal(result.optimizer_state["state"][place][key], parameter)
+
+
+def test_state_of_no_parameter_is_refused():
+    case = BY_NAME["mlp-tanh"]
+    model = case.model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     train(case, model, optimizer, range(1))
-    with pytest.raises(s3d.ModelError, match=r"optimizer: expected buffers among .*, got 'exp_inf' for 0.weight"):
+    optimizer.state["count"] = torch.ones(1)
+    with pytest.raises(s3d.ModelError, match="optimizer: expected state of parameters alone, got 'count'"):
         s3d.split(model, measured(case).graph, random_plan(case, 0), optimizer=optimizer)
+
+
+def test_momentum_in_low_precision_stays_so():
+    case = BY_NAME["mlp-tanh"]
+    model = case.model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for parameter in model.parameters():
+        optimizer.state[parameter]["momentum_buffer"] = torch.ones_like(parameter, dtype=torch.bfloat16)
+    result = s3d.split(model, measured(case).graph, random_plan(case, 0), optimizer=optimizer)
+    assert all(b["momentum_buffer"].dtype == torch.bfloat16 for b in result.optimizer_state["state"].values())

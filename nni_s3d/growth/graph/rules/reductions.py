@@ -11,6 +11,7 @@ from nni_s3d.growth.graph.functions import Kind, functions
 from nni_s3d.growth.graph.labels import growing_dim
 from nni_s3d.growth.graph.notes import Notes
 from nni_s3d.growth.graph.rule_table import TracedCall, rule_table
+from nni_s3d.growth.graph.rules.elementwise import meet
 
 RULES, rule = rule_table()
 
@@ -73,10 +74,15 @@ def _joined(notes: Notes, labels: Tensor, dims: Sequence[int]) -> tuple[int, ...
     return tuple(dims)
 
 
-@rule(*functions(Kind.EXTREME), reads=("input", "dim"))
-def _extreme(notes: Notes, call: TracedCall, out: Any, input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
-    if isinstance(dim, Tensor) or isinstance(out, Tensor):  # an extreme of two tensors, or of all elements
-        return notes.refuse_inputs(call.name, (input, dim))
+@rule(*functions(Kind.EXTREME), reads=("input", "dim", "other"))
+def _extreme(
+    notes: Notes, call: TracedCall, out: Any, input: Tensor, dim: Any = None, keepdim: bool = False, other: Any = None
+) -> Any:
+    other = dim if isinstance(dim, Tensor) else other
+    if other is not None:
+        return meet(notes, call.name, out, input, other)
+    if isinstance(out, Tensor):  # of all elements
+        return notes.refuse_inputs(call.name, (input,))
     return _reduce(notes, call, out[0], input, dim, keepdim=keepdim), None
 
 

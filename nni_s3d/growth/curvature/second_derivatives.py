@@ -1,0 +1,31 @@
+"""Functions whose second derivative PyTorch gets wrong, or lacks, called so that autograd finds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+
+def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    """Return g v / |v|. The backward pass of `torch._weight_norm` takes |v| for a constant (PyTorch 2.14)."""
+    out: Tensor = v * (g / torch.norm_except_dim(v, 2, dim))
+    return out
+
+
+def _attention(*args: Any, **kwargs: Any) -> Any:
+    """Attention without a fused kernel, which would have no second derivative."""
+    with sdpa_kernel(SDPBackend.MATH):
+        return F.scaled_dot_product_attention(*args, **kwargs)
+
+
+_WRITTEN: dict[str, Callable[..., Any]] = {"weight_norm": _weight_norm, "scaled_dot_product_attention": _attention}
+
+
+def twice_differentiable(func: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """Return a function, or another one for it that autograd can differentiate twice; `name` is its canonical name."""
+    return _WRITTEN.get(name, func)
