@@ -106,6 +106,9 @@ class BatchOperator:
                 if value in layers:
                     producer = self._producers[layers[value].weight]
                     rows |= producer.transpose_times(cotangent, layers[value])
+        for layer in layers.values():
+            for name, row in self._producers[layer.weight].second_order(filters).items():
+                rows[name] = rows[name] + row
         return {group.name: pack(group, rows) for group in groups}
 
     def _layers_by_value(self, groups: Sequence[ChannelGroup]) -> dict[int, Layer]:

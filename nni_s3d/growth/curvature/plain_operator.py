@@ -25,6 +25,7 @@ from nni_s3d.growth.curvature.mean_operator import MeanOperator
 from nni_s3d.growth.curvature.preconditions import check_deterministic, check_model
 from nni_s3d.growth.curvature.producer import LinearCall
 from nni_s3d.growth.curvature.recorded_call import changed_in_place
+from nni_s3d.growth.curvature.second_derivatives import twice_differentiable
 from nni_s3d.growth.curvature.smoothing import SMOOTHED, smoothed
 from nni_s3d.growth.eigen.operator import dense_by_products, shape_of
 from nni_s3d.growth.graph.channels import ChannelGraph
@@ -32,7 +33,7 @@ from nni_s3d.growth.graph.functions import KINDS, Kind, canonical_name
 from nni_s3d.growth.graph.own_tensors import OwnTensors
 from nni_s3d.growth.graph.rewriting import as_linear
 from nni_s3d.growth.graph.theta import pack, scatter
-from nni_s3d.growth.modules import call, check_device, tensors, untouched_state
+from nni_s3d.growth.modules import call, check_device, untouched_state
 
 
 class PlainSplittingOperator(MeanOperator):
@@ -148,8 +149,8 @@ class _Consumers(TorchFunctionMode):
                 return linear()
         layer = LinearCall(func, args, kwargs, self._own) if KINDS.get(name) is Kind.LINEAR else None
         if layer is None or layer.names[0] not in self._weights:
-            out = func(*args, **kwargs)
-            self._own.follow(name, tensors((args, kwargs)), tensors(out))
+            out = twice_differentiable(func, name)(*args, **kwargs)
+            self._own.follow(func, args, kwargs, out)
             return out
         self.read.append(layer.input.clone())
         layer.input = self.read[-1].detach() if self._cut else self.read[-1]

@@ -11,8 +11,8 @@ from torch import Tensor
 from nni_s3d.growth.graph.channels import Axis, Operation, Role
 from nni_s3d.growth.graph.functions import Kind, batch_norm_arguments, functions
 from nni_s3d.growth.graph.notes import Notes
-from nni_s3d.growth.graph.own_tensors import Source
 from nni_s3d.growth.graph.rule_table import TracedCall, rule_table
+from nni_s3d.growth.graph.weight_parts import WeightParts, weight_parts
 
 RULES, rule = rule_table()
 
@@ -95,29 +95,31 @@ def _conv_transpose(
 
 def produce(notes: Notes, layer: Weighted, blocks: int = 1) -> Any:
     """Consume the channels of the input and produce fresh ones."""
-    weight, bias = notes.own.view(layer.weight), notes.own.view(layer.bias)
-    if weight is None or (layer.bias is not None and bias is None):
-        return _refuse_computed(notes, layer)
+    parts = weight_parts(notes.own, layer.weight, layer.row, layer.column, notes.parameters)
+    bias = notes.own.view(layer.bias)
+    if parts is None or (layer.bias is not None and bias is None):
+        return _refuse_unknown(notes, layer)
     rows, columns = notes.same.fresh(layer.weight.shape[layer.row]), notes.along(layer.input, layer.dim)
-    names = [source.name for source in (weight, bias) if source is not None]
-    if not notes.parameters.keys() >= set(names):
-        notes.refuse([rows], f"the weight or bias of its {layer.function} is a buffer, not a parameter")
-    axes = _axes(weight, layer.row, Role.ROW, rows) + _axes(bias, layer.bias_row, Role.ROW, rows)
-    read = _axes(weight, layer.column, Role.COLUMN, columns, blocks) if columns is not None else []
+    names = [parts.name, *(name for name in parts.rows if name != parts.name)]
+    axes = [Axis(name, dim, Role.ROW, rows) for name, dim in parts.rows.items()]
+    if bias is not None:
+        names.append(bias.name)
+        axes.append(Axis(bias.name, layer.bias_row, Role.ROW, rows))
+    _refuse_rows(notes, layer, parts, rows, names)
+    read = [] if columns is None else _read_axes(parts, columns, blocks)
     if not read:
-        reason = f"{weight.name} reads it along another dimension than its channels"
-        notes.refuse_inputs(layer.function, (layer.input,), reason)
+        notes.refuse_inputs(layer.function, (layer.input,), _why_not_read(parts, columns))
     if blocks > 1:
-        for slots in (rows, *(axis.slots for axis in read)):
-            notes.note_equal_parts(weight.name, slots, blocks)
-    notes.add_layer(layer.function, names, axes + read)
-    if weight.dims[layer.row] is None:  # a vector of weights: no channel comes out
+        for slots in (rows, *(axis.slots for axis in read[:1])):
+            notes.note_equal_parts(parts.name, slots, blocks)
+    notes.add_layer(layer.function, names, axes + read, parts.norm)
+    if parts.is_vector:  # no channel comes out
         return None
     return notes.spread(rows, layer.out.dim(), layer.dim)
 
 
-def _refuse_computed(notes: Notes, layer: Weighted) -> Any:
-    """Refuse the channels on both sides of a weight that is none of the model's tensors as they are."""
+def _refuse_unknown(notes: Notes, layer: Weighted) -> Any:
+    """Refuse the channels on both sides of a weight that is not made of the model's own tensors alone."""
     rows = notes.same.fresh(layer.weight.shape[layer.row])
     computed = f"{layer.function} whose weight is not a parameter of the model"
     notes.refuse_inputs(layer.function, (layer.input,), f"its channels enter a {computed}")
@@ -125,10 +127,24 @@ def _refuse_computed(notes: Notes, layer: Weighted) -> Any:
     return notes.spread(rows, layer.out.dim(), layer.dim)
 
 
-def _axes(source: Source | None, place: int, role: Role, slots: Tensor, blocks: int = 1) -> list[Axis]:
-    """Return the axis of a weight or bias along one dimension of its view, if it has such a dimension."""
-    dim = None if source is None else source.dims[place]
-    return [] if source is None or dim is None else [Axis(source.name, dim, role, slots, blocks)]
+def _refuse_rows(notes: Notes, layer: Weighted, parts: WeightParts, rows: Tensor, names: Iterable[str]) -> None:
+    """Refuse rows that are no neurons of their own."""
+    if not notes.parameters.keys() >= set(names):
+        notes.refuse([rows], f"the weight or bias of its {layer.function} is a buffer, not a parameter")
+    elif parts.name not in parts.rows and not parts.is_vector:
+        notes.refuse([rows], f"the weight of its {layer.function} is computed so that its rows depend on each other")
+
+
+def _read_axes(parts: WeightParts, columns: Tensor, blocks: int) -> list[Axis]:
+    """Return the axes along the columns of a weight, none where these cannot be multiplied."""
+    read = [Axis(name, dim, Role.COLUMN, columns, blocks) for name, dim in parts.columns.items()]
+    return read + [Axis(name, dim, Role.FOLLOW, columns) for name, dim in parts.copied.items() if read]
+
+
+def _why_not_read(parts: WeightParts, columns: Tensor | None) -> str:
+    if columns is None:
+        return f"{parts.name} reads it along another dimension than its channels"
+    return f"it is read by a weight that is computed from {parts.name} so that no column of it can be multiplied alone"
 
 
 def _depthwise(notes: Notes, layer: Weighted) -> Any:
@@ -139,8 +155,12 @@ def _depthwise(notes: Notes, layer: Weighted) -> Any:
         return notes.refuse_inputs(layer.function, (layer.input,), reason)
     filters = len(layer.weight) // channels.numel()  # of each channel
     slots = channels if filters == 1 else channels.repeat_interleave(filters)
-    followers = [(layer.weight, 0), (layer.bias, 0)]
-    return follow(notes, layer.function, slots, followers, notes.spread(slots, layer.out.dim(), layer.dim))
+    labels = notes.spread(slots, layer.out.dim(), layer.dim)
+    parts = None if notes.own.sources(layer.weight) else weight_parts(notes.own, layer.weight, 0, 1, notes.parameters)
+    if parts is not None and parts.name in parts.rows:
+        notes.add_followers(layer.function, slots, list(parts.rows.items()))
+        return follow(notes, layer.function, slots, [(layer.bias, 0)], labels)
+    return follow(notes, layer.function, slots, [(layer.weight, 0), (layer.bias, 0)], labels)
 
 
 @rule(*functions(Kind.BATCH_NORM))
