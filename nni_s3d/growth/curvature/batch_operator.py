@@ -108,8 +108,12 @@ class BatchOperator:
             for value, cotangent in segment.hessian_times(tangents).items():
                 if value in layers:
                     producer = self._producers[layers[value].weight]
-                    times = producer.transpose_times(cotangent, layers[value])
-                    rows |= {name: row for name, row in times.items() if name not in self._graph.frozen}
+                    rows |= producer.transpose_times(cotangent, layers[value])
+        for layer in layers.values():
+            for name, row in self._producers[layer.weight].second_order(filters).items():
+                rows[name] = rows[name] + row
+        for name in self._graph.frozen & rows.keys():
+            rows[name] = torch.zeros_like(rows[name])
         return {group.name: pack(group, rows).to(self.dtype).div_(self._scale) for group in groups}
 
     def _layers_by_value(self, groups: Sequence[ChannelGroup]) -> dict[int, Layer]:

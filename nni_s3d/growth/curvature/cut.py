@@ -11,16 +11,17 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
 from nni_s3d.errors import ModelError
+from nni_s3d.growth.curvature.computed_producer import ComputedProducer
 from nni_s3d.growth.curvature.elementwise_nodes import Elementwise
 from nni_s3d.growth.curvature.preconditions import check_deterministic
 from nni_s3d.growth.curvature.producer import LinearCall, Producer
+from nni_s3d.growth.curvature.second_derivatives import twice_differentiable
 from nni_s3d.growth.curvature.tape import Tape
 from nni_s3d.growth.curvature.zero_buffer import ZeroBuffer
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.functions import KINDS, Kind, canonical_name
 from nni_s3d.growth.graph.own_tensors import OwnTensors
 from nni_s3d.growth.graph.rewriting import as_linear
-from nni_s3d.growth.modules import tensors
 
 
 class Cut(TorchFunctionMode):
@@ -34,7 +35,7 @@ class Cut(TorchFunctionMode):
         super().__init__()
         self._own = OwnTensors.of(model)
         self._consumers = {layer.weight for group in graph.splittable_groups for layer in group.consumers}
-        self._weights = {layer.weight for group in graph.splittable_groups for layer in group.producers}
+        self._weights = {layer.weight: layer for group in graph.splittable_groups for layer in group.producers}
         self.tape = Tape(smoothing, zeros)
         self.producers: dict[str, Producer] = {}
 
@@ -46,6 +47,7 @@ class Cut(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs, name = kwargs or {}, canonical_name(func)
+        func = twice_differentiable(func, name)
         linear = as_linear(name, args, kwargs, self._own)
         if linear is not None:
             with self:
@@ -55,8 +57,7 @@ class Cut(TorchFunctionMode):
             if KINDS.get(name) not in (Kind.LINEAR, Kind.EMBEDDING):
                 check_deterministic(name, args, kwargs)
                 out = self.tape.apply(func, name, args, kwargs)
-                if args and self._own.sources(args[0]):
-                    self._own.follow(name, tensors((args, kwargs)), tensors(out))
+                self._own.follow(func, args, kwargs, out)
                 return out
             return self._linear(LinearCall(func, args, kwargs, self._own))
 
@@ -74,7 +75,11 @@ class Cut(TorchFunctionMode):
         if weight is None or weight not in self._weights:
             out: Tensor = self.tape.apply(*linear.call)
             return out
-        producer = self.producers[weight] = Producer(linear)
+        if linear.is_computed:
+            producer: Producer = ComputedProducer(linear, self._own, self._weights[weight].parameters)
+        else:
+            producer = Producer(linear)
+        self.producers[weight] = producer
         out, producer.value = self.tape.leaf(producer, linear.input)
         return out
 

@@ -33,7 +33,7 @@ from nni_s3d.growth.graph.functions import KINDS, Kind, canonical_name
 from nni_s3d.growth.graph.own_tensors import OwnTensors
 from nni_s3d.growth.graph.rewriting import as_linear
 from nni_s3d.growth.graph.theta import pack, scatter
-from nni_s3d.growth.modules import call, check_device, tensors, untouched_state
+from nni_s3d.growth.modules import call, check_device, untouched_state
 
 
 class PlainSplittingOperator(MeanOperator):
@@ -152,9 +152,8 @@ class _Consumers(TorchFunctionMode):
             return embedding.run(embedding.parameters)
         layer = LinearCall(func, args, kwargs, self._own) if KINDS.get(name) is Kind.LINEAR else None
         if layer is None or layer.names[0] not in self._weights:
-            func = twice_differentiable(func, name)
-            out = self._kinks.run(func, elementwise_name(name, args, kwargs), args, kwargs)
-            self._own.follow(name, tensors((args, kwargs)), tensors(out))
+            out = self._kinks.run(twice_differentiable(func, name), elementwise_name(name, args, kwargs), args, kwargs)
+            self._own.follow(func, args, kwargs, out)
             return out
         self.read.append(layer.input.clone())
         layer.input = self.read[-1].detach() if self._cut else self.read[-1]

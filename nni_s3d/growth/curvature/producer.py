@@ -24,8 +24,8 @@ class LinearCall:
         own: knows what views of the model's own tensors are, such as a transposed weight.
 
     Attributes:
-        parameters: weight and bias, as the model owns them.
-        names: theirs; None for a tensor that is not the model's own.
+        parameters: weight and bias, as the model owns them, or as they are given if it does not.
+        names: theirs, or of what stands for them; None for a tensor that is not made of the model's own.
     """
 
     def __init__(
@@ -39,13 +39,18 @@ class LinearCall:
         self.input: Tensor = named.pop("input")
         self._given: list[Tensor] = [p for p in (named.pop("weight"), named.pop("bias", None)) if p is not None]
         self._views = [None if own is None else own.view(tensor) for tensor in self._given]
-        self.names = [None if view is None else view.name for view in self._views]
+        self.names = [None if own is None else own.stands_for(tensor) for tensor in self._given]
         self.parameters = [
-            given if own is None or name is None else own.tensor(name)
-            for given, name in zip(self._given, self.names, strict=True)
+            given if own is None or view is None else own.tensor(view.name)
+            for given, view in zip(self._given, self._views, strict=True)
         ]
         self._func, self._settings, self._places = func, named, len(places)
         self._rest = args[len(places) :]
+
+    @property
+    def is_computed(self) -> bool:
+        """Whether the weight is computed from parameters, and none of them itself."""
+        return self._views[0] is None
 
     @property
     def transposed(self) -> bool:
@@ -129,6 +134,10 @@ class Producer:
         """Return X' w by parameter, for w that is shaped like the value."""
         rows = self._vjp([cotangent], self._parameters)
         return dict(zip(layer.parameters, map(self._scaled, rows), strict=True))
+
+    def second_order(self, filters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return by parameter what moving filters v adds since u is no linear function of them: nothing here."""
+        return {}
 
     def _scaled(self, filters: Tensor) -> Tensor:
         return filters if self._scale is None else filters * self._scale.reshape(-1, *[1] * (filters.dim() - 1))

@@ -40,14 +40,25 @@ class Axis:
     blocks: int = 1
 
 
+@dataclass(frozen=True)
+class RowNorm:
+    """How the rows of a weight are computed: each row of one parameter over its size, times an entry of another one."""
+
+    direction: str  # dotted name of the first, (rows, ...)
+    length: str  # of the second, with one entry for each row
+    centred: bool  # whether the mean of a row is taken off, and its size is the deviation; else it is the norm
+    eps: float  # beside the variance
+
+
 @dataclass(frozen=True, eq=False)
 class Layer:
     """One use of a module's parameters in the example run."""
 
     name: str  # dotted name of the module that owns the parameters
     kind: str  # the function that was called: "conv2d", "linear", "batch_norm", "prelu"
-    parameters: tuple[str, ...]  # their dotted names, the weight first
+    parameters: tuple[str, ...]  # their dotted names, the weight first, or what it is computed from
     axes: tuple[Axis, ...]
+    norm: RowNorm | None = None  # of the rows of a weight that is computed
 
     @property
     def weight(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -113,7 +113,7 @@ class _Renumbering:
 
 def _renumbered(layer: Layer, renumbering: _Renumbering) -> Layer:
     axes = [Axis(axis.tensor, axis.dim, axis.role, renumbering(axis.slots), axis.blocks) for axis in layer.axes]
-    return Layer(layer.name, layer.kind, layer.parameters, tuple(axes))
+    return replace(layer, axes=tuple(axes))
 
 
 def _renumbered_operation(operation: Operation, renumbering: _Renumbering) -> Operation:

@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from nni_s3d.growth.graph.channels import Axis, EqualParts, Layer, Operation, Role
+from nni_s3d.growth.graph.channels import Axis, EqualParts, Layer, Operation, Role, RowNorm
 from nni_s3d.growth.graph.functions import LENDS_SHAPE
 from nni_s3d.growth.graph.labels import NONE, interleaved_runs
 from nni_s3d.growth.graph.own_tensors import OwnTensors
@@ -150,22 +150,24 @@ class Notes:
 
     def note_weight(self, name: str, macs: float, weight: Tensor) -> None:
         """Note multiplications of the whole batch that grow as the weight does; it may be the model's own or not."""
-        view = self.own.view(weight)
-        if view is None:  # a weight that is computed, of a layer that cannot grow
+        stands_for_it = self.own.stands_for(weight)
+        if stands_for_it is None:  # a weight of a layer that cannot grow
             self.operations.append(Operation(name, macs))
         else:
-            self.operations.append(Operation(name, macs / weight.numel(), weight=view.name))
+            self.operations.append(Operation(name, macs / weight.numel(), weight=stands_for_it))
 
     def note_products(self, name: str, macs: float, labels: Tensor | None = None) -> None:
         """Note multiplications of the whole batch, which grow as the channels of these labels do, or never."""
         slots = None if labels is None else labels.flatten()
         self.operations.append(Operation(name, macs if slots is None else macs / slots.numel(), slots=slots))
 
-    def add_layer(self, kind: str, parameters: Iterable[str | None], axes: list[Axis]) -> None:
+    def add_layer(
+        self, kind: str, parameters: Iterable[str | None], axes: list[Axis], norm: RowNorm | None = None
+    ) -> None:
         """Note one use of a module's parameters; a second use of the same ones refuses everything they touch."""
-        name = axes[0].tensor.rpartition(".")[0]
+        name = axes[0].tensor.rpartition(".")[0].partition("parametrizations.")[0].removesuffix(".")
         names = list(dict.fromkeys(axis.tensor for axis in axes))
-        self.layers.append(Layer(name, kind, tuple(p for p in parameters if p), tuple(axes)))
+        self.layers.append(Layer(name, kind, tuple(p for p in parameters if p), tuple(axes), norm))
         shared = next((n for n in names if n in self._shared), None)
         twice = shared or next((n for n in names if n in self._used), None)
         self._used.update(names)
@@ -200,7 +202,7 @@ class Notes:
     def note_elsewhere(self, name: str, given: Sequence[Tensor]) -> None:
         """Note the model's own tensors among those given to a function whose rule has not followed them."""
         given = given[:1] if name in LENDS_SHAPE else given
-        owners = [source.name for tensor in given for source in self.own.sources(tensor)]
+        owners = [owner for tensor in given for owner in self.own.behind(tensor)]
         if owners:
             self.elsewhere.update((owner, name) for owner in owners if owner not in self._understood)
             self._reached.update(owners)

@@ -1,17 +1,21 @@
 """The model's own tensors, and what is made of them alone: views, casts, and functions of every element.
 
 A weight may be transposed, and a scale reshaped or computed, before channels meet it. What counts is which dimension of
-which parameter or buffer runs along a dimension of the tensor that they meet.
+which parameter or buffer runs along a dimension of the tensor that they meet. Of a tensor that other functions have
+made, such as a weight that is normalised, the recipe is kept, so that it can be made again with other values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
-from nni_s3d.growth.graph.functions import ELEMENTWISE, KINDS, LENDS_SHAPE, Kind
+from nni_s3d.growth.graph.functions import ELEMENTWISE, KINDS, LENDS_SHAPE, Kind, canonical_name
+from nni_s3d.growth.modules import tensors
 
 _SAME_PLACES = frozenset((Kind.IDENTITY, Kind.CAST))
 _VIEWS = frozenset((Kind.MOVE, Kind.RESHAPE, Kind.CUT))
@@ -34,6 +38,21 @@ class Source:
         return tensor.permute(*order, *rest).reshape([1 if dim is None else tensor.shape[dim] for dim in self.dims])
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """The call that has made a tensor of the model's own tensors alone."""
+
+    func: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    place: int  # of the tensor among those that the function returns
+
+    @property
+    def name(self) -> str:
+        """The function's name, see `canonical_name`."""
+        return canonical_name(self.func)
+
+
 class OwnTensors:
     """Knows what is made of a model's own tensors alone.
 
@@ -47,6 +66,7 @@ class OwnTensors:
         self._made: dict[int, tuple[Tensor, tuple[Source, ...]]] = {}
         self._views: set[int] = set()  # what holds the very elements of one source
         self._names = {id(tensor): name for name, tensor in self._tensors.items()}
+        self._recipes: dict[int, tuple[Tensor, Recipe]] = {}  # by id, likewise
 
     def _add(self, tensor: Tensor, sources: tuple[Source, ...], is_view: bool) -> None:
         self._made[id(tensor)] = tensor, sources
@@ -87,47 +107,82 @@ class OwnTensors:
             dims[free[0]] = missing[0]
         return Source(source.name, tuple(dims))
 
-    def follow(self, name: str, given: Sequence[Tensor], outputs: Sequence[Tensor]) -> bool:
-        """Note what a function has made of some tensors; return whether it is made of the model's own alone.
+    def behind(self, tensor: object) -> tuple[str, ...]:
+        """Return the names of all parameters and buffers that a tensor is made of, if of the model's own alone."""
+        if id(tensor) in self._names:
+            return (self._names[id(tensor)],)
+        recipe = self.recipe(tensor)
+        if recipe is None:
+            return ()
+        return tuple(dict.fromkeys(name for x in tensors((recipe.args, recipe.kwargs)) for name in self.behind(x)))
 
-        Args:
-            name: of the function.
-            given: the tensors among its arguments.
-            outputs: those among its results.
-        """
-        kind, given = KINDS.get(name), given[:1] if name in LENDS_SHAPE else given
+    def stands_for(self, tensor: Tensor) -> str | None:
+        """Return the name of the first tensor with as many elements that a weight is made of, None if there is none."""
+        return next((n for n in self.behind(tensor) if self._tensors[n].numel() == tensor.numel()), None)
+
+    def recipe(self, tensor: object) -> Recipe | None:
+        """Return the call that has made a tensor of the model's own tensors alone; None for these themselves."""
+        return self._recipes.get(id(tensor), (None, None))[1]
+
+    def made_again(self, tensor: Tensor, values: Mapping[str, Tensor]) -> Tensor:
+        """Return what a tensor would be with other values {name: tensor} in the places of parameters and buffers."""
+        name, recipe = self._names.get(id(tensor)), self.recipe(tensor)
+        if name is not None:
+            return values.get(name, tensor)
+        if recipe is None:
+            return tensor
+        given = pytree.tree_map_only(Tensor, lambda x: self.made_again(x, values), (recipe.args, recipe.kwargs))
+        return tensors(recipe.func(*given[0], **given[1]))[recipe.place]
+
+    def follow(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> bool:
+        """Note what a function has made of its arguments; return whether it is made of the model's own alone."""
+        if args and isinstance(args[0], Tensor) and args[0].numel() != 1 and not self.behind(args[0]):  # as a rule
+            return False
+        given, outputs, name = tensors((args, kwargs)), tensors(out), canonical_name(func)
+        given = given[:1] if name in LENDS_SHAPE else given
+        returned = [x for x in outputs if any(x is one for one in given)]
+        if returned and KINDS.get(name) not in _SAME_PLACES | _VIEWS:  # changed in place
+            for tensor in returned:
+                self._made.pop(id(tensor), None)
+                self._recipes.pop(id(tensor), None)
+            return False
+        if not any(map(self.behind, given)) or not all(self.behind(x) or x.numel() == 1 for x in given):
+            return False
+        for place, tensor in enumerate(outputs):
+            if all(tensor is not x for x in returned):
+                self._recipes[id(tensor)] = tensor, Recipe(func, args, kwargs, place)
+        if all(self.sources(x) or x.numel() == 1 for x in given):
+            self._follow_places(name, given, [x for x in outputs if all(x is not one for one in returned)])
+        return True
+
+    def _follow_places(self, name: str, given: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+        """Note which dimensions of the sources run along those of the outputs, where that can be said."""
+        kind = KINDS.get(name)
         if kind in _SAME_PLACES or kind in _VIEWS:
-            if len(given) != 1 or not self.sources(given[0]):
-                return False
-            follow = self._follow_copy if kind in _SAME_PLACES else self._follow_view
-            return all(out is given[0] or follow(name, given[0], out) for out in outputs)
-        if kind not in ELEMENTWISE or any(out is x for out in outputs for x in given):  # changed in place
-            return False
-        if not all(self.sources(x) or x.numel() == 1 for x in given):
-            return False
-        (out,) = outputs
-        self._add(out, tuple(s for x in given for s in _stretched(self.sources(x), x, out)), is_view=False)
-        return True
+            if len(given) == 1:
+                follow = self._follow_copy if kind in _SAME_PLACES else self._follow_view
+                for out in outputs:
+                    follow(name, given[0], out)
+        elif kind in ELEMENTWISE:
+            (out,) = outputs
+            self._add(out, tuple(s for x in given for s in _stretched(self.sources(x), x, out)), is_view=False)
 
-    def _follow_copy(self, _: str, given: Tensor, out: Tensor) -> bool:
+    def _follow_copy(self, _: str, given: Tensor, out: Tensor) -> None:
         self._add(out, self.sources(given), is_view=False)
-        return True
 
-    def _follow_view(self, name: str, given: Tensor, out: Tensor) -> bool:
+    def _follow_view(self, name: str, given: Tensor, out: Tensor) -> None:
         if name in _REPEATS:
-            repeated = all(n in (1, size) for n, size in zip(given.shape[::-1], out.shape[::-1], strict=False))
-            if repeated:
+            if all(n in (1, size) for n, size in zip(given.shape[::-1], out.shape[::-1], strict=False)):
                 self._add(out, _stretched(self.sources(given), given, out), is_view=False)
-            return repeated
+            return
         places = _places(given, out) if out._is_view() else None
         if places is None:
-            return False
+            return
         sources = (
             Source(source.name, tuple(None if place is None else source.dims[place] for place in places))
             for source in self.sources(given)
         )
         self._add(out, tuple(sources), is_view=self.view(given) is not None)
-        return True
 
 
 def _stretched(sources: Sequence[Source], given: Tensor, out: Tensor) -> tuple[Source, ...]:

@@ -23,6 +23,7 @@ from nni_s3d.growth.selection.schemes import scheme
 from nni_s3d.growth.selection.settings import COPIES
 from nni_s3d.growth.surgery.axis_growth import AxisGrowth, NewChannels, slots_in_place
 from nni_s3d.growth.surgery.grown_graph import build_grown_graph, is_as_expected, read_grown_run
+from nni_s3d.growth.surgery.grown_values import grown_values
 from nni_s3d.growth.surgery.install import install, modules_restored
 
 DIFFERENT = "the model computes something else when it grows"
@@ -96,12 +97,12 @@ class Rehearsal:
         if self.calls is not None:
             stand_ins = StandIns(growth, before, self.calls)
             others = {name: tensor for name, tensor in before.items() if name not in stand_ins.tensors}
-            install(self.model, growth.values(others) | stand_ins.tensors, graph.layers)
+            install(self.model, grown_values(graph, growth, others) | stand_ins.tensors, graph.layers)
             torch.manual_seed(0)
             calls, outputs = calls_and_outputs(self.model, self.inputs, stand_ins.write)
             if calls == self.calls:
                 return outputs
-        install(self.model, growth.values(before), graph.layers)
+        install(self.model, grown_values(graph, growth, before), graph.layers)
         torch.manual_seed(0)
         run = read_grown_run(self.model, self.inputs)
         if is_as_expected(run.notes, graph, new.copies, growth.slots):
@@ -111,7 +112,7 @@ class Rehearsal:
         if all(map(torch.equal, slots, growth.slots)):
             return run.outputs
         # A shuffle lies between a neuron and its readers.
-        install(self.model, AxisGrowth(graph, new, slots).values(before), graph.layers)
+        install(self.model, grown_values(graph, AxisGrowth(graph, new, slots), before), graph.layers)
         return _outputs(self.model, self.inputs)
 
 

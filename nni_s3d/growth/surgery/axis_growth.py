@@ -74,6 +74,10 @@ class AxisGrowth:
         """Whether a parameter or buffer gets larger."""
         return name in self._axes
 
+    def has_new_columns(self, name: str) -> bool:
+        """Whether what a parameter reads gets larger."""
+        return any(self._with_role(name, Role.COLUMN))
+
     def shape(self, name: str, tensor: Tensor) -> torch.Size:
         """Return the shape that a parameter or buffer will have."""
         sizes = list(tensor.shape)
@@ -95,8 +99,10 @@ class AxisGrowth:
             move: what to add to it when its rows have grown and its columns have not, as `rows` gives it.
         """
         tensor = self.rows(name, tensor)
-        if move is not None:
-            tensor = tensor + move
+        return self.columns(name, tensor if move is None else tensor + move)
+
+    def columns(self, name: str, tensor: Tensor) -> Tensor:
+        """Return a tensor that has its new rows with its new columns."""
         for grown in self._with_role(name, Role.COLUMN):
             tensor = _scaled(_taken(tensor, grown), grown.axis, grown.weights)
         return tensor

@@ -32,7 +32,7 @@ def install(model: nn.Module, tensors: Mapping[str, Tensor], layers: Iterable[La
         path, _, attribute = name.rpartition(".")
         _replace(modules[path], attribute, value)
     for layer in layers:
-        _set_sizes(modules[layer.name], any(axis.role is Role.FOLLOW for axis in layer.axes))
+        _set_sizes(modules[layer.name], all(axis.role is Role.FOLLOW for axis in layer.axes))
     for module, attribute, size in sizes:
         setattr(module, attribute, size)
     set_registered_sizes(model)

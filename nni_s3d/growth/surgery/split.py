@@ -25,6 +25,7 @@ from nni_s3d.growth.selection.plan import GrowthPlan, second_copies
 from nni_s3d.growth.surgery.axis_growth import AxisGrowth, NewChannels, slots_in_place
 from nni_s3d.growth.surgery.displacements import StepLength, moves
 from nni_s3d.growth.surgery.grown_graph import read_grown_graph
+from nni_s3d.growth.surgery.grown_values import grown_values
 from nni_s3d.growth.surgery.install import install
 from nni_s3d.growth.surgery.new_neurons import draw_new_neurons
 from nni_s3d.growth.surgery.optimizer_state import grown_state
@@ -152,7 +153,7 @@ def _new_channels(graph: ChannelGraph, plan: GrowthPlan) -> NewChannels:
 def _grown(model: nn.Module, graph: ChannelGraph, growth: AxisGrowth, plan: GrowthPlan, step: StepLength) -> nn.Module:
     """Return a copy of the model in which every tensor has grown."""
     old = dict((*model.named_parameters(), *model.named_buffers()))
-    values = growth.values(old, moves(old, graph, growth, plan, step))
+    values = grown_values(graph, growth, old, moves(old, graph, growth, plan, step))
     # What grows is not copied; what does not is copied as it is, tied to another parameter perhaps.
     grown = copied(model, {id(old[name]): old[name] for name in values})
     install(grown, values, graph.layers)

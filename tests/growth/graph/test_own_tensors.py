@@ -8,9 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from nni_s3d.growth.graph.functions import canonical_name
 from nni_s3d.growth.graph.own_tensors import OwnTensors, Source
-from nni_s3d.growth.modules import tensors
 
 
 class Follows(TorchFunctionMode):
@@ -20,7 +18,7 @@ class Follows(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        self.own.follow(canonical_name(func), tensors((args, kwargs or {})), tensors(out))
+        self.own.follow(func, args, kwargs or {}, out)
         return out
 
 
@@ -118,9 +116,40 @@ def test_what_is_not_made_of_them_alone(name):
 
 def test_what_changes_in_place_is_not_followed():
     own, copy = followed(V.clone)
-    assert own.follow("clone", [V], [copy])
-    assert not own.follow("mul", [copy], [copy])
-    assert own.follow("contiguous", [copy], [copy])
+    assert own.follow(Tensor.contiguous, (copy,), {}, copy)
+    assert own.behind(copy) == ("v",)
+    assert not own.follow(Tensor.mul_, (copy, 2), {}, copy)
+    assert own.behind(copy) == ()
+
+
+RECIPES = {
+    "weight norm": (lambda: torch._weight_norm(W, W.norm(dim=1, keepdim=True)), ("w",)),
+    "product": (lambda: torch.outer(V[:3], V), ("v",)),
+    "masked": (lambda: W * (V > 0.5), ("w", "v")),
+    "sum of two": (lambda: W + torch.matmul(W, torch.outer(V, V)), ("w", "v")),
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_any_functions_make_is_made_again_with_other_values(name):
+    make, behind = RECIPES[name]
+    own, out = followed(make)
+    assert own.behind(out) == behind
+    assert torch.equal(own.made_again(out, {}), out)
+    values = {"w": W + 1, "v": V.flip(0)}
+    again = own.made_again(out, values)
+    torch.testing.assert_close(again, eval_with(make, values))
+
+
+def eval_with(make: Callable[[], Tensor], values: dict[str, Tensor]) -> Tensor:
+    old = {"w": W.clone(), "v": V.clone()}
+    for name, tensor in {"w": W, "v": V}.items():
+        tensor.copy_(values[name])
+    try:
+        return make().clone()
+    finally:
+        for name, tensor in {"w": W, "v": V}.items():
+            tensor.copy_(old[name])
 
 
 def test_the_tensors_of_a_model():

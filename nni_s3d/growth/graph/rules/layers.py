@@ -11,8 +11,8 @@ from torch import Tensor
 from nni_s3d.growth.graph.channels import Axis, Role
 from nni_s3d.growth.graph.functions import Kind, functions
 from nni_s3d.growth.graph.notes import Notes
-from nni_s3d.growth.graph.own_tensors import Source
 from nni_s3d.growth.graph.rule_table import TracedCall, rule_table
+from nni_s3d.growth.graph.weight_parts import WeightParts, weight_parts
 
 RULES, rule = rule_table()
 
@@ -118,42 +118,46 @@ def _embedding(
         notes.refuse_inputs(call.name, (weight,))
         notes.refuse([rows], "the table of its embedding is computed, a buffer, or changed by max_norm")
     else:
-        notes.add_layer(call.name, [table.name], _axes(table, 1, Role.ROW, rows))
+        notes.add_layer(call.name, [table.name], [Axis(table.name, 1, Role.ROW, rows)])
     return notes.spread(rows, out.dim(), -1)
 
 
 def produce(notes: Notes, layer: Weighted, blocks: int = 1) -> Any:
     """Consume the channels of the input and produce fresh ones."""
-    weight, bias = notes.own.view(layer.weight), notes.own.view(layer.bias)
-    in_blocks = blocks == 1 or (weight is not None and weight.dims[:2] == (0, 1))
-    if weight is None or (layer.bias is not None and bias is None) or not in_blocks:
-        return _refuse_computed(notes, layer)
+    parts = weight_parts(notes.own, layer.weight, layer.row, layer.column, notes.parameters)
+    bias = notes.own.view(layer.bias)
+    if parts is None or (layer.bias is not None and bias is None) or not parts.fits(layer.row, layer.column, blocks):
+        return _refuse_unknown(notes, layer)
     rows, columns = notes.same.fresh(layer.out.shape[layer.dim]), notes.along(layer.input, layer.dim)
-    names = [source.name for source in (weight, bias) if source is not None]
-    if not notes.parameters.keys() >= set(names):
-        notes.refuse([rows], f"the weight or bias of its {layer.function} is a buffer, not a parameter")
-    axes = _axes(weight, layer.row, Role.ROW, rows, blocks) + _axes(bias, layer.bias_row, Role.ROW, rows)
-    read = _axes(weight, layer.column, Role.COLUMN, columns, blocks) if columns is not None else []
+    names = [parts.name, *(name for name in parts.rows if name != parts.name)]
+    axes = [_axis(name, dim, Role.ROW, rows, blocks) for name, dim in parts.rows.items()]
+    if bias is not None:
+        names.append(bias.name)
+        axes.append(Axis(bias.name, layer.bias_row, Role.ROW, rows))
+    _refuse_rows(notes, layer, parts, rows, names)
+    read = [] if columns is None else _read_axes(parts, columns, blocks)
     if not read:
-        notes.refuse_inputs(layer.function, (layer.input,), _why_not_read(notes, layer, weight.name))
+        notes.refuse_inputs(layer.function, (layer.input,), _why_not_read(notes, layer, parts, columns))
     if blocks > 1:
-        for slots in (rows, *(axis.slots for axis in read)):
-            notes.note_equal_parts(weight.name, slots, blocks)
-    notes.add_layer(layer.function, names, axes + read)
-    if weight.dims[layer.row] is None:  # a vector of weights: no channel comes out
+        for slots in (rows, *(axis.slots for axis in read[:1])):
+            notes.note_equal_parts(parts.name, slots, blocks)
+    notes.add_layer(layer.function, names, axes + read, parts.norm)
+    if parts.is_vector:  # no channel comes out
         return None
     return notes.spread(rows, layer.out.dim(), layer.dim)
 
 
-def _why_not_read(notes: Notes, layer: Weighted, name: str) -> str:
+def _why_not_read(notes: Notes, layer: Weighted, parts: WeightParts, columns: Tensor | None) -> str:
+    if columns is not None:
+        return f"it is read by a weight that is computed from {parts.name} so that no column can be multiplied alone"
     labels = notes.labels(layer.input)
     if labels is not None and labels.shape[layer.dim] > 1:
-        return f"{name} reads several of its channels as one; they would have to grow together, which has no rule"
-    return f"{name} reads it along another dimension than its channels"
+        return f"{parts.name} reads several of its channels as one; they would have to grow together, which has no rule"
+    return f"{parts.name} reads it along another dimension than its channels"
 
 
-def _refuse_computed(notes: Notes, layer: Weighted) -> Any:
-    """Refuse the channels on both sides of a weight that is none of the model's tensors as they are."""
+def _refuse_unknown(notes: Notes, layer: Weighted) -> Any:
+    """Refuse the channels on both sides of a weight that is not made of the model's own tensors alone."""
     rows = notes.same.fresh(layer.out.shape[layer.dim])
     computed = f"{layer.function} whose weight is not a parameter of the model"
     notes.refuse_inputs(layer.function, (layer.input,), f"its channels enter a {computed}")
@@ -161,13 +165,23 @@ def _refuse_computed(notes: Notes, layer: Weighted) -> Any:
     return notes.spread(rows, layer.out.dim(), layer.dim)
 
 
-def _axes(source: Source | None, place: int, role: Role, slots: Tensor, blocks: int = 1) -> list[Axis]:
-    """Return the axis of a weight or bias along one dimension of its view, if it has such a dimension.
+def _refuse_rows(notes: Notes, layer: Weighted, parts: WeightParts, rows: Tensor, names: Iterable[str]) -> None:
+    """Refuse rows that are no neurons of their own."""
+    if not notes.parameters.keys() >= set(names):
+        notes.refuse([rows], f"the weight or bias of its {layer.function} is a buffer, not a parameter")
+    elif parts.name not in parts.rows and not parts.is_vector:
+        notes.refuse([rows], f"the weight of its {layer.function} is computed so that its rows depend on each other")
 
-    Of a weight in blocks, which lie along dimension 0, dimension 1 has the slots of one block.
-    """
-    dim = None if source is None else source.dims[place]
-    return [] if source is None or dim is None else [Axis(source.name, dim, role, slots, blocks if place == 1 else 1)]
+
+def _read_axes(parts: WeightParts, columns: Tensor, blocks: int) -> list[Axis]:
+    """Return the axes along the columns of a weight, none where these cannot be multiplied."""
+    read = [_axis(name, dim, Role.COLUMN, columns, blocks) for name, dim in parts.columns.items()]
+    return read + [Axis(name, dim, Role.FOLLOW, columns) for name, dim in parts.copied.items() if read]
+
+
+def _axis(name: str, dim: int, role: Role, slots: Tensor, blocks: int) -> Axis:
+    """Return an axis; of a weight in blocks, which lie along dimension 0, dimension 1 has the slots of one block."""
+    return Axis(name, dim, role, slots, blocks if dim == 1 else 1)
 
 
 def _depthwise(notes: Notes, layer: Weighted, filters: int) -> Any:
@@ -177,10 +191,15 @@ def _depthwise(notes: Notes, layer: Weighted, filters: int) -> Any:
         reason = f"{notes.owner(layer.weight) or layer.function} is depthwise over something else than channels"
         return notes.refuse_inputs(layer.function, (layer.input,), reason)
     slots = channels if filters == 1 else channels.repeat_interleave(filters)
+    labels = notes.spread(slots, layer.out.dim(), layer.dim)
+    parts = None if notes.own.sources(layer.weight) else weight_parts(notes.own, layer.weight, 0, 1, notes.parameters)
+    if parts is not None and parts.name in parts.rows and len(layer.weight) == len(slots):
+        notes.add_followers(layer.function, slots, list(parts.rows.items()))
+        return follow(notes, layer.function, slots, [(layer.bias, 0)], labels)
     followers = [(layer.weight, 0), (layer.bias, 0)]
     if len(layer.weight) != len(slots):  # a transposed one has the filters of a channel along another dimension
         follow(notes, layer.function, channels, [followers.pop(0)], channels)
-    return follow(notes, layer.function, slots, followers, notes.spread(slots, layer.out.dim(), layer.dim))
+    return follow(notes, layer.function, slots, followers, labels)
 
 
 @rule(*functions(Kind.PRELU))

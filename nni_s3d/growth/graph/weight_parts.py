@@ -1,0 +1,177 @@
+"""Which rows and columns of a model's parameters make those of a weight, be it one of them or computed from some.
+
+Nothing is known of the functions between them, so that is tried out at random values: row i of the weight must depend
+on row i of the parameters alone, and multiplying columns of parameters must multiply those of the weight. Two functions
+divide each row by its size and so depend on all columns: weight normalisation and weight standardisation. There a
+factor for each row makes up for what new columns change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nni_s3d.growth.graph.channels import RowNorm
+from nni_s3d.growth.graph.functions import KINDS, Kind, batch_norm_arguments
+from nni_s3d.growth.graph.own_tensors import OwnTensors, Recipe
+
+_VIEWS = frozenset((Kind.IDENTITY, Kind.CAST, Kind.RESHAPE))
+
+
+@dataclass(frozen=True)
+class WeightParts:
+    """What stands behind a weight; dictionaries are {name of a tensor: its dimension}."""
+
+    name: str  # of the tensor that stands for the weight: the first one with as many elements
+    rows: Mapping[str, int]  # parameters whose rows make those of the weight
+    columns: Mapping[str, int]  # what must be multiplied to multiply columns of the weight, if anything does it
+    copied: Mapping[str, int]  # what has entries for the columns, and need not be multiplied
+    norm: RowNorm | None = None  # if rows are divided by their size
+    is_vector: bool = False  # a single row, which is no channel
+
+    def fits(self, row: int, column: int, blocks: int) -> bool:
+        """Whether rows and columns lie along the same dimensions as those of the weight, as blocks need it."""
+        aligned = {*self.rows.values()} <= {row} and {*self.columns.values()} <= {column}
+        return blocks == 1 or (aligned and not self.copied)
+
+
+def weight_parts(
+    own: OwnTensors, weight: Tensor, row: int, column: int, parameters: Collection[str]
+) -> WeightParts | None:
+    """Return what stands behind a weight, None if it is not made of the model's own tensors alone.
+
+    Args:
+        own: knows how the weight was made.
+        weight: the weight.
+        row: its dimension along which the rows lie.
+        column: and the columns.
+        parameters: names of the tensors that are parameters; of what is computed, neurons consist of these alone.
+    """
+    view = own.view(weight)
+    if view is not None:
+        along_rows, along_columns = view.dims[row], view.dims[column]
+        rows = {} if along_rows is None else {view.name: along_rows}
+        columns = {} if along_columns is None else {view.name: along_columns}
+        return WeightParts(view.name, rows, columns, {}, is_vector=not rows)
+    name = own.stands_for(weight)
+    return None if name is None else _computed(own, weight, row, column, parameters, name)
+
+
+def _computed(
+    own: OwnTensors, weight: Tensor, row: int, column: int, parameters: Collection[str], name: str
+) -> WeightParts:
+    behind = own.behind(weight)
+    trial = _Trial(own, weight, [n for n in behind if own.tensor(n).is_floating_point()])
+    rows = {n: dim for n, dim in trial.parts(row).items() if n in parameters}
+    columns = trial.parts(column)
+    norm = _row_norm(own, weight)
+    if norm is not None and norm.direction in rows and trial.has_factor(norm.length, rows, row):
+        return WeightParts(name, rows, {norm.direction: column}, {}, norm)
+    scaled = trial.scaled_together(columns, column)
+    copied = {n: dim for n, dim in columns.items() if n not in scaled}
+    return WeightParts(name, rows, scaled, copied)
+
+
+class _Trial:
+    """A weight as a function of its sources, at random values in double precision."""
+
+    def __init__(self, own: OwnTensors, weight: Tensor, names: Collection[str]) -> None:
+        self._own, self._weight = own, weight
+        generator = torch.Generator().manual_seed(0)
+        self._values = {
+            name: 0.5 + torch.rand(own.tensor(name).shape, generator=generator, dtype=torch.float64) for name in names
+        }
+
+    def parts(self, dim: int) -> dict[str, int]:
+        """Return {source: dimension} such that entry i of the weight along `dim` depends on entry i of each alone."""
+        size, slopes = self._weight.shape[dim], self._slopes_of_halves(dim)
+        found = {}
+        for name, value in self._values.items():
+            dims = [d for d, n in enumerate(value.shape) if n == size]
+            fits = [d for d in dims if all(_stays_inside(slope[name], d, inside) for inside, slope in slopes)]
+            if fits and any(bool(slope[name].any()) for _, slope in slopes):
+                found[name] = fits[0]
+        return found
+
+    def _slopes_of_halves(self, dim: int) -> list[tuple[Tensor, dict[str, Tensor]]]:
+        """Return derivatives of the entries of two halves along a dimension, for every bit of the entries' numbers."""
+        size = self._weight.shape[dim]
+        leaves = {name: value.requires_grad_() for name, value in self._values.items()}
+        with torch.enable_grad():
+            weight = self._made(leaves)
+        slopes = []
+        for bit in range(max(1, (size - 1).bit_length())):
+            half = torch.arange(size) >> bit & 1 == 1
+            for inside in (half, ~half):
+                shape = [-1 if d == dim else 1 for d in range(weight.dim())]
+                cotangent = (0.5 + torch.rand(weight.shape, dtype=weight.dtype)) * inside.reshape(shape)
+                slope = torch.autograd.grad(
+                    weight, tuple(leaves.values()), cotangent, retain_graph=True, materialize_grads=True
+                )
+                slopes.append((inside, dict(zip(leaves, slope, strict=True))))
+        return slopes
+
+    def scaled_together(self, columns: Mapping[str, int], dim: int) -> dict[str, int]:
+        """Return which of the sources must be multiplied along their columns so that the weight is, if any."""
+        sets = [dict(columns), *({name: d} for name, d in columns.items())]
+        return next((chosen for chosen in sets if chosen and self.is_scaled_by(chosen, dim)), {})
+
+    def has_factor(self, name: str, rows: Mapping[str, int], dim: int) -> bool:
+        """Whether entries of a source are factors of the rows of the weight."""
+        return name in rows and self.is_scaled_by({name: rows[name]}, dim)
+
+    def is_scaled_by(self, chosen: Mapping[str, int], dim: int) -> bool:
+        """Whether factors along these dimensions of sources come out along a dimension of the weight."""
+        size = self._weight.shape[dim]
+        factors = torch.linspace(0.5, 1.5, size, dtype=torch.float64) * (-1) ** torch.arange(size)
+        values = {n: _along(factors, v, chosen[n]) * v if n in chosen else v for n, v in self._values.items()}
+        with torch.no_grad():
+            expected = self._made(self._values)
+            expected = _along(factors, expected, dim) * expected
+            tolerance = torch.finfo(expected.dtype).eps ** 0.6
+            return bool(((self._made(values) - expected).abs() <= tolerance * expected.abs().max()).all())
+
+    def _made(self, values: Mapping[str, Tensor]) -> Tensor:
+        return self._own.made_again(self._weight, values)
+
+
+def _stays_inside(slope: Tensor, dim: int, inside: Tensor) -> bool:
+    return not bool(slope.movedim(dim, 0)[~inside].any())
+
+
+def _along(factors: Tensor, tensor: Tensor, dim: int) -> Tensor:
+    return factors.reshape([-1 if d == dim else 1 for d in range(tensor.dim())])
+
+
+def _row_norm(own: OwnTensors, weight: Tensor) -> RowNorm | None:
+    """Return how the rows of a weight are divided by their size, if they are."""
+    recipe = _behind_views(own, weight)
+    if not isinstance(recipe, Recipe):
+        return None
+    if recipe.name == "weight_norm":
+        direction, length = recipe.args[:2]
+        return _of_sources(own, direction, length, centred=False, eps=0.0)
+    if recipe.name == "batch_norm":  # of rows in the place of channels
+        norm = batch_norm_arguments(recipe.func, recipe.args[1:], recipe.kwargs)
+        if norm["running_mean"] is None and norm["weight"] is not None and norm["bias"] is None:
+            return _of_sources(own, recipe.args[0], norm["weight"], centred=True, eps=float(norm["eps"]))
+    return None
+
+
+def _of_sources(own: OwnTensors, direction: Tensor, length: Tensor, centred: bool, eps: float) -> RowNorm | None:
+    whole, of_rows = _behind_views(own, direction), own.behind(length)
+    if not isinstance(whole, str) or len(of_rows) != 1 or own.tensor(of_rows[0]).numel() != len(own.tensor(whole)):
+        return None
+    return RowNorm(whole, of_rows[0], centred, eps)
+
+
+def _behind_views(own: OwnTensors, tensor: Tensor) -> str | Recipe | None:
+    """Return the name of what has the very elements of a tensor in their order, or the call that has made them."""
+    recipe = own.recipe(tensor)
+    while recipe is not None and KINDS.get(recipe.name) in _VIEWS:
+        tensor = recipe.args[0]
+        recipe = own.recipe(tensor)
+    return recipe or next(iter(own.behind(tensor)), None)

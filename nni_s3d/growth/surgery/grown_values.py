@@ -1,0 +1,49 @@
+"""All tensors of a network as they will be when it has grown.
+
+Most grow by themselves (`axis_growth`). Where a weight is computed with its rows divided by their size, new columns
+change that size, and a factor for each row makes up for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from nni_s3d.growth.graph.channels import ChannelGraph, RowNorm
+from nni_s3d.growth.surgery.axis_growth import AxisGrowth
+
+
+def grown_values(
+    graph: ChannelGraph, growth: AxisGrowth, tensors: Mapping[str, Tensor], moves: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Return all tensors that change, by name; arguments as for `AxisGrowth.values`."""
+    values, moves = growth.values(tensors, moves), moves or {}
+    for norm in (layer.norm for layer in graph.layers):
+        if norm is not None and growth.has_new_columns(norm.direction):
+            _make_up(norm, growth, tensors, moves, values)
+    return values
+
+
+def _make_up(
+    norm: RowNorm,
+    growth: AxisGrowth,
+    tensors: Mapping[str, Tensor],
+    moves: Mapping[str, Tensor],
+    values: dict[str, Tensor],
+) -> None:
+    """Let the rows of a weight be what they are without the new columns, times the weights of the copies."""
+    rows = growth.rows(norm.direction, tensors[norm.direction])
+    rows = rows + moves[norm.direction] if norm.direction in moves else rows
+    if norm.centred:  # so that the mean stays zero: the weights of the copies of a column add up to one
+        rows = rows - rows.mean(dim=tuple(range(1, rows.dim())), keepdim=True)
+    values[norm.direction] = growth.columns(norm.direction, rows)
+    factor = _size(norm, values[norm.direction]) / _size(norm, rows)
+    length = values.get(norm.length, tensors[norm.length])
+    values[norm.length] = length * factor.reshape(length.shape)
+
+
+def _size(norm: RowNorm, rows: Tensor) -> Tensor:
+    """Return what every row is divided by, (rows,)."""
+    flat = rows.flatten(start_dim=1)
+    return (flat.var(dim=1, correction=0) + norm.eps).sqrt() if norm.centred else flat.norm(dim=1)
