@@ -82,20 +82,32 @@ class OwnTensors:
         """Return a parameter or buffer."""
         return self._tensors[name]
 
+    def are_among(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether any of these is the model's own, or made of such alone."""
+        return any(id(x) in self._names or id(x) in self._recipes for x in tensors)
+
     def sources(self, tensor: object) -> tuple[Source, ...]:
         """Return what a tensor is made of; nothing if not of the model's own tensors alone."""
-        name = self._names.get(id(tensor))
-        if name is not None:
-            return (Source(name, tuple(range(self._tensors[name].dim()))),)
         made = self._made.get(id(tensor))
-        return () if made is None else made[1]
+        if made is not None:
+            return made[1]
+        name = self._names.get(id(tensor))
+        if name is None:
+            return ()
+        own = self._tensors[name]
+        self._made[id(tensor)] = own, (Source(name, tuple(range(own.dim()))),)
+        return self._made[id(tensor)][1]
 
     def view(self, tensor: Tensor | None) -> Source | None:
         """Return the one tensor of which this is a view of all elements, as a transposed weight is; None if of none.
 
         A dimension of size 1 is that of the source if there is only one to choose from.
         """
-        if tensor is None or not (id(tensor) in self._views or id(tensor) in self._names):
+        if tensor is None:
+            return None
+        if id(tensor) in self._names:
+            return self.sources(tensor)[0]
+        if id(tensor) not in self._views:
             return None
         (source,) = self.sources(tensor)
         shape, dims = self._tensors[source.name].shape, list(source.dims)

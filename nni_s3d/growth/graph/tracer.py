@@ -138,7 +138,7 @@ class Tracer(TorchFunctionMode):
                 labels = followed if isinstance(followed, tuple) else [followed] * len(outputs)
             for output, label in zip(outputs, labels, strict=True):
                 self.notes.label(output, label)
-            if not self.notes.own.follow(func, args, kwargs, out):
+            if self.notes.own.are_among(given) and not self.notes.own.follow(func, args, kwargs, out):
                 self.notes.note_elsewhere(name, given)
         elif name in _READS_VALUES:
             self.notes.refuse_inputs(name, labelled)
