@@ -7,7 +7,7 @@ tracer numbers channels in the order in which it meets them; here they are numbe
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from nni_s3d.growth.graph.channels import Axis, ChannelGraph, ChannelGroup, EqualParts, Layer, Operation, Role
-from nni_s3d.growth.graph.labels import NONE
+from nni_s3d.growth.graph.labels import NONE, drop_repeats, evenly_cut
 from nni_s3d.growth.graph.notes import Notes
 
 
@@ -35,7 +35,8 @@ def build_graph(notes: Notes, example_inputs: object) -> ChannelGraph:
     renumbering = _Renumbering(drafts, representatives)
     layers = tuple(_renumbered(layer, renumbering) for layer in notes.layers)
     operations = (_renumbered_operation(operation, renumbering) for operation in notes.operations)
-    equal_parts = (EqualParts(cut.where, renumbering(cut.parts)) for cut in notes.equal_parts)
+    cuts = [*notes.equal_parts, *_cuts_by_reshapes(notes.reshapes, renumbering)]
+    equal_parts = (EqualParts(cut.where, renumbering(cut.parts)) for cut in cuts)
     return ChannelGraph(
         groups=_groups(drafts, layers, _reasons(notes.refusals, renumbering)),
         layers=layers,
@@ -177,6 +178,19 @@ def _groups_along(slots: np.ndarray, group_of: np.ndarray) -> set[int]:
     """Return the groups whose channels are at these slots (n,); those of one group mostly lie side by side."""
     groups = group_of[slots[slots >= 0]]
     return set(groups[np.flatnonzero(np.diff(groups, prepend=NONE))].tolist())
+
+
+def _cuts_by_reshapes(reshapes: Sequence[tuple[str, Tensor]], renumbering: _Renumbering) -> Iterator[EqualParts]:
+    """Yield cuts in the numbers of the trace: where channels run along several dimensions, all but the last cut them.
+
+    A dimension along which all channels have become one is none of them: copies take all of it along.
+    """
+    for where, labels in reshapes:
+        for dim, size in enumerate(drop_repeats(renumbering(labels)).shape):
+            labels = labels.narrow(dim, 0, size)
+        varying = [size for size in labels.shape if size > 1]
+        if len(varying) > 1:
+            yield EqualParts(where, evenly_cut(labels.flatten(), labels.numel() // varying[-1]))
 
 
 def _holds_always(parts: Tensor) -> bool:
