@@ -17,6 +17,7 @@ from nni_s3d.growth.selection.candidates import Candidates
 from nni_s3d.growth.selection.knapsack import Solver
 
 _TRIES = 3  # of ways that seem to fit, for each cluster
+_NOTHING = 1e-12  # a difference between gains that may be rounding, relative to the gain
 
 
 def resolve_within_budget(
@@ -73,16 +74,16 @@ def spend_remainder(candidates: Candidates, cost: CostModel, copies: Tensor, bud
 
 def _climb(candidates: Candidates, cost: CostModel, copies: Tensor, budget: float) -> Tensor:
     """Let every cluster, one after the other, grow in the way of largest gain that still fits."""
-    copies = copies.clone()
+    copies, gains = copies.clone(), candidates.gain_of_each(copies)
     needs, room = _needs_and_room(candidates, cost, copies, budget)
     for ladder in candidates.ladders(cost.marginal(copies)):
         channels = ladder.channels
         more = ladder.total(needs) - ((copies - 1).double()[channels] @ needs[channels]).numpy()
-        fitting = np.flatnonzero((more <= room).all(axis=1))  # from way to way they gain more
-        for way in fitting[: -1 - _TRIES : -1]:
+        fits = (more <= room).all(axis=1) & (ladder.gains < float(gains[channels].sum()) * (1 + _NOTHING))
+        for way in np.flatnonzero(fits)[: -1 - _TRIES : -1]:  # from way to way they gain more
             trial = copies.clone()
             trial[channels] = ladder.copies(int(way))
-            if candidates.gain(trial) < candidates.gain(copies) and cost.total(trial) <= budget:
+            if cost.total(trial) <= budget:
                 copies = trial
                 needs, room = _needs_and_room(candidates, cost, copies, budget)
                 break
