@@ -1,9 +1,10 @@
 """How long the knapsack over mixed numbers of copies takes, and how far it is from the best possible.
 
-    python benchmarks/selection.py [--json] [--neurons 100000] [--layers 500] [--growth 0.35]
+    python benchmarks/selection.py [--json] [--neurons 100000] [--layers 500] [--growth 0.35] [--blocks 1]
 
 A chain of pointwise convolutions of this many neurons, with eigenvalues drawn at random, may grow in MACs by this
-fraction; every neuron takes 1 to 4 copies. The bound is that of the linear relaxation at the prices of the result.
+fraction; every neuron takes 1 to 4 copies. With several blocks, every layer is cut into so many parts that must stay
+equally large. The bound is that of the linear relaxation at the prices of the result, which knows of no blocks.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ import time
 import torch
 
 import nni_s3d as s3d
-from nni_s3d.growth.graph.channels import Axis, ChannelGraph, ChannelGroup, Layer, Operation, Role
+from nni_s3d.growth.graph.channels import Axis, ChannelGraph, ChannelGroup, EqualParts, Layer, Operation, Role
 from nni_s3d.growth.graph.cost import marginal_cost, total_cost
 from nni_s3d.growth.selection.settings import COPIES
 
 POSITIONS = 64
 
 
-def chain(layers: int, width: int) -> ChannelGraph:
+def chain(layers: int, width: int, blocks: int) -> ChannelGraph:
     """Return the graph of `layers` pointwise convolutions in a row and a linear classifier, without the network."""
     convolutions, groups = [], []
     image = torch.full((3,), -1)
@@ -35,7 +36,9 @@ def chain(layers: int, width: int) -> ChannelGraph:
         groups.append(ChannelGroup(str(i), width, i * width, (convolutions[i],), (), (convolutions[i + 1],)))
     shapes = {layer.weight: torch.Size(axis.slots.numel() for axis in layer.axes) for layer in convolutions}
     operations = tuple(Operation("conv2d", POSITIONS, layer.weight) for layer in convolutions)
-    return ChannelGraph(tuple(groups), tuple(convolutions), operations, (), shapes, (), None)
+    cuts = [EqualParts(g.name, torch.arange(g.first, g.first + width).reshape(blocks, -1)) for g in groups]
+    cuts = cuts if blocks > 1 else []
+    return ChannelGraph(tuple(groups), tuple(convolutions), operations, tuple(cuts), shapes, (), None)
 
 
 def spectra(graph: ChannelGraph) -> dict[str, s3d.Spectrum]:
@@ -72,8 +75,8 @@ def relaxed_bound(graph: ChannelGraph, plan: s3d.GrowthPlan, spectrum: dict[str,
     return dual((left + right) / 2)
 
 
-def measure(neurons: int, layers: int, growth: float) -> dict[str, float]:
-    graph = chain(layers, neurons // layers)
+def measure(neurons: int, layers: int, growth: float, blocks: int) -> dict[str, float]:
+    graph = chain(layers, neurons // layers, blocks)
     spectrum, now = spectra(graph), s3d.count(graph).macs
     policy = s3d.Knapsack(growth=growth, cost="macs")
     start = time.perf_counter()
@@ -96,8 +99,9 @@ def main() -> None:
     parser.add_argument("--neurons", type=int, default=100_000)
     parser.add_argument("--layers", type=int, default=500)
     parser.add_argument("--growth", type=float, default=0.35)
+    parser.add_argument("--blocks", type=int, default=1)
     parsed = parser.parse_args()
-    row = measure(parsed.neurons, parsed.layers, parsed.growth)
+    row = measure(parsed.neurons, parsed.layers, parsed.growth, parsed.blocks)
     if parsed.json:
         print(json.dumps(row))
         return

@@ -92,6 +92,7 @@ class EqualParts:
 
     where: str  # the layer or function that cuts
     parts: Tensor  # (parts, n) int64: the channel at every slot of every part, -1 where there is none
+    reshape: int | None = None  # which of the reshapes that lay channels out along several dimensions; None for others
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,6 +154,7 @@ class ChannelGraph:
     uncounted: tuple[str, ...] = ()  # functions that may multiply, and whose MACs and FLOPs are not known
     not_followed: tuple[str, ...] = ()  # matrices and filters that are in no layer, and the function that took each
     frozen: frozenset[str] = frozenset()  # parameters that are not trained while others are: no split moves them
+    growing_dims: Mapping[int, int] = field(default_factory=dict)  # {reshape: which dimension grows, if not the last}
     _by_name: dict[str, ChannelGroup] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -1,14 +1,12 @@
 """Keep the parts equally large into which a network cuts its channels, such as the blocks of a grouped convolution.
 
-Every part must grow by the same number of channels; which of its neurons grow is each part's own choice. That is a set
-of linear equations, equations @ (copies - 1) = 0, since the parts are equal before anything grows.
+Every part must grow by the same number of channels; which of its neurons grow is each part's own choice.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,32 +14,15 @@ from torch import Tensor
 
 from nni_s3d.errors import ModelError
 from nni_s3d.growth.graph.channels import ChannelGraph
+from nni_s3d.growth.graph.clusters import Cluster, Clusters, find_clusters
 from nni_s3d.growth.graph.integer_program import milp
 
 MAX_COPIES = 4  # of one neuron; more never gain more (Theorem 2.3)
 
 
-def equations(graph: ChannelGraph) -> Any:
-    """Return the sparse matrix (equations, channels) whose product with copies - 1 must be 0."""
-    from scipy.sparse import csr_array, vstack
-
-    rows = [csr_array((0, graph.num_channels))]
-    for cut in graph.equal_parts:
-        parts, size = cut.parts.shape
-        slots, part = cut.parts.flatten(), torch.arange(parts).repeat_interleave(size)
-        inside = slots >= 0
-        place = (part[inside].numpy(), slots[inside].numpy())
-        counts = csr_array((np.ones(len(place[0])), place), shape=(parts, graph.num_channels))
-        rows.append(counts[1:] - counts[[0] * (parts - 1)])
-    return vstack(rows, format="csr")
-
-
 def in_equal_parts(graph: ChannelGraph) -> Tensor:
-    """Return which channels lie in parts that must stay equally large, bool (channels,)."""
-    inside = torch.zeros(graph.num_channels, dtype=torch.bool)
-    for cut in graph.equal_parts:
-        inside[cut.parts[cut.parts >= 0]] = True
-    return inside
+    """Return which splittable channels lie in parts that bind them, bool (channels,)."""
+    return find_clusters(graph).inside
 
 
 def smallest_step(graph: ChannelGraph, name: str) -> int:
@@ -67,7 +48,8 @@ def check_equal_parts(graph: ChannelGraph, copies: Tensor) -> None:
 def with_equal_parts(graph: ChannelGraph, copies: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the copies of every splittable group, raised as little as possible until all parts are equally large.
 
-    The number of copies that are added is within 1% of the smallest that is possible.
+    The number of copies that are added is the smallest that is possible, or within 1% of it where cuts overlap so that
+    parts may grow in several ratios. They go to the neurons with the fewest copies.
 
     Args:
         graph: the channel graph.
@@ -76,21 +58,14 @@ def with_equal_parts(graph: ChannelGraph, copies: Mapping[str, Tensor]) -> dict[
     Raises:
         ModelError: no number of copies up to 4 of every neuron makes them equal.
     """
-    wanted, most = torch.ones(2, graph.num_channels, dtype=torch.int64)
+    wanted, found = np.ones(graph.num_channels, np.int64), find_clusters(graph)
     for group in graph.splittable_groups:
-        wanted[group.channels] = torch.as_tensor(copies.get(group.name, 1)).to(torch.int64)
-        most[group.channels] = MAX_COPIES
-    sizes = [(part_sizes(cut.parts, wanted), part_sizes(cut.parts, most)) for cut in graph.equal_parts]
-    if any(int(now.max()) > int(now.min()) for now, _ in sizes):
-        # A part that cannot become as large as another one already is needs no integer program.
-        possible = all(int(now.max()) <= int(largest.min()) for now, largest in sizes)
-        more = _fewest_more(equations(graph), (wanted - 1).numpy(), (most - wanted).numpy()) if possible else None
-        if more is None:
-            expected = f"expected numbers that keep the parts equal into which {cutters(graph)} cuts channels"
-            got = f"got none with up to {MAX_COPIES} copies of each neuron; split fewer of the neurons there"
-            raise ModelError(f"copies: {expected}, {got}")
-        wanted += torch.from_numpy(more)
-    return {group.name: wanted[group.channels] for group in graph.splittable_groups}
+        wanted[group.channels] = torch.as_tensor(copies.get(group.name, 1)).numpy(force=True)
+    if not _fill_up(found, wanted):
+        expected = f"expected numbers that keep the parts equal into which {cutters(graph)} cuts channels"
+        got = f"got none with up to {MAX_COPIES} copies of each neuron; split fewer of the neurons there"
+        raise ModelError(f"copies: {expected}, {got}")
+    return {group.name: torch.from_numpy(wanted[group.channels]) for group in graph.splittable_groups}
 
 
 def cutters(graph: ChannelGraph) -> str:
@@ -103,16 +78,43 @@ def part_sizes(parts: Tensor, copies: Tensor) -> Tensor:
     return torch.cat([copies, copies.new_ones(1)])[parts].sum(dim=1)  # the last one is for no channel, -1
 
 
-def _fewest_more(matrix: Any, extra: np.ndarray, room: np.ndarray) -> np.ndarray | None:
-    """Return the fewest copies (channels,) to add, at most `room`, so that matrix @ (extra + more) = 0, if any."""
+def _fill_up(found: Clusters, copies: np.ndarray) -> bool:
+    """Add copies (channels,), in place, until all parts are equally large; return whether that is possible."""
+    if (copies[found.fixed.numpy()] > 1).any():
+        return False
+    for cluster in found.clusters:
+        now = np.array([int((copies[cell] - 1).sum()) for cell in cluster.cells])
+        target = _smallest_growth(cluster, now)
+        if target is None:
+            return False
+        for cell in np.flatnonzero(target > now):
+            copies[cluster.cells[cell]] = _raised(copies[cluster.cells[cell]], int(target[cell] - now[cell]))
+    return True
+
+
+def _smallest_growth(cluster: Cluster, least: np.ndarray) -> np.ndarray | None:
+    """Return the fewest copies (cells,) on top, at least so many in each cell, that leave all parts equal, if any."""
     from scipy.optimize import Bounds, LinearConstraint
 
-    off = matrix @ extra
+    most = np.array([len(cell) * (MAX_COPIES - 1) for cell in cluster.cells])
+    if cluster.ratio is not None:
+        growth = cluster.ratio * int((-(-least // cluster.ratio)).max())
+        return growth if bool((growth <= most).all()) else None
     solved = milp(
-        np.ones(len(extra)),
-        constraints=LinearConstraint(matrix, -off, -off),
-        bounds=Bounds(0, room),
-        integrality=np.ones(len(extra)),
+        np.ones(len(most)),
+        constraints=LinearConstraint(cluster.equations, 0, 0),
+        bounds=Bounds(least, most),
+        integrality=np.ones(len(most)),
         options={"mip_rel_gap": 0.01},
     )
     return None if solved.x is None else solved.x.round().astype(np.int64)
+
+
+def _raised(copies: np.ndarray, more: int) -> np.ndarray:
+    """Return copies (n,) with so many more, those with the fewest first."""
+    copies = copies.copy()
+    while more:
+        fewest = np.flatnonzero(copies == copies.min())[:more]
+        copies[fewest] += 1
+        more -= len(fewest)
+    return copies

@@ -7,7 +7,7 @@ tracer numbers channels in the order in which it meets them; here they are numbe
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from nni_s3d.growth.graph.channels import Axis, ChannelGraph, ChannelGroup, EqualParts, Layer, Operation, Role
-from nni_s3d.growth.graph.labels import NONE
+from nni_s3d.growth.graph.labels import NONE, drop_repeats, evenly_cut
 from nni_s3d.growth.graph.notes import Notes
 
 
@@ -28,14 +28,23 @@ class _Draft:
     channels: np.ndarray  # (width,) as the tracer numbers those that stand for all that are one
 
 
-def build_graph(notes: Notes, example_inputs: object) -> ChannelGraph:
-    """Return the channel graph of the model that these notes were taken of."""
+def build_graph(notes: Notes, example_inputs: object, growing_dims: Mapping[int, int] | None = None) -> ChannelGraph:
+    """Return the channel graph of the model that these notes were taken of.
+
+    Args:
+        notes: of one run.
+        example_inputs: of that run.
+        growing_dims: {number of a reshape among `notes.reshapes`: the dimension along which its channels get more}; the
+            last one along which they run if it is left out.
+    """
+    growing_dims = growing_dims or {}
     representatives = notes.same.roots()
     drafts = _drafts(notes.layers, representatives)
     renumbering = _Renumbering(drafts, representatives)
     layers = tuple(_renumbered(layer, renumbering) for layer in notes.layers)
     operations = (_renumbered_operation(operation, renumbering) for operation in notes.operations)
-    equal_parts = (EqualParts(cut.where, renumbering(cut.parts)) for cut in notes.equal_parts)
+    cuts = [*notes.equal_parts, *_cuts_by_reshapes(notes.reshapes, renumbering, growing_dims)]
+    equal_parts = (EqualParts(cut.where, renumbering(cut.parts), cut.reshape) for cut in cuts)
     frozen = [name for name, parameter in notes.parameters.items() if not parameter.requires_grad]
     return ChannelGraph(
         groups=_groups(drafts, layers, _reasons(notes.refusals, renumbering)),
@@ -49,6 +58,7 @@ def build_graph(notes: Notes, example_inputs: object) -> ChannelGraph:
         uncounted=tuple(notes.uncounted),
         not_followed=tuple(notes.not_followed()),
         frozen=frozenset(frozen if len(frozen) < len(notes.parameters) else ()),  # else it is only used
+        growing_dims=growing_dims,
     )
 
 
@@ -180,6 +190,25 @@ def _groups_along(slots: np.ndarray, group_of: np.ndarray) -> set[int]:
     """Return the groups whose channels are at these slots (n,); those of one group mostly lie side by side."""
     groups = group_of[slots[slots >= 0]]
     return set(groups[np.flatnonzero(np.diff(groups, prepend=NONE))].tolist())
+
+
+def _cuts_by_reshapes(
+    reshapes: Sequence[tuple[str, Tensor]], renumbering: _Renumbering, growing_dims: Mapping[int, int]
+) -> Iterator[EqualParts]:
+    """Yield cuts in the numbers of the trace: where channels run along several dimensions, all but one cut them.
+
+    A dimension along which all channels have become one is none of them: copies take all of it along.
+    """
+    for n, (where, labels) in enumerate(reshapes):
+        for dim, size in enumerate(drop_repeats(renumbering(labels)).shape):
+            labels = labels.narrow(dim, 0, size)
+        varying = [dim for dim, size in enumerate(labels.shape) if size > 1]
+        if len(varying) > 1:
+            if n in growing_dims:
+                parts = labels.movedim(growing_dims[n], -1).flatten(0, -2)
+            else:
+                parts = evenly_cut(labels.flatten(), labels.numel() // labels.shape[varying[-1]])
+            yield EqualParts(where, parts, n)
 
 
 def _holds_always(parts: Tensor) -> bool:

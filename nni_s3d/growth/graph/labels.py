@@ -42,6 +42,17 @@ def in_same_order(before: Tensor, after: Tensor) -> bool:
     return along_one and torch.equal(before.unique_consecutive(), after.unique_consecutive())
 
 
+def evenly_cut(slots: Tensor, parts: int) -> Tensor:
+    """Return slots (n,), cut into so many parts that must stay equally large: (parts, size), or more of smaller size.
+
+    Where runs of channels lie interleaved, each run must be cut evenly.
+    """
+    runs = interleaved_runs(slots)
+    if (slots.numel() // runs) % parts:
+        return slots.reshape(parts, -1)
+    return slots.reshape(parts, -1, runs).transpose(1, 2).reshape(parts * runs, -1)
+
+
 def interleaved_runs(slots: Tensor) -> int:
     """Return how many runs of neighbouring channels lie interleaved in `slots` (n,), as a channel shuffle leaves them.
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nni_s3d.growth.graph.channels import Axis, EqualParts, Layer, Operation, Role, RowNorm
 from nni_s3d.growth.graph.functions import LENDS_SHAPE
-from nni_s3d.growth.graph.labels import NONE, interleaved_runs
+from nni_s3d.growth.graph.labels import NONE, evenly_cut
 from nni_s3d.growth.graph.own_tensors import OwnTensors
 from nni_s3d.growth.graph.samples import SampleSizes
 from nni_s3d.growth.graph.union_find import UnionFind
@@ -33,6 +33,7 @@ class Notes:
         layers: every use of a parameter whose dimensions are indexed by channels, in the order of the run.
         operations: what was computed for the whole batch; when the notes are closed, for one sample.
         equal_parts: where channels were cut into parts.
+        reshapes: labels that run along several dimensions, and the function that laid them out so.
         elsewhere: {parameter or buffer: a function that took it without a rule for that}.
         uncounted: in order, the names of functions that may multiply and whose MACs nobody knows.
         sample_sizes: what layers take for a sample.
@@ -47,6 +48,7 @@ class Notes:
         self.layers: list[Layer] = []
         self.operations: list[Operation] = []
         self.equal_parts: list[EqualParts] = []
+        self.reshapes: list[tuple[str, Tensor]] = []
         self.elsewhere: dict[str, str] = {}
         self.uncounted: dict[str, None] = {}
         self.sample_sizes = SampleSizes()
@@ -137,11 +139,7 @@ class Notes:
         if slots.numel() % parts:
             self.refuse([slots], f"{where} cuts its channels into unequal parts")
             return
-        runs = interleaved_runs(slots)
-        cut = slots.reshape(parts, -1)
-        if (slots.numel() // runs) % parts == 0:  # every run is cut evenly
-            cut = slots.reshape(parts, -1, runs).transpose(1, 2).reshape(parts * runs, -1)
-        self.equal_parts.append(EqualParts(where, cut))
+        self.equal_parts.append(EqualParts(where, evenly_cut(slots, parts)))
 
     def note_activation(self, name: str, out: Tensor, labels: Tensor | None) -> None:
         """Note that an activation is applied to every element."""

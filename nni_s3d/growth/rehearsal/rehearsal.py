@@ -17,6 +17,7 @@ from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.grouping import build_graph
 from nni_s3d.growth.graph.read import Run, read_run
 from nni_s3d.growth.modules import call, copied, evaluation_mode, map_tensors, tensors
+from nni_s3d.growth.rehearsal.growing_dims import growing_dims
 from nni_s3d.growth.rehearsal.same_outputs import same_outputs
 from nni_s3d.growth.rehearsal.stand_ins import StandIns
 from nni_s3d.growth.selection.schemes import scheme
@@ -54,6 +55,8 @@ class Rehearsal:
             awake = {}
             run = _read(model, inputs, awake)
         graph = build_graph(run.notes, inputs)
+        if dims := growing_dims(model, graph, run.notes):
+            graph = build_graph(run.notes, inputs, dims)
         if awake and run.notes.sizes_of_values:
             graph = _with_costs(graph, build_graph(_read(model, inputs, {}).notes, inputs))
         # The labels of a single channel do not say along which dimension it runs; those of its copies do.

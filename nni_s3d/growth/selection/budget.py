@@ -8,23 +8,34 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from nni_s3d.growth.graph.cost import CostModel
-from nni_s3d.growth.graph.equal_parts import in_equal_parts
 from nni_s3d.growth.selection.candidates import Candidates
-from nni_s3d.growth.selection.knapsack import solve
+from nni_s3d.growth.selection.knapsack import Solver
+
+_TRIES = 3  # of ways that seem to fit, for each cluster
+_NOTHING = 1e-12  # a difference between gains that may be rounding, relative to the gain
 
 
 def resolve_within_budget(
-    candidates: Candidates, cost: CostModel, copies: Tensor, prices: Tensor, budget: float
+    candidates: Candidates, cost: CostModel, copies: Tensor, prices: Tensor, budget: float, solver: Solver
 ) -> Tensor:
-    """Solve again for less, until the network is within the budget: for parts that must stay equally large."""
-    spend = budget - cost.total()
+    """Solve again for less, until the network is within the budget: for channels that must grow by equally many copies.
+
+    Args:
+        candidates: what there was to choose from.
+        cost: of the network.
+        copies: (channels,) the solution so far.
+        prices: (channels,) at which it was found.
+        budget: what the network may cost.
+        solver: that found it.
+    """
     while (over := cost.total(copies) - budget) > 0:
-        spend -= over
-        copies = solve(candidates, prices, spend) if spend > 0 else torch.ones_like(copies)
+        spend = float(((copies - 1) * prices).sum()) - over  # less than this solution seems to cost, so it is another
+        copies = solver(candidates, prices, spend) if spend > 0 else torch.ones_like(copies)
     return copies
 
 
@@ -42,8 +53,8 @@ def drop_until_affordable(candidates: Candidates, cost: CostModel, copies: Tenso
 
 
 def spend_remainder(candidates: Candidates, cost: CostModel, copies: Tensor, budget: float) -> Tensor:
-    """Spend what is left of the budget on the best neurons that still fit, one after the other."""
-    copies, open_to_more = copies.clone(), ~in_equal_parts(candidates.graph)
+    """Spend what is left of the budget: on larger steps of the clusters first, then on the best neurons that fit."""
+    copies, open_to_more = _climb(candidates, cost, copies, budget), ~candidates.clusters.inside
     while True:
         left = budget - cost.total(copies)
         price = cost.marginal(copies * 2 - 1)  # with all other sizes as they are after the plan
@@ -59,6 +70,32 @@ def spend_remainder(candidates: Candidates, cost: CostModel, copies: Tensor, bud
         copies[neuron] = candidates.choices[choice]
         if cost.total(copies) > budget:  # a neuron that reads its own group costs more than its price
             copies[neuron], open_to_more[neuron] = before, False
+
+
+def _climb(candidates: Candidates, cost: CostModel, copies: Tensor, budget: float) -> Tensor:
+    """Let every cluster, one after the other, grow in the way of largest gain that still fits."""
+    copies, gains = copies.clone(), candidates.gain_of_each(copies)
+    needs, room = _needs_and_room(candidates, cost, copies, budget)
+    for ladder in candidates.ladders(cost.marginal(copies)):
+        channels = ladder.channels
+        more = ladder.total(needs) - ((copies - 1).double()[channels] @ needs[channels]).numpy()
+        fits = (more <= room).all(axis=1) & (ladder.gains < float(gains[channels].sum()) * (1 + _NOTHING))
+        for way in np.flatnonzero(fits)[: -1 - _TRIES : -1]:  # from way to way they gain more
+            trial = copies.clone()
+            trial[channels] = ladder.copies(int(way))
+            if cost.total(trial) <= budget:
+                copies = trial
+                needs, room = _needs_and_room(candidates, cost, copies, budget)
+                break
+    return copies
+
+
+def _needs_and_room(
+    candidates: Candidates, cost: CostModel, copies: Tensor, budget: float
+) -> tuple[Tensor, np.ndarray]:
+    """Return what one more copy of each neuron needs beside these copies, and how much is left."""
+    needs = candidates.needs(cost.marginal(copies * 2 - 1))  # with all other sizes as they are after the plan
+    return needs, candidates.room(budget - cost.total(copies), copies)
 
 
 def _space(candidates: Candidates, copies: Tensor) -> Tensor:

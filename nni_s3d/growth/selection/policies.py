@@ -13,7 +13,7 @@ from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.cost import CostModel, total_cost
 from nni_s3d.growth.selection.budget import drop_until_affordable, resolve_within_budget, spend_remainder
 from nni_s3d.growth.selection.candidates import Candidates
-from nni_s3d.growth.selection.knapsack import solve, solvers
+from nni_s3d.growth.selection.knapsack import solvers
 from nni_s3d.growth.selection.settings import Knapsack, Policy, TopFraction, TopK, check_policy
 
 PRICE_UPDATES = 8  # of one solver, if it comes to no solution twice
@@ -54,9 +54,11 @@ def _largest_gains(candidates: Candidates, k: int, eta: float, policy: TopK | To
         expected = f"{type(policy).__name__} expects one of 2, 3 and 4"
         raise ConfigError(f"copies: {expected}, got {set(choices)}; a mixed choice needs Knapsack")
     gain = torch.where(candidates.gains[0] <= -eta, candidates.gains[0], 0.0)
-    if graph.equal_parts:
-        price = torch.full((graph.num_channels,), 1 / (choices[0] - 1), dtype=torch.float64)
-        return solve(replace(candidates, gains=gain[None]), price, k)
+    candidates = replace(candidates, gains=gain[None])
+    if candidates.clusters.clusters:
+        price = torch.full((graph.num_channels,), 1 / (choices[0] - 1), dtype=torch.float64)  # so that neurons count
+        return solvers(candidates, price)[-1](candidates, price, k)
+    gain = candidates.free_gains[0]
     for group in candidates.capped_groups:
         if (neurons := candidates.capacity[group.name] // (choices[0] - 1)) < group.width:
             best_first = group.first + torch.argsort(gain[group.channels], stable=True)
@@ -91,14 +93,14 @@ def _best_within_budget(candidates: Candidates, policy: Knapsack) -> Tensor:
     cost = CostModel(candidates.graph, policy.cost)
     now, budget = cost.total(), budget_of(policy, candidates.graph)
     best = copies = torch.ones(candidates.graph.num_channels, dtype=torch.int64)
-    for solver in solvers(candidates, policy.relaxed):
+    for solver in solvers(candidates, cost.marginal(), policy.relaxed):
         seen: list[Tensor] = []
         while len(seen) < PRICE_UPDATES and not any(torch.equal(copies, earlier) for earlier in seen):
             seen.append(copies)
             prices = cost.marginal(copies)
             copies = solver(candidates, prices, budget - now)
-            if candidates.graph.equal_parts:
-                copies = resolve_within_budget(candidates, cost, copies, prices, budget)
+            if candidates.clusters.clusters:
+                copies = resolve_within_budget(candidates, cost, copies, prices, budget, solver)
             else:
                 copies = drop_until_affordable(candidates, cost, copies, budget)
             if candidates.gain(copies) < candidates.gain(best):

@@ -84,15 +84,18 @@ class Knapsack:
     """Take the largest total gain that a budget allows, each neuron with its own number of copies (Appendix C.1).
 
     Up to 600 choices that gain are chosen from by an integer program, to one part in 10^4 at fixed prices. More are
-    sorted by gain per cost: the linear relaxation rounded down, which misses the best by less than one neuron's gain.
-    The grown network never costs more than the budget.
+    sorted by gain per cost: the linear relaxation rounded down, which misses the best by less than one step's gain. A
+    step is that of one neuron. Where channels are cut into parts that must stay equally large, such as the blocks of a
+    grouped convolution, it is one that all parts take together, each with its best neurons. The grown network never
+    costs more than the budget.
 
     Attributes:
         budget: what the grown network may cost at most, or None.
         cost: "macs", "params", "flops" (per sample) or "neurons".
         growth: the budget as a fraction by which the cost may grow, instead of `budget`: 0.35 allows 35% more.
-        relaxed: sort however few choices there are, which takes no time. Networks with channels that must be cut into
-            equal parts, such as those of a grouped convolution, need the integer program and take it all the same.
+        relaxed: sort however few choices there are, which takes no time. Only where cuts overlap so that parts may
+            grow in several ratios, as in a ShuffleNet, small integer programs list ways of those parts to grow; no gap
+            to the best is promised there.
 
     Raises:
         ConfigError: a setting is out of range, or not exactly one of budget and growth is given.

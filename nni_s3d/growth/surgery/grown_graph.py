@@ -49,7 +49,7 @@ def read_grown_run(grown: nn.Module, inputs: object) -> Run:
 
 def build_grown_graph(notes: Notes, inputs: object, graph: ChannelGraph, widths: Mapping[str, int]) -> ChannelGraph:
     """Return the graph of a grown network; arguments and errors as for `read_grown_graph`."""
-    grown_graph = build_graph(notes, inputs)
+    grown_graph = build_graph(notes, inputs, graph.growing_dims)
     _check_widths(grown_graph, {group.name: widths.get(group.name, group.width) for group in graph})
     if _tensors(grown_graph.layers) != _tensors(graph.layers):
         raise ModelError(

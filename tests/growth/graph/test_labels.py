@@ -1,7 +1,14 @@
 import pytest
 import torch
 
-from nni_s3d.growth.graph.labels import NONE, drop_repeats, growing_dim, in_same_order, interleaved_runs
+from nni_s3d.growth.graph.labels import (
+    NONE,
+    drop_repeats,
+    evenly_cut,
+    growing_dim,
+    in_same_order,
+    interleaved_runs,
+)
 
 
 @pytest.mark.parametrize(
@@ -66,3 +73,15 @@ def test_channels_in_the_same_order(before, after, same):
 )
 def test_the_dimension_that_grows_is_that_along_which_channels_follow_each_other(labels, dim):
     assert growing_dim(labels) == dim
+
+
+@pytest.mark.parametrize(
+    ("slots", "parts", "expected"),
+    [
+        ([0, 1, 2, 3], 2, [[0, 1], [2, 3]]),
+        ([0, 4, 1, 5, 2, 6, 3, 7], 2, [[0, 1], [4, 5], [2, 3], [6, 7]]),  # each of two interleaved runs
+        ([0, 3, 1, 4, 2, 5], 2, [[0, 3, 1], [4, 2, 5]]),  # runs of three have no halves
+    ],
+)
+def test_interleaved_runs_are_cut_evenly(slots, parts, expected):
+    assert evenly_cut(torch.tensor(slots), parts).tolist() == expected

@@ -1,5 +1,7 @@
 """Graphs of small networks and spectra made up for them, for the tests of selection."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -8,6 +10,7 @@ from torch import nn
 
 import nni_s3d as s3d
 from nni_s3d import GrowthPlan, Spectrum
+from nni_s3d.growth.graph.channels import EqualParts
 
 C = 1.3
 
@@ -45,3 +48,8 @@ def gains_of(ends: list[tuple[float, float]], copies: tuple[int, ...] = (2, 3, 4
 
 def chosen(plan: GrowthPlan) -> list[int]:
     return torch.cat(list(plan.copies.values())).tolist()
+
+
+def cut_network(*widths: int, cuts: Sequence[Sequence[Sequence[int]]]) -> s3d.ChannelGraph:
+    """Return the graph of `network`, cut into these parts of channels, which are numbered over all groups."""
+    return replace(network(*widths), equal_parts=tuple(EqualParts("a cut", torch.tensor(parts)) for parts in cuts))

@@ -12,8 +12,9 @@ from nni_s3d.growth.graph.cost import COSTS, CostModel, total_cost
 from nni_s3d.growth.graph.equal_parts import check_equal_parts
 from nni_s3d.growth.selection.budget import drop_until_affordable, resolve_within_budget, spend_remainder
 from nni_s3d.growth.selection.candidates import Candidates
+from nni_s3d.growth.selection.knapsack import rounded_relaxation
 from tests.cases import all_cases, measured
-from tests.growth.selection.made_up import C, chosen, gains_of, network, random_ends, spectrum_of
+from tests.growth.selection.made_up import C, chosen, cut_network, gains_of, network, random_ends, spectrum_of
 from tests.wide import WIDE
 
 
@@ -84,6 +85,18 @@ def test_equal_parts_are_solved_again_for_less(case):
         copies[group.channels] = 2
     for growth in (0.0, 0.3, 0.9):
         budget = cost.total() * (1 + growth)
-        fitting = resolve_within_budget(candidates, cost, copies, cost.marginal(copies), budget)
+        fitting = resolve_within_budget(candidates, cost, copies, cost.marginal(copies), budget, rounded_relaxation)
         assert cost.total(fitting) <= budget
         check_equal_parts(graph, fitting)
+
+
+def test_what_is_left_goes_to_clusters_too():
+    graph = cut_network(4, 2, cuts=[[[0, 1], [2, 3]]])
+    candidates, cost = of(graph, [-3.0, -1.0, -4.0, 0.0, -0.5, -0.25]), CostModel(graph, "neurons")
+    nothing = torch.ones(9, dtype=torch.int64)
+    for budget, expected in ((7, [1, 1, 1, 1, 2, 1]), (8, [2, 1, 2, 1, 1, 1]), (9, [2, 1, 2, 1, 2, 1])):
+        assert spend_remainder(candidates, cost, nothing, budget)[:6].tolist() == expected
+    capped = of(graph, [-3.0, -1.0, -4.0, 0.0, -0.5, -0.25], cap=1.0)
+    assert spend_remainder(capped, cost, nothing, 9)[:6].tolist() == [1, 1, 1, 1, 2, 1]
+    already = torch.tensor([2, 1, 2, 1, 1, 1, 1, 1, 1])
+    assert spend_remainder(candidates, cost, already, 10)[:6].tolist() == [2, 2, 2, 2, 1, 1]

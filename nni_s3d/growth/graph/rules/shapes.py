@@ -22,6 +22,37 @@ def _move(notes: Notes, call: TracedCall, out: Any, input: Tensor, *args: Any, *
     return _replayed(notes, call, input, args, kwargs)
 
 
+@rule("channel_shuffle", "native_channel_shuffle")
+def _channel_shuffle(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, groups: int) -> Any:
+    """Cut the channels into groups and interleave them."""
+    channels = notes.along(input, 1)
+    if channels is None:
+        return notes.refuse_inputs(call.name, (input,), f"{call.name} shuffles another dimension than its channels")
+    notes.note_equal_parts(call.name, channels, groups)
+    return _replayed(notes, call, input, (groups,), {})
+
+
+@rule("pixel_shuffle")
+def _pixel_shuffle(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, upscale_factor: int) -> Any:
+    """Lay neighbouring channels out side by side in space: together they are one neuron, with a row for each."""
+    channels = notes.along(input, -3)
+    if channels is None or (channels < 0).any():
+        return notes.refuse_inputs(call.name, (input,), f"{call.name} moves something else than its channels")
+    neurons = channels.reshape(out.shape[-3], -1)
+    notes.in_order = False
+    notes.join(neurons[:, :1], neurons)
+    return notes.spread(neurons[:, 0], out.dim(), -3)
+
+
+@rule("pixel_unshuffle")
+def _pixel_unshuffle(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, downscale_factor: int) -> Any:
+    """Lay the positions of every channel out as channels side by side."""
+    channels = notes.along(input, -3)
+    if channels is None:
+        return notes.refuse_inputs(call.name, (input,), f"{call.name} moves something else than its channels")
+    return notes.spread(channels.repeat_interleave(out.shape[-3] // len(channels)), out.dim(), -3)
+
+
 @rule(*functions(Kind.RESHAPE))
 def reshape(notes: Notes, call: TracedCall, out: Any, input: Tensor, *args: Any, **kwargs: Any) -> Any:
     """Move the labels as the elements move, and note where that cuts channels into parts."""
@@ -152,12 +183,11 @@ def _replayed(notes: Notes, call: TracedCall, input: Tensor, args: tuple[Any, ..
 
 
 def _balance_rows(notes: Notes, name: str, labels: Tensor) -> None:
-    """Where channels run along several dimensions, all but the last of them cut into parts that must stay equal."""
+    """Note where channels run along several dimensions: that cuts them into parts that must stay equal."""
     if labels.shape[0] > 1:
         notes.refuse([labels], f"{name} mixes its channels with the samples")
-    varying = [dim for dim, size in enumerate(labels.shape) if size > 1]
-    if len(varying) > 1:
-        notes.note_equal_parts(name, labels.flatten(), labels.numel() // labels.shape[varying[-1]])
+    if sum(size > 1 for size in labels.shape) > 1:
+        notes.reshapes.append((name, labels))
 
 
 def _balance_pieces(notes: Notes, name: str, labels: Tensor, pieces: Any) -> None:
@@ -166,8 +196,13 @@ def _balance_pieces(notes: Notes, name: str, labels: Tensor, pieces: Any) -> Non
     varying = sum(size > 1 for size in labels.shape)
     if first is not None and varying == 1 and 0 < first.numel() < labels.numel():
         parts, rest = divmod(labels.numel(), first.numel())
-        if not rest and (isinstance(pieces, Tensor) or len(pieces) == parts):
+        if not rest and (len(pieces) == parts if isinstance(pieces, tuple) else _is_a_part(first, labels)):
             notes.note_equal_parts(name, labels.flatten(), parts)
+
+
+def _is_a_part(piece: Tensor, labels: Tensor) -> bool:
+    """Whether a piece is one of the equal parts that lie one after the other, not every second channel, say."""
+    return bool((labels.reshape(-1, piece.numel()) == piece.flatten()).all(dim=1).any())
 
 
 def _wide(x: Tensor, labels: Tensor | None, dim: int) -> Tensor:

@@ -1,10 +1,14 @@
+import re
+
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
+import nni_s3d as s3d
 from nni_s3d.growth.graph.channels import Role
 from tests.cases import BY_NAME, measured
-from tests.wide import check_accepted, check_refused, check_rest_grows, linears
+from tests.wide import Net, check_accepted, check_refused, check_rest_grows, check_split, linears, sample
 
 REFUSED = {
     "channels that a tensor names": (
@@ -144,3 +148,102 @@ def test_axes_of_a_flattened_convolution():
     assert columns.tensor == "4.weight"
     assert columns.dim == 1
     assert columns.slots.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+
+
+def halves(y):
+    return y[:, : y.shape[1] // 2], y[:, y.shape[1] // 2 :]
+
+
+def laid_out(y, *shape):
+    return y.reshape(y.shape[0], *shape, *y.shape[2:])
+
+
+# Gates of channels that keep their partners whatever the numbers of copies, in many spellings.
+ONE_BY_ONE = {
+    "neighbours by unbind": lambda y: laid_out(y, y.shape[1] // 2, 2).unbind(2),
+    "neighbours by select": lambda y: [laid_out(y, -1, 2).select(2, i) for i in (0, 1)],
+    "neighbours by unflatten": lambda y: [y.unflatten(1, (-1, 2))[:, :, i] for i in (0, 1)],
+    "neighbours by slices": lambda y: (y[:, ::2], y[:, 1::2]),
+    "halves by unbind": lambda y: laid_out(y, 2, y.shape[1] // 2).unbind(1),
+    "halves by slices": halves,
+    "halves by chunk": lambda y: y.chunk(2, 1),
+    "halves by tensor_split": lambda y: y.tensor_split(2, 1),
+    "halves by hsplit": lambda y: torch.hsplit(y, 2),
+    "halves by sizes": lambda y: y.split([y.shape[1] // 2] * 2, 1),
+    "halves by narrow": lambda y: [y.narrow(1, start, y.shape[1] // 2) for start in (0, y.shape[1] // 2)],
+}
+
+
+def gated(pair):
+    return lambda m, x: m.b(torch.mul(*(p.tanh() for p in pair(m.a(x)))))
+
+
+def convolutions(columns: int) -> dict[str, nn.Module]:
+    torch.manual_seed(0)
+    return {"a": nn.Conv2d(3, 16, 1), "b": nn.Conv2d(columns, 3, 1)}
+
+
+@pytest.mark.parametrize("name", ONE_BY_ONE)
+def test_pairs_that_stay_together_grow_one_by_one(name):
+    model, x = Net(gated(ONE_BY_ONE[name]), **convolutions(8)).double().eval(), sample(2, 3, 4, 4)
+    graph = s3d.trace(model, x)
+    assert graph.widths == {"a": 8}
+    assert not graph.equal_parts
+    plan = s3d.plan_from_copies(graph, {"a": torch.tensor([1, 1, 3, 1, 2, 1, 1, 1])}, c=2.5)
+    torch.testing.assert_close(s3d.split(model, graph, plan, epsilon=0).model(x), model(x), rtol=0, atol=1e-10)
+    check_split(model, x, graph)
+
+
+def shuffled(y, groups):
+    return laid_out(y, groups, y.shape[1] // groups).transpose(1, 2).reshape(y.shape)
+
+
+SHUFFLES = {
+    "by hand": (lambda y: shuffled(y, 2), 2),
+    "by unflatten": (lambda y: y.unflatten(1, (4, -1)).transpose(1, 2).flatten(1, 2), 4),
+    "nn.ChannelShuffle": (nn.ChannelShuffle(2), 2),
+    "F.channel_shuffle": (lambda y: F.channel_shuffle(y, 4), 4),
+    "torch.native_channel_shuffle": (lambda y: torch.native_channel_shuffle(y, 8), 8),
+    "pieces of a chunk": (lambda y: torch.cat(y.chunk(2, 1)[::-1], 1), 2),
+    "pieces of a split": (lambda y: torch.cat(y.split(y.shape[1] // 4, 1)[::-1], 1), 4),
+}
+
+
+@pytest.mark.parametrize("name", SHUFFLES)
+def test_parts_of_a_shuffle_grow_alike(name):
+    shuffle, parts = SHUFFLES[name]
+    model, x = Net(lambda m, x: m.b(shuffle(m.a(x)).tanh()), **convolutions(16)).double().eval(), sample(2, 3, 4, 4)
+    graph = s3d.trace(model, x)
+    assert graph.widths == {"a": 16}
+    assert [len(cut.parts) for cut in graph.equal_parts] == [parts]
+    for seed in range(3):
+        plan = s3d.select(s3d.new_neurons(model, graph, seed), graph, s3d.Knapsack(growth=0.8, cost="params"))
+        assert plan.neurons % parts == 0
+        assert plan.neurons > 0
+        torch.testing.assert_close(s3d.split(model, graph, plan).model(x), model(x), rtol=0, atol=1e-10)
+
+
+PIXELS = {
+    "nn.PixelShuffle": (nn.PixelShuffle(2), 4, 4),
+    "F.pixel_shuffle": (lambda y: F.pixel_shuffle(y, 4), 1, 1),
+    "nn.PixelUnshuffle": (nn.PixelUnshuffle(2), 64, 16),
+    "there and back": (lambda y: F.pixel_unshuffle(F.pixel_shuffle(y.tanh(), 2), 2), 16, 4),
+}
+
+
+@pytest.mark.parametrize("name", PIXELS)
+def test_pixel_shuffles(name):
+    shuffle, columns, width = PIXELS[name]
+    modules = convolutions(columns)
+    check_accepted(lambda m, x: m.b(shuffle(m.a(x)).tanh()), modules, (2, 3, 4, 4), {"a": width}, 3)
+
+
+@pytest.mark.parametrize("name", ["channel_shuffle", "pixel_shuffle", "pixel_unshuffle"])
+def test_shuffles_of_something_else_than_channels_are_refused(name):
+    model = Net(
+        lambda m, x: getattr(F, name)(m.b(m.a(x).tanh()).transpose(1, 3), 2),
+        a=nn.Conv2d(3, 4, 1),
+        b=nn.Conv2d(4, 4, 1),
+    ).double()
+    reason = s3d.trace(model, sample(2, 3, 8, 8))["b"].reason
+    assert re.fullmatch(f"{name} (shuffles|moves) .* than its channels", reason), reason

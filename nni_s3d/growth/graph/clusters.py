@@ -1,0 +1,143 @@
+"""Which channels must grow by equally many copies, wherever a network cuts its channels into equal parts.
+
+Channels of one group that lie in the same parts of every cut form a cell: the cuts do not care which of them grow.
+Cells that meet in a cut form a cluster, and clusters do not depend on each other. Mostly there is one way for the cells
+of a cluster to grow, all alike: the blocks of a grouped convolution, the halves of a chunk, the runs of a shuffle.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nni_s3d.growth.graph.channels import ChannelGraph, EqualParts
+
+_DENOMINATOR = 1000  # of the ratios between cells, at most
+
+
+@dataclass(frozen=True, eq=False)
+class Cluster:
+    """Cells whose growth depends on each other."""
+
+    cells: tuple[np.ndarray, ...]  # (n,) the channels of each, in ascending order
+    equations: np.ndarray  # (equations, cells) int64, whose product with the copies that each cell gets on top is 0
+
+    @cached_property
+    def ratio(self) -> np.ndarray | None:
+        """The only way to grow: (cells,) copies of each cell at the smallest step; None if there are several ways."""
+        alike = np.ones(len(self.cells), np.int64)
+        pairs = (np.count_nonzero(self.equations, axis=1) == 2).all()  # which hang together, as a cluster does
+        return alike if pairs and not (self.equations @ alike).any() else _only_ray(self.equations)
+
+
+@dataclass(frozen=True, eq=False)
+class Clusters:
+    """What the cuts of a graph ask for."""
+
+    clusters: tuple[Cluster, ...]  # in the order of their first channels
+    fixed: Tensor  # (channels,) bool, which splittable channels cannot grow, since others cannot grow with them
+
+    @property
+    def inside(self) -> Tensor:
+        """Which channels lie in parts that bind them, (channels,) bool."""
+        inside = self.fixed.clone()
+        for cluster in self.clusters:
+            inside[torch.from_numpy(np.concatenate(cluster.cells))] = True
+        return inside
+
+
+def equations(cuts: Sequence[EqualParts], num_channels: int) -> Any:
+    """Return the sparse matrix (equations, channels) int64 whose product with copies - 1 must be 0."""
+    from scipy.sparse import csr_array
+
+    rows, columns, signs, first = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
+    for cut in cuts:
+        parts = cut.parts.numpy()
+        others = np.arange(first, first + len(parts) - 1)  # every part but the first against the first
+        part, slot = (parts[1:] >= 0).nonzero()
+        common = parts[0][parts[0] >= 0]
+        rows += [others[part], others.repeat(len(common))]
+        columns += [parts[1:][part, slot], np.tile(common, len(others))]
+        signs += [np.ones(len(part), np.int64), np.full(len(others) * len(common), -1)]
+        first += len(others)
+    entries = (np.concatenate(signs), (np.concatenate(rows), np.concatenate(columns)))
+    matrix = csr_array(entries, shape=(first, num_channels))
+    matrix.sum_duplicates()
+    return matrix
+
+
+def find_clusters(graph: ChannelGraph) -> Clusters:
+    """Return the clusters of a graph.
+
+    Cuts do not bind in which no splittable channel lies, or the same ones in all parts. Where one part cannot grow, no
+    channel of the others can either.
+    """
+    group = np.full(graph.num_channels + 1, -1)  # the last one is for no channel
+    for n, of_graph in enumerate(graph):
+        group[of_graph.channels] = n if of_graph.splittable else -1
+    fixed = torch.zeros(graph.num_channels, dtype=torch.bool)
+    cuts = [cut for cut in graph.equal_parts if (group[cut.parts.numpy()] >= 0).any()]
+    if not cuts:
+        return Clusters((), fixed)
+    matrix, growing = equations(cuts, graph.num_channels), group[:-1] >= 0
+    while True:
+        matrix = _of_columns(matrix, growing)
+        stuck = ((matrix > 0).sum(axis=1) == 0) | ((matrix < 0).sum(axis=1) == 0)
+        stuck &= np.diff(matrix.indptr) > 0
+        if not stuck.any():
+            break
+        fixed[torch.from_numpy(np.unique(matrix[np.flatnonzero(stuck)].indices).astype(np.int64))] = True
+        growing = growing & ~fixed.numpy()
+    return Clusters(tuple(_clusters(matrix.tocsc(), group)), fixed)
+
+
+def _of_columns(matrix: Any, kept: np.ndarray) -> Any:
+    """Return a matrix with zeros in the columns that are not kept."""
+    matrix = matrix.copy()
+    matrix.data[~kept[matrix.indices]] = 0
+    matrix.eliminate_zeros()
+    return matrix
+
+
+def _clusters(matrix: Any, group: np.ndarray) -> list[Cluster]:
+    """Gather channels with equal columns in cells, and cells that share equations in clusters."""
+    from scipy.sparse.csgraph import connected_components
+
+    matrix.sort_indices()
+    members: dict[tuple[bytes, bytes, int], list[int]] = {}
+    for channel in np.flatnonzero(np.diff(matrix.indptr)):
+        entries = slice(matrix.indptr[channel], matrix.indptr[channel + 1])
+        key = (matrix.indices[entries].tobytes(), matrix.data[entries].tobytes(), int(group[channel]))
+        members.setdefault(key, []).append(int(channel))
+    cells = [np.array(channels) for channels in members.values()]
+    of_cells = matrix[:, [cell[0] for cell in cells]].tocsc()
+    count, cluster = connected_components(abs(of_cells.T) @ abs(of_cells), directed=False)
+    clusters = []
+    for n in range(count):
+        inside = np.flatnonzero(cluster == n)
+        own = of_cells[:, inside].tocsr()
+        dense = own[np.flatnonzero(np.diff(own.indptr))].toarray()
+        clusters.append(Cluster(tuple(cells[cell] for cell in inside), dense))
+    return clusters
+
+
+def _only_ray(matrix: np.ndarray) -> np.ndarray | None:
+    """Return the smallest integers > 0 whose product with a matrix is 0 if all others are multiples of them."""
+    from scipy.linalg import null_space
+
+    space = null_space(matrix.astype(np.float64))
+    if space.shape[1] != 1 or np.abs(space).min() < 1 / _DENOMINATOR**2:
+        return None
+    shares = [Fraction(share).limit_denominator(_DENOMINATOR) for share in (space / space[0])[:, 0]]
+    whole = math.lcm(*(share.denominator for share in shares))
+    ray = np.array([int(share * whole) for share in shares])
+    ray //= np.gcd.reduce(ray)
+    return ray if bool((ray > 0).all()) and not (matrix @ ray).any() else None
