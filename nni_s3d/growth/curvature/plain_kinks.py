@@ -35,7 +35,7 @@ class PlainKinks:
         """Run a function, in place if it is one that does that."""
         call = RecordedCall(func, name, args, kwargs, beta=self._beta, matters=self._first_or_known(args, kwargs))
         if KINDS.get(name) not in ELEMENTWISE or not call.tensors:
-            return func(*args, **kwargs)
+            return call(*call.tensors) if "." in name else func(*args, **kwargs)
         target, given = call.target, [x.clone() if x is call.target else x for x in call.tensors]
         out = call(*self._without_kinks(call, given))
         self._note(out if target is None else target, call, given)

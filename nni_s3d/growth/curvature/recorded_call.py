@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from nni_s3d.growth.curvature.second_derivatives import twice_differentiable
-from nni_s3d.growth.curvature.smoothing import KEEP_INPUT, is_smoothed, smoothed
-from nni_s3d.growth.graph.functions import batch_norm_arguments
+from nni_s3d.growth.curvature.smoothing import KEEP_INPUT, elementwise_name, is_smoothed, smoothed
+from nni_s3d.growth.graph.functions import batch_norm_arguments, canonical_name
 
 
 class RecordedCall:
@@ -44,6 +45,7 @@ class RecordedCall:
     ) -> None:
         self.name, self.arguments = name, len(args) + len(kwargs)
         self.target = changed_in_place(func, args, kwargs)
+        self._lends = True
         self._func, self._beta, self.smoothed = func, beta, is_smoothed(name, args, kwargs)
         flat, self._spec = pytree.tree_flatten((args, kwargs))
         self._places = [i for i, x in enumerate(flat) if matters(x)]
@@ -70,6 +72,9 @@ class RecordedCall:
             kwargs["input"] = kwargs["input"].clone()
         if self.smoothed:
             return smoothed(self.name, self._beta, args, kwargs)
+        if "." in self.name and self._lends:  # registered: it announces itself, and what it calls is not seen
+            with SmoothedFunctions(self._beta):
+                return getattr(self._func, "__wrapped__", self._func)(*args, **kwargs)
         return twice_differentiable(self._func, self.name)(*args, **kwargs)
 
     def rest(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -97,7 +102,7 @@ class RecordedCall:
     def unsmoothed(self) -> RecordedCall:
         """Return the same call without a curvature at kinks, which keeps no tensor alive of those that matter."""
         other = self.by(self._func)
-        other.smoothed, other._copied = False, self._copied or self.target is not None
+        other.smoothed, other._lends, other._copied = False, False, self._copied or self.target is not None
         return other
 
     def without_bias(self, x: Tensor) -> Tensor:
@@ -116,6 +121,23 @@ class RecordedCall:
         shape = self.tensors[0].shape
         # NumPy's, since PyTorch's own imports its symbolic shapes and sympy.
         return self.name == "prelu" or np.broadcast_shapes(shape, *(c.shape for c in self.constants)) == shape
+
+
+class SmoothedFunctions(TorchFunctionMode):
+    """Lends the functions inside of another one their curvature; those that change a tensor in place go without."""
+
+    def __init__(self, beta: float) -> None:
+        super().__init__()
+        self._beta = beta
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        name = elementwise_name(canonical_name(func), args, kwargs)
+        if is_smoothed(name, args, kwargs) and changed_in_place(func, args, kwargs) is None:
+            return smoothed(name, self._beta, args, kwargs)
+        return func(*args, **kwargs)
 
 
 def changed_in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:

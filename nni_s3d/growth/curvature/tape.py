@@ -102,7 +102,7 @@ class Tape:
     def _record(self, call: RecordedCall) -> Any:
         if "." in call.name and KINDS[call.name] not in LINEAR and call.name not in self._checked:
             self._checked.add(call.name)  # of a user, whose derivatives nobody has tested
-            check_derivatives(call.name, call, call.tensors)
+            check_derivatives(call.name, call.unsmoothed(), call, call.tensors)
         self._kinks.take_away(call, lambda x, node_of: self._put(node_of(self._number(x)), [x]))
         kinked = self._kinks.of_result(call)
         inputs = [self._number(x) for x in call.tensors]

@@ -133,3 +133,11 @@ def test_what_a_call_changes_in_place(func, args, kwargs, changes):
 def test_whether_the_shape_is_kept(other, keeps):
     x = torch.ones(2, 3)
     assert recorded(torch.mul, "mul", x, other, matters=lambda t: t is x).keeps_shape() == keeps
+
+
+def test_attention_can_be_differentiated_twice():
+    x, key = torch.randn(2, 4, 8, requires_grad=True), torch.randn(2, 4, 8)
+    attention = torch.nn.functional.scaled_dot_product_attention
+    call = RecordedCall(attention, attention.__name__, (x, key, key), {}, beta=3.0, matters=lambda y: y is x)
+    (slope,) = torch.autograd.grad(call(x).square().sum(), x, create_graph=True)
+    assert torch.autograd.grad(slope.square().sum(), x)[0].abs().max() > 0

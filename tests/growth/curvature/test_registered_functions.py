@@ -75,7 +75,7 @@ def sample(dtype):
 @dtypes
 @pytest.mark.parametrize("name", RIGHT)
 def test_right_derivatives_pass(name, dtype):
-    check_derivatives(name, RIGHT[name], [sample(dtype)])
+    check_derivatives(name, RIGHT[name], RIGHT[name], [sample(dtype)])
 
 
 @dtypes
@@ -83,11 +83,12 @@ def test_right_derivatives_pass(name, dtype):
 def test_wrong_derivatives_are_refused_by_name(name, dtype):
     function, message = WRONG[name]
     with pytest.raises(s3d.ModelError, match=f"{name}: expected .*{message}"):
-        check_derivatives(name, function, [sample(dtype)])
+        check_derivatives(name, function, function, [sample(dtype)])
 
 
 def test_differences_in_low_precision_say_nothing():
-    check_derivatives("reversed", WRONG["reversed"][0], [sample(torch.bfloat16)])
+    function = WRONG["reversed"][0]
+    check_derivatives("reversed", function, function, [sample(torch.bfloat16)])
 
 
 class Reversed(torch.autograd.Function):
@@ -110,4 +111,52 @@ def test_an_operator_is_not_built_of_them():
     model, x = nn.Sequential(nn.Linear(4, 5), Act(), nn.Linear(5, 2)), torch.randn(9, 4)
     graph = s3d.trace(model, x)
     with pytest.raises(s3d.ModelError, match="Reversed: expected the derivative of its forward pass"):
+        s3d.SplittingOperator(model, graph, [(x, torch.zeros(9, 2))], F.mse_loss)
+
+
+def _bent(x, slopes):
+    return torch.maximum(x, slopes * x)
+
+
+def _clamped(x):
+    return F.relu6(x + 3) * x / 6
+
+
+def _jagged(x):
+    return torch.where(x > 0, x, x / 2)
+
+
+bent, clamped, jagged = map(s3d.register_function, (_bent, _clamped, _jagged))
+
+
+class Called(nn.Module):
+    def __init__(self, function, *parameters):
+        super().__init__()
+        self.a, self.b, self.function = nn.Linear(4, 5), nn.Linear(5, 2), function
+        self.slopes = nn.ParameterList(parameters)
+
+    def forward(self, x):
+        return self.b(self.function(self.a(x), *self.slopes))
+
+
+@pytest.mark.parametrize(
+    ("registered", "known"),
+    [(lambda: (clamped,), F.hardswish), (lambda: (bent, nn.Parameter(torch.rand(5) / 9)), None)],
+)
+@pytest.mark.parametrize("operator", [s3d.SplittingOperator, s3d.PlainSplittingOperator])
+def test_kinks_inside_of_a_function_have_their_curvature(registered, known, operator):
+    torch.manual_seed(0)
+    model, x, t = Called(*registered()).double(), torch.randn(32, 4).double(), torch.randint(2, (32,))
+    S = operator(model, s3d.trace(model, x), [(x, t)], F.cross_entropy).dense("a")
+    assert S.abs().max() > 1e-2
+    if known is not None:
+        model.function = known
+        expected = s3d.SplittingOperator(model, s3d.trace(model, x), [(x, t)], F.cross_entropy).dense("a")
+        torch.testing.assert_close(S, expected, rtol=1e-9, atol=1e-14)
+
+
+def test_kinks_that_nobody_sees_are_refused():
+    model, x = Called(jagged), torch.randn(9, 4)
+    graph = s3d.trace(model, x)
+    with pytest.raises(s3d.ModelError, match="_jagged: expected a second derivative, got zeros"):
         s3d.SplittingOperator(model, graph, [(x, torch.zeros(9, 2))], F.mse_loss)
