@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from nni_s3d.growth.graph.functions import READS_SHAPES, canonical_name
+from nni_s3d.growth.graph.script_calls import script_calls_announced
 from nni_s3d.growth.modules import call, evaluation_mode, tensors
 
 Call = tuple[str, tuple[object, ...]]
@@ -75,6 +76,6 @@ def calls_and_outputs(
         before_use: called with the name of a parameter or buffer whenever a function is about to take it.
     """
     log = CallLog(model)
-    with evaluation_mode(model), torch.no_grad(), _Listener(log, before_use):
+    with evaluation_mode(model), torch.no_grad(), script_calls_announced(), _Listener(log, before_use):
         outputs = call(model, inputs)
     return log.calls, tensors(outputs)

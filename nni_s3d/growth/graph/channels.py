@@ -134,6 +134,7 @@ class ChannelGraph:
     example_inputs: object = field(repr=False)
     buffer_shapes: dict[str, torch.Size] = field(default_factory=dict)  # of every buffer
     uncounted: tuple[str, ...] = ()  # functions that may multiply, and whose MACs and FLOPs are not known
+    remark: str = ""  # why there is nothing to be seen
     _by_name: dict[str, ChannelGroup] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -208,7 +209,7 @@ class ChannelGraph:
 
     def remarks(self) -> list[str]:
         """Return what a table of the groups does not show, one line each."""
-        lines = []
+        lines = [self.remark] if self.remark else []
         if self.unreached:
             lines.append(f"not reached by the example run: {', '.join(self.unreached)}")
         if self.uncounted:

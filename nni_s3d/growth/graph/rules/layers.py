@@ -108,8 +108,7 @@ def produce(notes: Notes, layer: Weighted, blocks: int = 1) -> Any:
     if bias is not None:
         axes.append(Axis(bias, layer.bias_row, Role.ROW, rows))
     if columns is None:
-        reason = f"{weight} reads it along another dimension than its channels"
-        notes.refuse_inputs(layer.function, (layer.input,), reason)
+        notes.refuse_inputs(layer.function, (layer.input,), _reason_of_columns(notes, layer))
     else:
         axes.append(Axis(weight, layer.column, Role.COLUMN, columns, blocks))
     if blocks > 1:
@@ -118,6 +117,17 @@ def produce(notes: Notes, layer: Weighted, blocks: int = 1) -> Any:
             notes.note_equal_parts(weight, columns, blocks)
     notes.add_layer(layer.function, (weight, bias), axes)
     return labels
+
+
+def _reason_of_columns(notes: Notes, layer: Weighted) -> str:
+    """Say why the columns of a weight do not stand for channels."""
+    labels, weight = notes.labels(layer.input), notes.owner(layer.weight)
+    assert labels is not None
+    together, rest = divmod(labels.numel(), labels.shape[layer.dim])
+    if labels.shape[layer.dim] > 1 and not rest:
+        reads = f"{together} of its channels make one of those that {weight} reads"
+        return f"{reads}: they would have to grow together, which has no rule"
+    return f"{weight} reads it along another dimension than its channels"
 
 
 def _depthwise(notes: Notes, layer: Weighted) -> Any:

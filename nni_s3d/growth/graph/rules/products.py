@@ -9,6 +9,7 @@ from torch import Tensor
 from nni_s3d.growth.graph.functions import Kind, functions
 from nni_s3d.growth.graph.notes import Notes
 from nni_s3d.growth.graph.rule_table import TracedCall, rule_table
+from nni_s3d.growth.modules import tensors
 
 RULES, rule = rule_table()
 
@@ -43,6 +44,13 @@ def _multi_head_attention(
     projections = (2 * query.numel() + key.numel() + value.numel()) * size
     notes.note_products(call.name, projections + 2 * query.numel() * key.shape[0])
     return notes.refuse_inputs(call.name, (query, key, value))
+
+
+@rule(*functions(Kind.TORCHSCRIPT), reads=("args", "kwargs"))
+def _torchscript(notes: Notes, call: TracedCall, out: Any, script: Any, *args: Any, **kwargs: Any) -> Any:
+    where = f"the TorchScript {getattr(script, 'name', 'module')}, which the trace cannot see; call its Python code"
+    notes.refuse_inputs(call.name, (args, kwargs), f"its channels enter {where}")
+    return (None,) * len(tensors(out))
 
 
 @rule(*functions(Kind.RECURRENT), reads=("input",))

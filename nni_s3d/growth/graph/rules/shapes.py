@@ -36,10 +36,20 @@ def _cut(notes: Notes, call: TracedCall, out: Any, input: Tensor, *args: Any, **
         return None
     indices = args[0] if call.name == "getitem" and isinstance(args[0], tuple) else args
     if any(isinstance(index, Tensor) for index in indices):
-        return notes.refuse_inputs(call.name, (input,), "its channels are picked by an index tensor")
+        return notes.refuse_inputs(call.name, (input,), _reason_of_index(labels, indices))
     pieces = _replayed(notes, call, input, args, kwargs)
     _balance_pieces(notes, call.name, labels, pieces)
     return pieces
+
+
+def _reason_of_index(labels: Tensor, indices: Any) -> str:
+    """Say whether an index tensor picks channels, or other things, of which the channels stay whole."""
+    dim, rest = 0, labels.dim() - sum(index is not None and index is not ... for index in indices)
+    for index in indices:
+        if isinstance(index, Tensor) and labels.shape[dim] > 1:
+            return "its channels are picked by an index tensor"
+        dim += rest if index is ... else index is not None
+    return "rows are picked by an index tensor, which has no rule; sum over a mask of zeros and ones instead"
 
 
 @rule(*functions(Kind.CONCATENATE), reads=("tensors",))
