@@ -41,6 +41,19 @@ def rehearsed_copies(graph: ChannelGraph, groups: Sequence[ChannelGroup]) -> Ten
     return graph.per_channel(with_equal_parts(graph, {group.name: copies[group.channels] for group in groups}))
 
 
+def random_copies(graph: ChannelGraph, groups: Sequence[ChannelGroup], seed: int) -> Tensor | None:
+    """Return random copies (channels,) of about a third of the neurons of these groups, and more where parts need it.
+
+    A shuffle may lie so that the one neuron of a part that `rehearsed_copies` splits happens to end up where it should.
+    None where filling up the parts one by one does not make them equal.
+    """
+    drawn, free = np.random.default_rng(seed).random(graph.num_channels) < 0.3, ~stuck(graph)
+    copies = torch.ones(graph.num_channels, dtype=torch.int64)
+    for group in groups:
+        copies[group.channels] += torch.from_numpy(drawn)[group.channels] & free[group.channels]
+    return copies if _fill_up_all(graph, copies) else None
+
+
 def stuck(graph: ChannelGraph) -> Tensor:
     """Return which channels cannot grow, bool (channels,): parts that must grow as they do, and cannot, hold them."""
     grows = torch.zeros(graph.num_channels + 1, dtype=torch.bool)  # the last one is for no channel

@@ -59,6 +59,11 @@ class Rehearsal:
         self.model, self.inputs, self.graph, self.parameters = model, inputs, graph, parameters
         self._expected, self._calls, self._training = expected, calls, training
 
+    @property
+    def reorders(self) -> bool:
+        """Whether some function may change the order of channels."""
+        return self._calls is None
+
     @classmethod
     def in_place(cls, model: nn.Module, inputs: object) -> Rehearsal:
         """Return a rehearsal in evaluation mode; its graph comes from the same run of the model."""

@@ -20,11 +20,12 @@ from nni_s3d.growth.graph.equal_parts import cutters, in_equal_parts
 from nni_s3d.growth.graph.union_find import UnionFind
 from nni_s3d.growth.modules import untouched_random_state
 from nni_s3d.growth.rehearsal.blame import Failure
-from nni_s3d.growth.rehearsal.pattern import rehearsed_copies, stuck
+from nni_s3d.growth.rehearsal.pattern import random_copies, rehearsed_copies, stuck
 from nni_s3d.growth.rehearsal.rehearsal import Rehearsal
 from nni_s3d.growth.rehearsal.wrapped import check_floats, check_unwrapped, graph_of_torchscript
 
 _UNEQUAL = "its growth alone would leave unequal parts where its channels are cut"
+_AGAIN = 2  # more rehearsals with other neurons, where a function changes the order of channels that are cut
 _NOWHERE = -1  # the place of what fails before a run
 
 
@@ -112,6 +113,10 @@ class _Search:
         except ModelError:
             return [Failure(_NOWHERE, f"{_UNEQUAL} ({cutters(part)})")]
         failures = self.evaluation.failures(part, copies)
+        growing_in_parts = bool((self._is_cut & ~still).any())
+        for seed in range(_AGAIN) if growing_in_parts and self.evaluation.reorders else ():
+            other = random_copies(part, groups, seed)
+            failures = failures or ([] if other is None else self.evaluation.failures(part, other))
         if not failures and self.training is not None:
             found = self.training.failures(part, copies)
             failures = [replace(failure, reason=f"in training mode {failure.reason}") for failure in found]

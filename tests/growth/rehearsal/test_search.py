@@ -5,8 +5,10 @@ import torch
 from torch import Tensor, nn
 
 import nni_s3d as s3d
+from nni_s3d.growth.graph.equal_parts import with_equal_parts
 from nni_s3d.growth.rehearsal.rehearsal import Rehearsal
 from nni_s3d.growth.rehearsal.side_by_side import SideBySide
+from tests import reference
 from tests.wide import check_split
 
 
@@ -112,6 +114,33 @@ def test_channels_that_a_shuffle_and_a_cut_tear_apart_are_refused_and_no_others(
     assert not graph.widths.keys() & {"left", "right", "inside.0.1", "inside.1.1"}
     assert len(quick) <= 4
     check_split(model, x, graph)
+
+
+class ShuffleNet(nn.Module):
+    """The first stage of torchvision's ShuffleNet; one neuron of a part may by chance stay with its readers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.left, self.right, self.last = nn.Conv2d(3, 24, 1), nn.Conv2d(3, 24, 1), nn.Conv2d(48, 2, 1)
+        self.inside = nn.ModuleList(nn.Conv2d(24, 24, 1) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = shuffled(torch.cat([self.left(x), self.right(x)], 1))
+        for layer in self.inside:
+            kept, changed = x.chunk(2, 1)
+            x = shuffled(torch.cat([kept, layer(changed)], 1))
+        return self.last(x)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_plans_can_be_carried_out_where_channels_are_shuffled(seed):
+    model, x = ShuffleNet().double(), torch.randn(1, 3, 4, 4, dtype=torch.float64)
+    graph = s3d.trace(model, x)
+    if graph.widths:
+        copies = with_equal_parts(graph, reference.plan_of_random_copies(graph, (1, 2), seed))
+        grown = s3d.split(model, graph, s3d.plan_from_copies(graph, copies), epsilon=0).model
+        torch.testing.assert_close(grown(x), model(x), rtol=0, atol=1e-12)
 
 
 class Tail(nn.Module):
