@@ -15,7 +15,12 @@ def trace(model: nn.Module, example_inputs: object) -> ChannelGraph:
     are nearly zero hold random numbers. Nothing is guessed: channels that meet what the trace does not know are refused
     with the reason, and the rest of the network stays splittable. In the end a growth is rehearsed: some neurons of
     every group are split, and groups that change what the model computes (a width that is written as a number in its
-    code, say) are refused too.
+    code, say) are refused too. What the code of a module does only in training mode is rehearsed likewise. Dropout is
+    drawn for every copy on its own; other random numbers for every channel refuse it in evaluation mode.
+
+    A module that was compiled by `torch.compile`, a `DataParallel` on one device, an `AveragedModel` or a model with
+    adapters of PEFT is traced as it is; names begin with those of the wrapper, as its parameters' do. TorchScript gives
+    an empty graph that says so.
 
     Parameters that are frozen (`requires_grad=False`, while others are trained) keep their values in all copies: the
     splitting matrices and the displacements are those of the other parameters. So nothing is gained by splitting a
@@ -29,7 +34,8 @@ def trace(model: nn.Module, example_inputs: object) -> ChannelGraph:
             show whether the function stays the same.
 
     Raises:
-        ModelError: the model is not on one device together with the inputs, or fails on them.
+        ModelError: the model is not on one device together with the inputs, or fails on them; it is a wrapper that
+            must be taken off (`DistributedDataParallel`), or its weights are quantised.
 
     Examples:
         >>> import torch, nni_s3d as s3d

@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from nni_s3d.growth.graph.autograd_functions import announced_functions
 from nni_s3d.growth.graph.functions import READS_SHAPES, canonical_name
+from nni_s3d.growth.graph.script_calls import script_calls_announced
 from nni_s3d.growth.modules import call, evaluation_mode, tensors
 
 Call = tuple[str, tuple[object, ...]]
@@ -88,6 +89,7 @@ def calls_and_outputs(
         before_use: called with the name of a parameter or buffer whenever a function is about to take it.
     """
     log = CallLog(model)
-    with evaluation_mode(model), torch.no_grad(), announced_functions(), _Listener(log, before_use):
+    followed = _Listener(log, before_use)
+    with evaluation_mode(model), torch.no_grad(), announced_functions(), script_calls_announced(), followed:
         outputs = call(model, inputs)
     return log.calls, tensors(outputs)

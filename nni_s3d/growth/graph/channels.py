@@ -155,6 +155,7 @@ class ChannelGraph:
     not_followed: tuple[str, ...] = ()  # matrices and filters that are in no layer, and the function that took each
     frozen: frozenset[str] = frozenset()  # parameters that are not trained while others are: no split moves them
     growing_dims: Mapping[int, int] = field(default_factory=dict)  # {reshape: which dimension grows, if not the last}
+    remark: str = ""  # why there is nothing to be seen
     _by_name: dict[str, ChannelGroup] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -229,7 +230,7 @@ class ChannelGraph:
 
     def remarks(self) -> list[str]:
         """Return what a table of the groups does not show, one line each."""
-        lines = []
+        lines = [self.remark] if self.remark else []
         if self.unreached:
             lines.append(f"not reached by the example run: {', '.join(self.unreached)}")
         if self.not_followed:

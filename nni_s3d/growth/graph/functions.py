@@ -62,6 +62,7 @@ class Kind(Enum):
     ATTENTION = "softmax(Q K') V"
     MULTI_HEAD = "attention with its projections"
     RECURRENT = "a layer that runs over a sequence"
+    TORCHSCRIPT = "code that a trace cannot see"
     FOLLOWER = "a registered layer with entries for each channel"
 
 
@@ -143,6 +144,7 @@ _NAMES = {
     Kind.ATTENTION: "scaled_dot_product_attention",
     Kind.MULTI_HEAD: "multi_head_attention_forward",
     Kind.RECURRENT: "lstm gru rnn_tanh rnn_relu",
+    Kind.TORCHSCRIPT: "torchscript",
     Kind.FOLLOWER: "",
 }
 KINDS: dict[str, Kind] = {name: kind for kind, names in _NAMES.items() for name in names.split()}

@@ -59,12 +59,13 @@ class Notes:
         self.buffers: dict[str, Tensor] = {}
         self._owners: dict[int, list[str]] = {}
         for path, module in model.named_modules(remove_duplicate=False):
-            for name, tensor in (*module._parameters.items(), *module._buffers.items()):
-                if tensor is not None:
-                    name = f"{path}.{name}" if path else name
-                    if id(tensor) not in self._owners:
-                        (self.parameters if isinstance(tensor, nn.Parameter) else self.buffers)[name] = tensor
-                    self._owners.setdefault(id(tensor), []).append(name)
+            for kept, own in ((self.parameters, module._parameters), (self.buffers, module._buffers)):
+                for name, tensor in own.items():
+                    if tensor is not None:
+                        name = f"{path}.{name}" if path else name
+                        if id(tensor) not in self._owners:
+                            kept[name] = tensor
+                        self._owners.setdefault(id(tensor), []).append(name)
         self._shared = {name for names in self._owners.values() if len(names) > 1 for name in names}
         self.own = OwnTensors(self.parameters | self.buffers)
         self._used: set[str] = set()  # parameters and buffers of layers

@@ -25,6 +25,7 @@ from nni_s3d.growth.graph.macs import MacCounter
 from nni_s3d.growth.graph.notes import Notes
 from nni_s3d.growth.graph.rewriting import Rewritten, as_linear
 from nni_s3d.growth.graph.rule_table import Rule, TracedCall
+from nni_s3d.growth.graph.script_calls import script_calls_announced
 from nni_s3d.growth.modules import call, check_device, evaluation_mode, tensors
 
 _READS_VALUES = {"item", "tolist", "numpy", "array", "bool", "int", "float", "setitem"}
@@ -82,7 +83,7 @@ class Tracer(TorchFunctionMode):
 
     def _outputs(self, example_inputs: object) -> Any:
         try:
-            with announced_functions(), self:
+            with announced_functions(), script_calls_announced(), self:
                 outputs = call(self._model, example_inputs)
         except Exception as error:
             if self._bug is not None:

@@ -29,13 +29,43 @@ def rehearsed_copies(graph: ChannelGraph, groups: Sequence[ChannelGroup]) -> Ten
     Raises:
         ModelError: no copies of these groups alone leave equal parts wherever channels are cut.
     """
-    copies, cut = torch.ones(graph.num_channels, dtype=torch.int64), in_equal_parts(graph)
+    copies, cut, free = torch.ones(graph.num_channels, dtype=torch.int64), in_equal_parts(graph), ~stuck(graph)
     for place, group in enumerate(groups):
-        copies[group.channels] = _pattern(group.width, place, bool(cut[group.channels].any()))
+        grow = torch.arange(group.first, group.first + group.width)
+        if free[group.channels].any():
+            grow = grow[free[group.channels]]
+        copies[grow] = _pattern(len(grow), place, bool(cut[grow].any()))
     filled = copies.clone()
     if _fill_up_all(graph, filled):
         return filled
     return graph.per_channel(with_equal_parts(graph, {group.name: copies[group.channels] for group in groups}))
+
+
+def random_copies(graph: ChannelGraph, groups: Sequence[ChannelGroup], seed: int) -> Tensor | None:
+    """Return random copies (channels,) of about a third of the neurons of these groups, and more where parts need it.
+
+    A shuffle may lie so that the one neuron of a part that `rehearsed_copies` splits happens to end up where it should.
+    None where filling up the parts one by one does not make them equal.
+    """
+    drawn, free = np.random.default_rng(seed).random(graph.num_channels) < 0.3, ~stuck(graph)
+    copies = torch.ones(graph.num_channels, dtype=torch.int64)
+    for group in groups:
+        copies[group.channels] += torch.from_numpy(drawn)[group.channels] & free[group.channels]
+    return copies if _fill_up_all(graph, copies) else None
+
+
+def stuck(graph: ChannelGraph) -> Tensor:
+    """Return which channels cannot grow, bool (channels,): parts that must grow as they do, and cannot, hold them."""
+    grows = torch.zeros(graph.num_channels + 1, dtype=torch.bool)  # the last one is for no channel
+    for group in graph.splittable_groups:
+        grows[group.channels] = True
+    before = -1
+    while before != int(grows.sum()):
+        before = int(grows.sum())
+        for cut in graph.equal_parts:
+            if not bool(grows[cut.parts].any(dim=1).all()):
+                grows[cut.parts] = False
+    return ~grows[:-1]
 
 
 def _pattern(width: int, place: int, cut: bool) -> Tensor:
@@ -55,9 +85,7 @@ def _fill_up_all(graph: ChannelGraph, copies: Tensor) -> bool:
     Parts rarely share channels with the parts of another cut, so that filling up every part by itself is all there is
     to do; an integer program would find the fewest copies, which a rehearsal does not need.
     """
-    most = torch.ones_like(copies)
-    for group in graph.splittable_groups:
-        most[group.channels] = MAX_COPIES
+    most = torch.where(stuck(graph), 1, MAX_COPIES)
     room = [int(part_sizes(cut.parts, most).min()) for cut in graph.equal_parts]
     generator = np.random.default_rng(0)
     for _ in range(_ROUNDS):

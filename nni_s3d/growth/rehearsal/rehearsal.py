@@ -6,7 +6,8 @@ No parameter is near zero in a rehearsal, which would hide what follows it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +17,15 @@ from nni_s3d.growth.graph.calls import Call, calls_and_outputs
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.grouping import build_graph
 from nni_s3d.growth.graph.read import Run, read_run
-from nni_s3d.growth.modules import call, copied, evaluation_mode, map_tensors, tensors
+from nni_s3d.growth.modules import call, evaluation_mode, tensors
+from nni_s3d.growth.rehearsal.awake import awake, exchange
+from nni_s3d.growth.rehearsal.blame import Failure
+from nni_s3d.growth.rehearsal.careful import Careful
 from nni_s3d.growth.rehearsal.growing_dims import growing_dims
-from nni_s3d.growth.rehearsal.same_outputs import same_outputs
+from nni_s3d.growth.rehearsal.reasons import DIFFERENT, FAILS
+from nni_s3d.growth.rehearsal.same_outputs import STRICT, same_outputs
 from nni_s3d.growth.rehearsal.stand_ins import StandIns
+from nni_s3d.growth.rehearsal.training import asks_for_training, outputs_in_training
 from nni_s3d.growth.selection.schemes import scheme
 from nni_s3d.growth.selection.settings import COPIES
 from nni_s3d.growth.surgery.axis_growth import AxisGrowth, NewChannels, slots_in_place
@@ -27,83 +33,126 @@ from nni_s3d.growth.surgery.grown_graph import build_grown_graph, is_as_expected
 from nni_s3d.growth.surgery.grown_values import grown_values
 from nni_s3d.growth.surgery.install import install, modules_restored
 
-DIFFERENT = "the model computes something else when it grows"
 _C = 2.0  # the weights of copies are unequal at this c, so that no two may be mistaken for each other
-_ASLEEP = 1e-3  # a parameter that is nowhere larger than this is drawn at random
-_STRICT = 3e-5  # the relative difference that a strict rehearsal takes for rounding
 
 
-@dataclass(frozen=True)
 class Rehearsal:
-    """A model to rehearse a growth in, and what it computes before."""
+    """A model to rehearse a growth in, and what it computes before.
 
-    model: nn.Module
-    inputs: object
-    expected: list[Tensor] | None  # its outputs; None if it draws random numbers, so that there is nothing to compare
-    awake: Mapping[int, nn.Parameter] = field(default_factory=dict)  # in the places of parameters, by their ids
-    calls: Sequence[Call] | None = None  # of the run before; where the same calls say nothing, None
-    strict: bool = False  # whether to take small differences for real ones
+    Args:
+        model: which is left as it was.
+        inputs: what it is run on.
+        graph: its channel graph.
+        parameters: to put into the places of others, see `exchange`.
+        expected: its outputs.
+        calls: of the run before; where the same calls say nothing, None.
+        training: whether it runs as if it were trained.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: object,
+        graph: ChannelGraph,
+        parameters: Mapping[int, nn.Parameter],
+        expected: Sequence[Tensor],
+        calls: Sequence[Call] | None,
+        training: bool = False,
+    ) -> None:
+        self.model, self.inputs, self.graph, self.parameters = model, inputs, graph, parameters
+        self._expected, self._calls, self._training = expected, calls, training
+
+    @property
+    def reorders(self) -> bool:
+        """Whether some function may change the order of channels."""
+        return self._calls is None
 
     @classmethod
-    def in_place(cls, model: nn.Module, inputs: object) -> tuple[ChannelGraph, Rehearsal]:
-        """Return the graph of a model, and a rehearsal in the model itself; both come from the same run of it."""
-        awake: dict[int, nn.Parameter] = {}
+    def in_place(cls, model: nn.Module, inputs: object) -> Rehearsal:
+        """Return a rehearsal in evaluation mode; its graph comes from the same run of the model."""
+        parameters: dict[int, nn.Parameter] = {}
         try:
-            awake = _awake(model)
-            run = _read(model, inputs, awake)
+            parameters = awake(model)
+            run = _read(model, inputs, parameters)
         except Exception:  # code that wants other values, or the model fails anyway: then it is to say so
-            awake = {}
-            run = _read(model, inputs, awake)
+            parameters = {}
+            run = _read(model, inputs, parameters)
         graph = build_graph(run.notes, inputs)
         if dims := growing_dims(model, graph, run.notes):
             graph = build_graph(run.notes, inputs, dims)
-        if awake and run.notes.sizes_of_values:
+        if parameters and run.notes.sizes_of_values:
             graph = _with_costs(graph, build_graph(_read(model, inputs, {}).notes, inputs))
         # The labels of a single channel do not say along which dimension it runs; those of its copies do.
         calls = None if any(group.width == 1 for group in graph) else run.calls
-        return graph, cls(model, inputs, run.outputs, awake, calls, strict=True)
+        return cls(model, inputs, graph, parameters, run.outputs, calls)
 
-    @classmethod
-    def in_float64(cls, model: nn.Module, inputs: object) -> Rehearsal:
-        """Return a rehearsal in a copy in double precision if that runs, else in the model as it is."""
-        try:
-            double = copied(model).double()
-            _exchange(double, _awake(double))
-            rehearsal = cls._with_fixed_outputs(double, map_tensors(_doubled, inputs))
-        except Exception:  # code that wants another precision, say
-            return cls._with_fixed_outputs(model, inputs)
-        finite = all(bool(output.isfinite().all()) for output in rehearsal.expected or ())
-        return rehearsal if finite else cls._with_fixed_outputs(model, inputs)
-
-    @classmethod
-    def _with_fixed_outputs(cls, model: nn.Module, inputs: object) -> Rehearsal:
-        outputs, again = (_outputs(model, inputs, seed) for seed in (0, 1))
-        fixed = all(torch.allclose(a, b, rtol=0, atol=0, equal_nan=True) for a, b in zip(outputs, again, strict=True))
-        return cls(model, inputs, outputs if fixed else None)
-
-    def trouble(self, graph: ChannelGraph, copies: Tensor) -> str:
-        """Return what happens when channels have these copies (channels,); nothing if all is well."""
+    def as_if_training(self) -> Rehearsal | None:
+        """Return a rehearsal of what the model does when it is trained; None if that is nothing else, or fails."""
+        if not asks_for_training(self.model):
+            return None
         try:
             with modules_restored(self.model):
-                _exchange(self.model, self.awake)
-                outputs = self._grown_outputs(graph, _unmoved(copies))
+                exchange(self.model, self.parameters)
+                expected = outputs_in_training(self.model, self.inputs)
+        except Exception:  # it wants targets, say
+            return None
+        return Rehearsal(self.model, self.inputs, self.graph, self.parameters, expected, None, training=True)
+
+    def failures(self, graph: ChannelGraph, copies: Tensor) -> list[Failure]:
+        """Return the places that fail when channels have these copies; none if all is well.
+
+        Args:
+            graph: in which only the groups are splittable that grow.
+            copies: (channels,) of every channel.
+        """
+        new = _unmoved(copies)
+        trouble = self._trouble(graph, new)
+        if not trouble:
+            return []
+        found = self._in_its_precision.failures(graph, new)
+        # A number may differ by a rounding that one function has magnified.
+        if any(failure.by_values for failure in found) and self._in_float64 is not None:
+            found = self._in_float64.failures(graph, new)
+        if not found and trouble != DIFFERENT:
+            return [Failure(-1, trouble)]
+        return found
+
+    @cached_property
+    def _in_its_precision(self) -> Careful:
+        return Careful(self.model, self.inputs, self.graph, self.parameters, self._training)
+
+    @cached_property
+    def _in_float64(self) -> Careful | None:
+        return Careful.in_float64(self.model, self.inputs, self.graph, self._training)
+
+    def _trouble(self, graph: ChannelGraph, new: NewChannels) -> str:
+        """Return what happens when channels become these, as far as a quick look tells."""
+        try:
+            with modules_restored(self.model):
+                exchange(self.model, self.parameters)
+                outputs = self._outputs_in_training(graph, new) if self._training else self._outputs(graph, new)
         except ModelError as error:
             return str(error)
         except Exception as error:
-            return f"the model fails when it grows: {first_line(error)}"
-        same = self.expected is None or same_outputs(outputs, self.expected, _STRICT if self.strict else 1.0)
-        return "" if same else DIFFERENT
+            return f"{FAILS}: {first_line(error)}"
+        return "" if same_outputs(outputs, self._expected, STRICT) else DIFFERENT
 
-    def _grown_outputs(self, graph: ChannelGraph, new: NewChannels) -> list[Tensor]:
+    def _outputs_in_training(self, graph: ChannelGraph, new: NewChannels) -> list[Tensor]:
         before = {n: x.detach() for n, x in (*self.model.named_parameters(), *self.model.named_buffers())}
         growth = AxisGrowth(graph, new, slots_in_place(graph, new.copies))
-        if self.calls is not None:
-            stand_ins = StandIns(growth, before, self.calls)
+        install(self.model, grown_values(graph, growth, before), graph.layers)
+        return outputs_in_training(self.model, self.inputs)
+
+    def _outputs(self, graph: ChannelGraph, new: NewChannels) -> list[Tensor]:
+        before = {n: x.detach() for n, x in (*self.model.named_parameters(), *self.model.named_buffers())}
+        growth = AxisGrowth(graph, new, slots_in_place(graph, new.copies))
+        if self._calls is not None:
+            stand_ins = StandIns(growth, before, self._calls)
             others = {name: tensor for name, tensor in before.items() if name not in stand_ins.tensors}
             install(self.model, grown_values(graph, growth, others) | stand_ins.tensors, graph.layers)
             torch.manual_seed(0)
             calls, outputs = calls_and_outputs(self.model, self.inputs, stand_ins.write)
-            if calls == self.calls:
+            if calls == self._calls:
                 return outputs
         install(self.model, grown_values(graph, growth, before), graph.layers)
         torch.manual_seed(0)
@@ -116,13 +165,13 @@ class Rehearsal:
             return run.outputs
         # A shuffle lies between a neuron and its readers.
         install(self.model, grown_values(graph, AxisGrowth(graph, new, slots), before), graph.layers)
-        return _outputs(self.model, self.inputs)
+        return _plain_outputs(self.model, self.inputs)
 
 
-def _read(model: nn.Module, inputs: object, awake: Mapping[int, nn.Parameter]) -> Run:
+def _read(model: nn.Module, inputs: object, parameters: Mapping[int, nn.Parameter]) -> Run:
     """Return what a run of a model tells, with some parameters exchanged."""
     with modules_restored(model):
-        _exchange(model, awake)
+        exchange(model, parameters)
         torch.manual_seed(0)
         return read_run(model, inputs)
 
@@ -136,29 +185,6 @@ def _with_costs(graph: ChannelGraph, other: ChannelGraph) -> ChannelGraph:
     return replace(graph, operations=other.operations, uncounted=other.uncounted) if same else graph
 
 
-def _awake(model: nn.Module) -> dict[int, nn.Parameter]:
-    """Return random values for the parameters that have hardly any effect."""
-    torch.manual_seed(0)
-    asleep = [parameter for parameter in model.parameters() if _asleep(parameter.detach())]
-    return {id(p): nn.Parameter(0.5 * torch.randn_like(p), requires_grad=p.requires_grad) for p in asleep}
-
-
-def _exchange(model: nn.Module, parameters: Mapping[int, nn.Parameter]) -> None:
-    """Put parameters in the places of those with these ids, tied ones too."""
-    for module in model.modules():
-        for name, old in module._parameters.items():
-            if id(old) in parameters:
-                module._parameters[name] = parameters[id(old)]
-
-
-def _asleep(parameter: Tensor) -> bool:
-    if not parameter.is_floating_point() or not parameter.numel():
-        return False
-    if abs(parameter.flatten()[0].item()) >= _ASLEEP:  # settled by one look, as most are
-        return False
-    return float(parameter.abs().max()) < _ASLEEP
-
-
 def _unmoved(copies: Tensor) -> NewChannels:
     """Return the new channels of neurons whose copies do not move."""
     parent, weights = copies.repeat_interleave(copies), torch.ones(int(copies.sum()), dtype=torch.float64)
@@ -168,11 +194,7 @@ def _unmoved(copies: Tensor) -> NewChannels:
     return NewChannels(copies, weights, torch.ones_like(weights))
 
 
-def _outputs(model: nn.Module, inputs: object, seed: int = 0) -> list[Tensor]:
+def _plain_outputs(model: nn.Module, inputs: object) -> list[Tensor]:
     with evaluation_mode(model):
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         return tensors(call(model, inputs))
-
-
-def _doubled(x: Tensor) -> Tensor:
-    return x.double() if x.is_floating_point() else x

@@ -1,10 +1,8 @@
 """Refuse the groups whose growth would change what the network computes, whatever the rules of the trace say.
 
 A model may hold a width as a number: a reshape to fixed sizes, a division by the number of channels, a check. No rule
-sees that; so the growth of all groups is rehearsed, and where it fails, the groups are found for which it does.
-
-The first rehearsal is quick: it takes place in the model itself, in its own precision. Where outputs differ, a copy in
-double precision decides whether that was more than rounding.
+sees that; so the growth of all groups is rehearsed. Where it fails, the places are found that fail, and the groups
+whose channels are there are taken out. Where no place tells, the groups are divided until those are found that fail.
 """
 
 from __future__ import annotations
@@ -21,8 +19,14 @@ from nni_s3d.growth.graph.channels import ChannelGraph, ChannelGroup
 from nni_s3d.growth.graph.equal_parts import cutters, in_equal_parts
 from nni_s3d.growth.graph.union_find import UnionFind
 from nni_s3d.growth.modules import untouched_random_state
-from nni_s3d.growth.rehearsal.pattern import rehearsed_copies
-from nni_s3d.growth.rehearsal.rehearsal import DIFFERENT, Rehearsal
+from nni_s3d.growth.rehearsal.blame import Failure
+from nni_s3d.growth.rehearsal.pattern import random_copies, rehearsed_copies, stuck
+from nni_s3d.growth.rehearsal.rehearsal import Rehearsal
+from nni_s3d.growth.rehearsal.wrapped import check_floats, check_unwrapped, graph_of_torchscript
+
+_UNEQUAL = "its growth alone would leave unequal parts where its channels are cut"
+_AGAIN = 2  # more rehearsals with other neurons, where a function changes the order of channels that are cut
+_NOWHERE = -1  # the place of what fails before a run
 
 
 def rehearsed_graph(model: nn.Module, example_inputs: object) -> ChannelGraph:
@@ -31,12 +35,17 @@ def rehearsed_graph(model: nn.Module, example_inputs: object) -> ChannelGraph:
     Raises:
         ModelError: as `trace`.
     """
+    check_unwrapped(model)
+    if (hidden := graph_of_torchscript(model, example_inputs)) is not None:
+        return hidden
     with torch.no_grad(), untouched_random_state():
-        graph, quick = Rehearsal.in_place(model, example_inputs)
+        quick = Rehearsal.in_place(model, example_inputs)
+        graph = quick.graph
+        check_floats(model, graph)
         if not graph.splittable_groups:
             return graph
-        search = _Search(graph, quick)
-        search.run(graph.splittable_groups)
+        search = _Search(graph, quick, quick.as_if_training())
+        search.run()
     groups = (replace(group, reason=group.reason or search.refused.get(group.name, "")) for group in graph)
     return replace(graph, groups=tuple(groups))
 
@@ -46,34 +55,82 @@ class _Search:
     """Looks for the groups that cannot grow together with those that are fine."""
 
     graph: ChannelGraph
-    quick: Rehearsal
+    evaluation: Rehearsal
+    training: Rehearsal | None  # None where it is the same
     fine: list[ChannelGroup] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)  # {group: reason}
-    _careful: Rehearsal | None = None
 
-    def run(self, suspects: Sequence[ChannelGroup]) -> None:
+    def run(self) -> None:
+        """Take out the groups that are to blame until all is well, and try those again that perhaps were not."""
+        growing, doubtful = list(self.graph.splittable_groups), set[str]()
+        blamed: dict[str, set[str]] = {}  # groups at every place that has failed
+        while growing and (failures := self._failures(growing)):
+            names = {group.name for group in growing}
+            certain = {name for failure in failures if failure.each for name in failure.groups}
+            out = {name: failure.reason for failure in reversed(failures) for name in failure.groups if name in names}
+            if not out:
+                self._divide(growing)
+                growing = []
+                break
+            for failure in failures:
+                where = str(failure.place)
+                doubtful |= blamed.get(where, set())  # it fails without them too
+                blamed.setdefault(where, set()).update(failure.groups)
+            doubtful |= out.keys() - certain
+            self.refused.update(out)
+            growing = [group for group in growing if group.name not in out]
+        self.fine.extend(growing)
+        if doubtful:
+            again = [group for group in self.graph.splittable_groups if self._may_be_fine(group, doubtful)]
+            self._divide(again)
+
+    def _may_be_fine(self, group: ChannelGroup, doubtful: set[str]) -> bool:
+        """Whether a group that was refused perhaps should not be, or only since others were."""
+        return group.name in doubtful or self.refused.get(group.name, "").startswith(_UNEQUAL)
+
+    def _divide(self, suspects: Sequence[ChannelGroup]) -> None:
         """Divide the suspects until those are found that fail together with the groups that are fine."""
-        trouble = self._trouble([*self.fine, *suspects])
-        if not trouble:
+        failures = self._failures([*self.fine, *suspects])
+        if not failures:
             self.fine.extend(suspects)
+            for group in suspects:
+                self.refused.pop(group.name, None)
         elif len(suspects) == 1:
-            self.refused[suspects[0].name] = trouble
+            self.refused.setdefault(suspects[0].name, failures[0].reason)
         else:
             for part in self._divided(suspects):
-                self.run(part)
+                self._divide(part)
 
-    def _trouble(self, groups: Sequence[ChannelGroup]) -> str:
-        """Return what happens when some neurons of these groups, and no others, are split; nothing if all is well."""
+    def _failures(self, groups: Sequence[ChannelGroup]) -> list[Failure]:
+        """Return what fails when some neurons of these groups, and no others, are split; nothing if all is well."""
         part = self.graph.refuse_others({group.name for group in groups}, "it is left alone")
+        still = stuck(part)
+        uneven = [group for group in groups if still[group.channels].all()]
+        if uneven:
+            return [Failure(_NOWHERE, self._reason_of_uneven(part, group), (group.name,)) for group in uneven]
         try:
             copies = rehearsed_copies(part, groups)
         except ModelError:
-            return f"its growth alone would leave unequal parts where its channels are cut ({cutters(part)})"
-        trouble = self.quick.trouble(part, copies)
-        if trouble == DIFFERENT:
-            self._careful = self._careful or Rehearsal.in_float64(self.quick.model, self.graph.example_inputs)
-            trouble = self._careful.trouble(part, copies)
-        return trouble
+            return [Failure(_NOWHERE, f"{_UNEQUAL} ({cutters(part)})")]
+        failures = self.evaluation.failures(part, copies)
+        growing_in_parts = bool((self._is_cut & ~still).any())
+        for seed in range(_AGAIN) if growing_in_parts and self.evaluation.reorders else ():
+            other = random_copies(part, groups, seed)
+            failures = failures or ([] if other is None else self.evaluation.failures(part, other))
+        if not failures and self.training is not None:
+            found = self.training.failures(part, copies)
+            failures = [replace(failure, reason=f"in training mode {failure.reason}") for failure in found]
+        return failures
+
+    def _reason_of_uneven(self, part: ChannelGraph, group: ChannelGroup) -> str:
+        """Name what cuts the channels of a group into parts, and the groups in other parts that cannot grow."""
+        mine = torch.zeros(part.num_channels + 1, dtype=torch.bool)  # the last one is for no channel
+        mine[group.channels] = True
+        cuts = [cut for cut in part.equal_parts if bool(mine[cut.parts].any())]
+        met = torch.cat([cut.parts.flatten() for cut in cuts]).unique()
+        others = [one.name for one in part if not one.splittable and bool(_among(met, one).any())]
+        where = ", ".join(dict.fromkeys(cut.where for cut in cuts))
+        return f"{_UNEQUAL} ({where})" + (f": {', '.join(others)} cannot grow" if others else "")
 
     def _divided(self, suspects: Sequence[ChannelGroup]) -> Sequence[Sequence[ChannelGroup]]:
         """Return apart what nothing cuts into parts, and what is cut together; if all are of one kind, halves."""
@@ -99,3 +156,7 @@ class _Search:
     @cached_property
     def _is_cut(self) -> Tensor:
         return in_equal_parts(self.graph)
+
+
+def _among(channels: Tensor, group: ChannelGroup) -> Tensor:
+    return (channels >= group.first) & (channels < group.first + group.width)

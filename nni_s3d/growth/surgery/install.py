@@ -65,7 +65,8 @@ def _replace(module: nn.Module, attribute: str, value: Tensor) -> None:
 @contextmanager
 def modules_restored(model: nn.Module) -> Iterator[None]:
     """Give every module its own tensors and attributes back in the end. No tensor is copied."""
-    modules = [m for m in model.modules() if "_parameters" in vars(m)]  # compiled ones keep theirs elsewhere
+    # Modules that are compiled, or of TorchScript, keep theirs elsewhere.
+    modules = [m for m in model.modules() if isinstance(vars(m).get("_parameters"), dict)]
     before = [(m, dict(vars(m)), dict(m._parameters), dict(m._buffers)) for m in modules]
     try:
         yield

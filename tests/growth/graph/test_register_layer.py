@@ -178,7 +178,7 @@ def test_what_is_registered_wrongly_is_found_by_trying():
 
     s3d.register_layer(Mean, entries={"weight": 0})
     graph = s3d.trace(net(lambda m, x: m.b(m.mean(m.a(x))), mean=Mean(), **linears()), sample(6, 4))
-    assert graph["a"].reason == "the model computes something else when it grows"
+    assert graph["a"].reason.startswith("the model computes something else when it grows: ")
 
 
 def test_bad_registrations_are_refused():

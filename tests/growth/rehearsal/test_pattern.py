@@ -9,7 +9,7 @@ import nni_s3d as s3d
 from nni_s3d.errors import ModelError
 from nni_s3d.growth.graph.equal_parts import check_equal_parts
 from nni_s3d.growth.graph.read import read_graph
-from nni_s3d.growth.rehearsal.pattern import rehearsed_copies
+from nni_s3d.growth.rehearsal.pattern import random_copies, rehearsed_copies
 from tests.cases import all_cases, measured
 from tests.wide import WIDE
 
@@ -34,6 +34,18 @@ def test_only_the_groups_that_are_named_grow(case):
         assert copies[group.channels].max() > 1
         copies[group.channels] = 1
         assert (copies == 1).all()
+
+
+@wide_cases
+def test_random_copies_leave_equal_parts(case):
+    graph = measured(case).graph
+    first, second = (random_copies(graph, graph.splittable_groups, seed) for seed in (0, 1))
+    for copies in (first, second):
+        assert copies is not None
+        check_equal_parts(graph, copies)
+        assert copies.min() >= 1
+        assert copies.max() <= 4
+    assert not torch.equal(first, second) or copies.numel() < 20
 
 
 def test_two_groups_have_two_patterns():

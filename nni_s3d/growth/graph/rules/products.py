@@ -14,6 +14,7 @@ from nni_s3d.growth.graph.functions import Kind, functions
 from nni_s3d.growth.graph.labels import growing_dim
 from nni_s3d.growth.graph.notes import Notes
 from nni_s3d.growth.graph.rule_table import TracedCall, rule_table
+from nni_s3d.growth.modules import tensors
 
 RULES, rule = rule_table()
 
@@ -143,6 +144,13 @@ def _multi_head_attention(
     keys = key.shape[0] + (bias_k is not None) + add_zero_attn
     notes.note_products(call.name, projections + 2 * query.numel() * keys)
     return notes.refuse_inputs(call.name, (query, key, value))
+
+
+@rule(*functions(Kind.TORCHSCRIPT), reads=("args", "kwargs"))
+def _torchscript(notes: Notes, call: TracedCall, out: Any, script: Any, *args: Any, **kwargs: Any) -> Any:
+    where = f"the TorchScript {getattr(script, 'name', 'module')}, which the trace cannot see; call its Python code"
+    notes.refuse_inputs(call.name, (args, kwargs), f"its channels enter {where}")
+    return (None,) * len(tensors(out))
 
 
 @rule(*functions(Kind.RECURRENT), reads=("input",))

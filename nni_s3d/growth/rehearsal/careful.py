@@ -1,0 +1,129 @@
+"""Look for the places where a grown network fails, in the model itself or in a copy in double precision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nni_s3d.growth.graph.channels import ChannelGraph
+from nni_s3d.growth.graph.labels import NONE
+from nni_s3d.growth.graph.notes import Notes
+from nni_s3d.growth.modules import copied, map_tensors
+from nni_s3d.growth.rehearsal.awake import awake, exchange
+from nni_s3d.growth.rehearsal.blame import Failure
+from nni_s3d.growth.rehearsal.record import Recorder, rows_of
+from nni_s3d.growth.rehearsal.side_by_side import SideBySide
+from nni_s3d.growth.rehearsal.training import as_if_training
+from nni_s3d.growth.surgery.axis_growth import AxisGrowth, NewChannels, slots_in_place
+from nni_s3d.growth.surgery.grown_values import grown_values
+from nni_s3d.growth.surgery.install import install, modules_restored
+
+_TURNS = 3  # more than one where shuffles lie between neurons and their readers
+
+
+class Careful:
+    """Looks for the places where a grown network fails.
+
+    Args:
+        model: in which the growth takes place, and which is left as it was.
+        inputs: what it is run on.
+        graph: its channel graph.
+        parameters: to put into the places of others, see `exchange`.
+        training: whether it runs as if it were trained.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: object,
+        graph: ChannelGraph,
+        parameters: Mapping[int, nn.Parameter],
+        training: bool,
+    ) -> None:
+        self._model, self._inputs, self._graph = model, inputs, graph
+        self._parameters, self._training = parameters, training
+
+    @classmethod
+    def in_float64(cls, model: nn.Module, inputs: object, graph: ChannelGraph, training: bool) -> Careful | None:
+        """Return one in a copy in double precision; None if the model does not run in it."""
+        try:
+            double = copied(model).double()
+            exchange(double, awake(double))
+            careful = cls(double, map_tensors(_doubled, inputs), graph, {}, training)
+            outputs = careful.record.notes.outputs
+        except Exception:  # code that wants another precision, say
+            return None
+        return careful if all(bool(output.isfinite().all()) for output in outputs) else None
+
+    @cached_property
+    def record(self) -> Recorder:
+        """What the calls of the network return before it grows."""
+        with modules_restored(self._model):
+            exchange(self._model, self._parameters)
+            recorder = Recorder(self._model, self._graph)
+            self._run(recorder)
+        return recorder
+
+    def failures(self, graph: ChannelGraph, new: NewChannels) -> list[Failure]:
+        """Return the places that fail when the network has these channels.
+
+        Args:
+            graph: in which only the groups are splittable that grow.
+            new: the channels.
+        """
+        record = self.record
+        slots: Sequence[Tensor] = slots_in_place(graph, new.copies)
+        with modules_restored(self._model):
+            exchange(self._model, self._parameters)
+            before = {n: x.detach() for n, x in (*self._model.named_parameters(), *self._model.named_buffers())}
+            for _ in range(_TURNS):
+                install(self._model, grown_values(graph, AxisGrowth(graph, new, slots), before), graph.layers)
+                beside = SideBySide(self._model, graph, new.copies, rows_of(graph, slots), record, self._training)
+                found = self._run(beside)
+                moved = _as_joined(beside.notes, graph, slots) if found else slots
+                if moved is slots:
+                    break
+                slots = moved
+        return found
+
+    def _run(self, tracer: Recorder | SideBySide) -> list[Failure]:
+        torch.manual_seed(0)
+        with as_if_training(self._model) if self._training else nullcontext():
+            if isinstance(tracer, SideBySide):
+                return tracer.failures(self._inputs)
+            tracer.run(self._inputs, self._training)
+            return []
+
+
+def _as_joined(notes: Notes, graph: ChannelGraph, slots: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Return the slots of all axes where the channels that a run has found to be one have one number.
+
+    Where rows meet channels that a shuffle has moved, their copies must lie as those do. The slots are returned as they
+    are if they lie so already, or cannot.
+    """
+    roots, number, moved = notes.same.roots(), np.full(len(notes.same.roots()), NONE), []
+    met = {(axis.tensor, axis.dim): axis.slots.numpy() for layer in notes.layers for axis in layer.axes}
+    for key, rows in rows_of(graph, slots).items():
+        if key in met and len(met[key]) == len(rows):
+            root = roots[met[key]]
+            fresh = number[root] == NONE
+            number[root[fresh]] = rows.numpy()[fresh]
+    for axis, now in zip(graph.axes(), slots, strict=True):
+        labels = met.get((axis.tensor, axis.dim))
+        if labels is None or len(labels) != len(now):
+            moved.append(now)
+            continue
+        joined = np.where(labels >= 0, number[roots[labels]], NONE)
+        if (np.sort(joined) != np.sort(now.numpy())).any():
+            return slots
+        moved.append(torch.from_numpy(joined))
+    return slots if all(map(torch.equal, moved, slots)) else moved
+
+
+def _doubled(x: Tensor) -> Tensor:
+    return x.double() if x.is_floating_point() else x
