@@ -51,6 +51,24 @@ def untouched_state(model: nn.Module) -> Iterator[None]:
                         buffer.copy_(value)
 
 
+@contextmanager
+def modules_restored(model: nn.Module) -> Iterator[None]:
+    """Give every module its own tensors and attributes back in the end. No tensor is copied."""
+    # Modules that are compiled, or of TorchScript, keep theirs elsewhere.
+    modules = [m for m in model.modules() if isinstance(vars(m).get("_parameters"), dict)]
+    before = [(m, dict(vars(m)), dict(m._parameters), dict(m._buffers)) for m in modules]
+    try:
+        yield
+    finally:
+        for module, attributes, parameters, buffers in before:
+            vars(module).clear()
+            vars(module).update(attributes)
+            module._parameters.clear()
+            module._parameters.update(parameters)
+            module._buffers.clear()
+            module._buffers.update(buffers)
+
+
 def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
     """Return a deep copy, of a model too that keeps results of its last pass, which autograd does not let be copied."""
     attributes = (value for module in model.modules() for value in vars(module).values())

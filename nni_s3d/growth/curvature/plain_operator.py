@@ -33,7 +33,7 @@ from nni_s3d.growth.graph.functions import KINDS, Kind, canonical_name
 from nni_s3d.growth.graph.own_tensors import OwnTensors
 from nni_s3d.growth.graph.rewriting import as_linear
 from nni_s3d.growth.graph.theta import pack, scatter
-from nni_s3d.growth.modules import call, check_device, untouched_state
+from nni_s3d.growth.modules import call, check_device, modules_restored, untouched_state
 
 
 class PlainSplittingOperator(MeanOperator):
@@ -121,7 +121,7 @@ class PlainBatchOperator:
     def _run(self, parameters: dict[str, Tensor], cut: bool) -> tuple[list[Tensor], Any]:
         """Return what consumers read, in the order of their calls, and the outputs of the network."""
         own = OwnTensors(parameters | self._buffers)
-        with _Consumers(self._consumers, own, self._smoothing, cut) as consumers:
+        with modules_restored(self._model), _Consumers(self._consumers, own, self._smoothing, cut) as consumers:
             outputs = call(lambda *a, **kw: functional_call(self._model, parameters, a, kw), self._inputs)
         return consumers.read, outputs
 

@@ -9,7 +9,7 @@ factor for each row makes up for what new columns change.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ class WeightParts:
     rows: Mapping[str, int]  # parameters whose rows make those of the weight
     columns: Mapping[str, int]  # what must be multiplied to multiply columns of the weight, if anything does it
     copied: Mapping[str, int]  # what has entries for the columns, and need not be multiplied
+    copied_rows: Mapping[str, int] = field(default_factory=dict)  # what has entries for the rows, and is no parameter
     norm: RowNorm | None = None  # if rows are divided by their size
     is_vector: bool = False  # a single row, which is no channel
 
@@ -65,14 +66,16 @@ def _computed(
 ) -> WeightParts:
     behind = own.behind(weight)
     trial = _Trial(own, weight, [n for n in behind if own.tensor(n).is_floating_point()])
-    rows = {n: dim for n, dim in trial.parts(row).items() if n in parameters}
+    of_rows = trial.parts(row)
+    rows = {n: dim for n, dim in of_rows.items() if n in parameters}
+    others = {n: dim for n, dim in of_rows.items() if n not in parameters}
     columns = trial.parts(column)
     norm = _row_norm(own, weight)
     if norm is not None and norm.direction in rows and trial.has_factor(norm.length, rows, row):
-        return WeightParts(name, rows, {norm.direction: column}, {}, norm)
+        return WeightParts(name, rows, {norm.direction: column}, {}, others, norm)
     scaled = trial.scaled_together(columns, column)
     copied = {n: dim for n, dim in columns.items() if n not in scaled}
-    return WeightParts(name, rows, scaled, copied)
+    return WeightParts(name, rows, scaled, copied, others)
 
 
 class _Trial:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.labels import NONE
 from nni_s3d.growth.graph.notes import Notes
-from nni_s3d.growth.modules import copied, map_tensors
+from nni_s3d.growth.modules import copied, map_tensors, modules_restored
 from nni_s3d.growth.rehearsal.awake import awake, exchange
 from nni_s3d.growth.rehearsal.blame import Failure
 from nni_s3d.growth.rehearsal.record import Recorder, rows_of
@@ -21,7 +21,7 @@ from nni_s3d.growth.rehearsal.side_by_side import SideBySide
 from nni_s3d.growth.rehearsal.training import as_if_training
 from nni_s3d.growth.surgery.axis_growth import AxisGrowth, NewChannels, slots_in_place
 from nni_s3d.growth.surgery.grown_values import grown_values
-from nni_s3d.growth.surgery.install import install, modules_restored
+from nni_s3d.growth.surgery.install import install
 
 _TURNS = 3  # more than one where shuffles lie between neurons and their readers
 

@@ -15,8 +15,9 @@ from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.clusters import find_clusters
 from nni_s3d.growth.graph.notes import Notes
 from nni_s3d.growth.graph.read import read_run
+from nni_s3d.growth.modules import modules_restored
 from nni_s3d.growth.surgery.axis_growth import AxisGrowth, NewChannels, slots_in_place
-from nni_s3d.growth.surgery.install import install, modules_restored
+from nni_s3d.growth.surgery.install import install
 
 
 def growing_dims(model: nn.Module, graph: ChannelGraph, notes: Notes) -> dict[int, int]:

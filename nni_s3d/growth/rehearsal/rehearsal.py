@@ -17,7 +17,7 @@ from nni_s3d.growth.graph.calls import Call, calls_and_outputs
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.grouping import build_graph
 from nni_s3d.growth.graph.read import Run, read_run
-from nni_s3d.growth.modules import call, evaluation_mode, tensors
+from nni_s3d.growth.modules import call, evaluation_mode, modules_restored, tensors
 from nni_s3d.growth.rehearsal.awake import awake, exchange
 from nni_s3d.growth.rehearsal.blame import Failure
 from nni_s3d.growth.rehearsal.careful import Careful
@@ -31,7 +31,7 @@ from nni_s3d.growth.selection.settings import COPIES
 from nni_s3d.growth.surgery.axis_growth import AxisGrowth, NewChannels, slots_in_place
 from nni_s3d.growth.surgery.grown_graph import build_grown_graph, is_as_expected, read_grown_run
 from nni_s3d.growth.surgery.grown_values import grown_values
-from nni_s3d.growth.surgery.install import install, modules_restored
+from nni_s3d.growth.surgery.install import install
 
 _C = 2.0  # the weights of copies are unequal at this c, so that no two may be mistaken for each other
 

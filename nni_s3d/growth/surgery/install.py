@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
 
@@ -60,24 +59,6 @@ def _replace(module: nn.Module, attribute: str, value: Tensor) -> None:
         module._parameters[attribute] = nn.Parameter(value, requires_grad=old.requires_grad)
     else:
         module._buffers[attribute] = value
-
-
-@contextmanager
-def modules_restored(model: nn.Module) -> Iterator[None]:
-    """Give every module its own tensors and attributes back in the end. No tensor is copied."""
-    # Modules that are compiled, or of TorchScript, keep theirs elsewhere.
-    modules = [m for m in model.modules() if isinstance(vars(m).get("_parameters"), dict)]
-    before = [(m, dict(vars(m)), dict(m._parameters), dict(m._buffers)) for m in modules]
-    try:
-        yield
-    finally:
-        for module, attributes, parameters, buffers in before:
-            vars(module).clear()
-            vars(module).update(attributes)
-            module._parameters.clear()
-            module._parameters.update(parameters)
-            module._buffers.clear()
-            module._buffers.update(buffers)
 
 
 def _set_sizes(module: nn.Module, follows: bool) -> None:

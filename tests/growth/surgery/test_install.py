@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 import nni_s3d as s3d
-from nni_s3d.growth.surgery.install import install, modules_restored
+from nni_s3d.growth.modules import modules_restored
+from nni_s3d.growth.surgery.install import install
 from tests import reference
 from tests.cases import BY_NAME, all_cases, measured, random_plan
 

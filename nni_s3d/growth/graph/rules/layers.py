@@ -131,6 +131,7 @@ def produce(notes: Notes, layer: Weighted, blocks: int = 1) -> Any:
     rows, columns = notes.same.fresh(layer.out.shape[layer.dim]), notes.along(layer.input, layer.dim)
     names = [parts.name, *(name for name in parts.rows if name != parts.name)]
     axes = [_axis(name, dim, Role.ROW, rows, blocks) for name, dim in parts.rows.items()]
+    axes += [Axis(name, dim, Role.FOLLOW, rows) for name, dim in parts.copied_rows.items()]
     if bias is not None:
         names.append(bias.name)
         axes.append(Axis(bias.name, layer.bias_row, Role.ROW, rows))
