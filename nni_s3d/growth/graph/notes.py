@@ -201,10 +201,12 @@ class Notes:
     def note_elsewhere(self, name: str, given: Sequence[Tensor]) -> None:
         """Note the model's own tensors among those given to a function whose rule has not followed them."""
         given = given[:1] if name in LENDS_SHAPE else given
-        owners = [owner for tensor in given for owner in self.own.behind(tensor)]
-        if owners:
-            self.elsewhere.update((owner, name) for owner in owners if owner not in self._understood)
+        for tensor in given:
+            owners, recipe = self.own.behind(tensor), self.own.recipe(tensor)
+            user = name if recipe is None or self.own.sources(tensor) else recipe.name
+            self.elsewhere.update((owner, user) for owner in owners if owner not in self._understood)
             self._reached.update(owners)
+        if given:
             self._understood.clear()
 
     def close(self, inputs: object, outputs: object) -> None:

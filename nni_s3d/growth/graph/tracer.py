@@ -52,7 +52,7 @@ class Tracer(TorchFunctionMode):
         self._model, self._rules = model, rules
         self._by_storage: dict[int, list[Tensor]] = {}
         self._bug: Exception | None = None  # an error inside a rule
-        self._logs = True  # whether the model makes the calls
+        self.rewrites = False  # whether the calls are not the model's, but stand for one of them
 
     def run(self, example_inputs: object, training: bool = False) -> Notes:
         """Return the notes of a run on these inputs, in evaluation mode or in the mode that the model is in.
@@ -117,14 +117,12 @@ class Tracer(TorchFunctionMode):
         else:
             out, macs = func(*args, **kwargs), 0
         outputs = [out] if isinstance(out, Tensor) else tensors(out)
-        if self._logs:
+        if not self.rewrites:
             self.log.add(name, given, outputs)
-        if name in _SIZES_OF_VALUES or (name in ("where", "getitem") and _picks(args, kwargs)):
-            self.notes.sizes_of_values = True
+        picks = name in ("where", "getitem") and _picks(args, kwargs)
+        self.notes.sizes_of_values |= picks or name in _SIZES_OF_VALUES
         if name.startswith("new_") or name in _READS_NO_VALUES:  # they read a type and a device
-            if name in _FILLS and labelled and out.shape == labelled[0].shape:
-                self.notes.label(out, self.notes.labels(labelled[0]))  # the same number for every channel that comes
-            return out
+            return self._filled(name, labelled, out)
         if outputs:
             self._refuse_views(name, labelled, outputs)
             labels: Sequence[Tensor | None] = [None] * len(outputs)
@@ -145,14 +143,20 @@ class Tracer(TorchFunctionMode):
             self.notes.refuse_inputs(name, labelled)
         return out
 
+    def _filled(self, name: str, labelled: list[Tensor], out: Any) -> Any:
+        """Return a fresh tensor, with the channels of the one whose shape it has if it has one number for all."""
+        if name in _FILLS and labelled and out.shape == labelled[0].shape:
+            self.notes.label(out, self.notes.labels(labelled[0]))
+        return out
+
     def _rewritten(self, name: str, given: list[Tensor], linear: Rewritten) -> Tensor:
         """Compute a product by other functions, and follow these; the log has the call that the model makes."""
-        self._logs = False
+        self.rewrites = True
         try:
             with self:
                 out = linear()
         finally:
-            self._logs = True
+            self.rewrites = False
         self.log.add(name, given, [out])
         return out
 

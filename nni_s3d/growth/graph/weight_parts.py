@@ -64,9 +64,11 @@ def weight_parts(
 def _computed(
     own: OwnTensors, weight: Tensor, row: int, column: int, parameters: Collection[str], name: str
 ) -> WeightParts:
-    behind = own.behind(weight)
-    trial = _Trial(own, weight, [n for n in behind if own.tensor(n).is_floating_point()])
-    of_rows = trial.parts(row)
+    trial = _Trial(own, weight, [n for n in own.behind(weight) if own.tensor(n).is_floating_point()])
+    try:
+        of_rows = trial.parts(row)
+    except Exception:  # functions without a derivative, or for values of one kind
+        return WeightParts(name, {}, {}, {})
     rows = {n: dim for n, dim in of_rows.items() if n in parameters}
     others = {n: dim for n, dim in of_rows.items() if n not in parameters}
     columns = trial.parts(column)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nni_s3d.errors import ModelError
-from nni_s3d.growth.surgery.axis_growth import in_place, sources
+from nni_s3d.growth.surgery.slots import in_place, sources
 
 
 class AlongChannels:

@@ -16,8 +16,9 @@ from nni_s3d.growth.graph.clusters import find_clusters
 from nni_s3d.growth.graph.notes import Notes
 from nni_s3d.growth.graph.read import read_run
 from nni_s3d.growth.modules import modules_restored
-from nni_s3d.growth.surgery.axis_growth import AxisGrowth, NewChannels, slots_in_place
+from nni_s3d.growth.surgery.axis_growth import AxisGrowth, NewChannels
 from nni_s3d.growth.surgery.install import install
+from nni_s3d.growth.surgery.slots import slots_in_place
 
 
 def growing_dims(model: nn.Module, graph: ChannelGraph, notes: Notes) -> dict[int, int]:

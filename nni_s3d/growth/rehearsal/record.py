@@ -113,6 +113,8 @@ class Recorder(Tracer):
         kwargs, name = kwargs or {}, canonical_name(func)
         if name in READS_SHAPES:
             return func(*args, **kwargs)
+        if self.rewrites:
+            return super().__torch_function__(func, types, args, kwargs)
         if changes_in_place(func, args, kwargs):
             self._keep(tensors((args, kwargs)))
         out = super().__torch_function__(func, types, args, kwargs)

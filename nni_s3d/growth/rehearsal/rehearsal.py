@@ -28,10 +28,11 @@ from nni_s3d.growth.rehearsal.stand_ins import StandIns
 from nni_s3d.growth.rehearsal.training import asks_for_training, outputs_in_training
 from nni_s3d.growth.selection.schemes import scheme
 from nni_s3d.growth.selection.settings import COPIES
-from nni_s3d.growth.surgery.axis_growth import AxisGrowth, NewChannels, slots_in_place
+from nni_s3d.growth.surgery.axis_growth import AxisGrowth, NewChannels
 from nni_s3d.growth.surgery.grown_graph import build_grown_graph, is_as_expected, read_grown_run
 from nni_s3d.growth.surgery.grown_values import grown_values
 from nni_s3d.growth.surgery.install import install
+from nni_s3d.growth.surgery.slots import slots_in_place
 
 _C = 2.0  # the weights of copies are unequal at this c, so that no two may be mistaken for each other
 

@@ -37,8 +37,14 @@ def graph_of_torchscript(model: nn.Module, example_inputs: object) -> ChannelGra
 
 
 def check_floats(model: nn.Module, graph: ChannelGraph) -> None:
-    """Raise ModelError if a graph has no groups since the weights are quantised."""
-    for name, module in model.named_modules() if not graph.groups else ():
-        if type(module).__module__.startswith(_QUANTISED):
-            got = f"quantised ones ({name or 'the model'}: {type(module).__name__})"
-            raise ModelError(f"model: expected weights that are parameters, got {got}; grow it, then quantise it")
+    """Raise ModelError if all layers have quantised weights, or those are why a graph has no groups."""
+    quantised = {name: module for name, module in model.named_modules() if _is_quantised(module)}
+    others = (module for module in model.modules() if module._parameters and not _is_quantised(module))
+    if quantised and (not graph.groups or next(others, None) is None):
+        name, module = next(iter(quantised.items()))
+        got = f"quantised ones ({name or 'the model'}: {type(module).__name__})"
+        raise ModelError(f"model: expected weights that are parameters, got {got}; grow it, then quantise it")
+
+
+def _is_quantised(module: nn.Module) -> bool:
+    return type(module).__module__.startswith(_QUANTISED)

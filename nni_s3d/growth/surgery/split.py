@@ -22,13 +22,14 @@ from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.equal_parts import check_equal_parts
 from nni_s3d.growth.modules import call, copied, evaluation_mode, map_tensors, tensors
 from nni_s3d.growth.selection.plan import GrowthPlan, second_copies
-from nni_s3d.growth.surgery.axis_growth import AxisGrowth, NewChannels, slots_in_place
+from nni_s3d.growth.surgery.axis_growth import AxisGrowth, NewChannels
 from nni_s3d.growth.surgery.displacements import StepLength, moves
 from nni_s3d.growth.surgery.grown_graph import read_grown_graph
 from nni_s3d.growth.surgery.grown_values import grown_values
 from nni_s3d.growth.surgery.install import install
 from nni_s3d.growth.surgery.new_neurons import draw_new_neurons
 from nni_s3d.growth.surgery.optimizer_state import grown_state
+from nni_s3d.growth.surgery.slots import slots_in_place
 
 
 @dataclass(frozen=True)

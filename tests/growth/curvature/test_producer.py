@@ -81,7 +81,7 @@ def test_a_view_of_a_parameter():
     weight, bias, x = draw(4, 3), draw(3), draw(5, 4)
     own = OwnTensors({"w": weight, "b": bias})
     view = weight.T
-    own.follow("T", [weight], [view])
+    own.follow(torch.t, (weight,), {}, view)
     linear = LinearCall(F.linear, (x, view, bias), {}, own)
     assert linear.names == ["w", "b"]
     assert linear.parameters[0] is weight

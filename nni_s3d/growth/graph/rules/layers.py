@@ -142,7 +142,8 @@ def produce(notes: Notes, layer: Weighted, blocks: int = 1) -> Any:
     if blocks > 1:
         for slots in (rows, *(axis.slots for axis in read[:1])):
             notes.note_equal_parts(parts.name, slots, blocks)
-    notes.add_layer(layer.function, names, axes + read, parts.norm)
+    if axes or read:
+        notes.add_layer(layer.function, names, axes + read, parts.norm)
     if parts.is_vector:  # no channel comes out
         return None
     return notes.spread(rows, layer.out.dim(), layer.dim)

@@ -27,7 +27,8 @@ def _matmul(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, other: T
     if first.dim() < 2 or second.dim() < 2:
         if first.dim() == 1:
             notes.sample_sizes.note_alone(first)
-        notes.note_products(call.name, macs)
+        if not (notes.own.behind(first) and notes.own.behind(second)):  # else a norm of a weight, say
+            notes.note_products(call.name, macs)
         return notes.refuse_inputs(call.name, (first, second))
     batch = "".join(map(chr, range(ord("0"), ord("0") + max(first.dim(), second.dim()) - 2)))
     operands = (
