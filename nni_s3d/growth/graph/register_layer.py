@@ -21,7 +21,8 @@ from nni_s3d.growth.graph.notes import Notes
 from nni_s3d.growth.graph.register_function import full_name
 from nni_s3d.growth.graph.rule_table import Rule, TracedCall
 from nni_s3d.growth.graph.rules import RULES
-from nni_s3d.growth.graph.rules.layers import Weighted, follow, produce
+from nni_s3d.growth.graph.rules.layers import follow
+from nni_s3d.growth.graph.rules.weighted import Weighted, produce
 
 ModuleClass = TypeVar("ModuleClass", bound=type[nn.Module])
 _FORWARDS: dict[type[nn.Module], Callable[..., Any]] = {}  # of registered layers, before they announced them

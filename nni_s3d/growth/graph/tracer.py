@@ -127,9 +127,7 @@ class Tracer(TorchFunctionMode):
             self._refuse_views(name, labelled, outputs)
             labels: Sequence[Tensor | None] = [None] * len(outputs)
             if rule is None or bound is None:
-                self.notes.refuse_inputs(name, labelled, getattr(func, "refusal", ""))
-                if macs:
-                    self.notes.note_products(name, macs)
+                self._refuse_unknown(name, func, labelled, macs)
             else:
                 keywords, read = bound
                 followed = self._follow(rule, TracedCall(name, func, shapes, macs), out, args, keywords)
@@ -142,6 +140,12 @@ class Tracer(TorchFunctionMode):
         elif name in _READS_VALUES:
             self.notes.refuse_inputs(name, labelled)
         return out
+
+    def _refuse_unknown(self, name: str, func: Callable[..., Any], labelled: list[Tensor], macs: int) -> None:
+        """Refuse the channels that enter a function without a rule, and note its cost."""
+        self.notes.refuse_inputs(name, labelled, getattr(func, "refusal", ""))
+        if macs:
+            self.notes.note_products(name, macs)
 
     def _filled(self, name: str, labelled: list[Tensor], out: Any) -> Any:
         """Return a fresh tensor, with the channels of the one whose shape it has if it has one number for all."""
