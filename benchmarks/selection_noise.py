@@ -1,13 +1,14 @@
 """How much of the gain that a selection promises is there on other samples, over the number of samples behind it.
 
-    python benchmarks/selection_noise.py [--json] [--samples 22222] [--epochs 10] [--subsets 4] [--cache FOLDER]
-                                         [--csv FILE] [--plot FILE]
+    python benchmarks/selection_noise.py [--json] [--samples 22222] [--epochs 10] [--subsets 4] [--seeds 0 1 2]
+                                         [--cache FOLDER] [--csv FILE] [--plot FILE]
 
 A MobileNetV1 of 14 x 32 channels is trained on CIFAR-100 (nine tenths of `samples` images; NNI_S3D_DATA says where the
-data set is), and the splitting matrices of all neurons are computed densely for every 128 images of the training and of
-the test set. From subsets of the training batches 35% of the neurons are chosen (m = 2, c = 1.3): by their eigenvalues,
-by their cross-fitted quotients, and at random. What a choice realises is its gain on the whole test set. --cache keeps
-the matrices, so that another look at them takes a minute.
+data set is), once with every seed, and the splitting matrices of all neurons are computed densely for every 128 images
+of the training and of the test set. From subsets of the training batches 35% of the neurons are chosen (m = 2,
+c = 1.3): by their eigenvalues, by their cross-fitted quotients, and at random. What a choice realises is its gain on
+the whole test set. A row is the mean over all networks and subsets; its deviation is that of the networks' means.
+--cache keeps the matrices, so that another look at them takes a minute.
 """
 
 from __future__ import annotations
@@ -28,18 +29,21 @@ from nni_s3d.growth.eigen.exact import exact
 from nni_s3d.growth.eigen.held_out import FOLDS
 from nni_s3d.models import mobilenet_v1
 from nni_s3d.tasks.data import DataSet, Images, Loader, load
-from nni_s3d.tasks.training import Recipe, train
+from nni_s3d.tasks.training import Recipe, evaluate, train
 
 BATCH, POLICY = 128, s3d.TopFraction(0.35)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 Matrices = dict[str, Tensor]  # (batches, width, d, d) of every group
 
 
-def trained(data: DataSet, epochs: int) -> nn.Module:
-    torch.manual_seed(0)
+def trained(data: DataSet, epochs: int, seed: int) -> nn.Module:
+    torch.manual_seed(seed)
     model = mobilenet_v1((32,) * 14).to(DEVICE)
-    loader = Loader(data.train, data.mean, data.std, BATCH, seed=0, pad=4, flip=True, device=DEVICE)
+    loader = Loader(data.train, data.mean, data.std, BATCH, seed=seed, pad=4, flip=True, device=DEVICE)
     train(model, loader, Recipe(epochs=epochs, lr=0.1, amp=False))
+    for name, images in (("training", data.train), ("test", data.test)):
+        result = evaluate(model, Loader(images, data.mean, data.std, BATCH, device=DEVICE))
+        print(f"seed {seed}: {name} accuracy {result.accuracy:.3f}", flush=True)
     return model.eval()
 
 
@@ -102,34 +106,49 @@ def plans(graph: s3d.ChannelGraph, every: Matrices, chosen: Tensor, seed: int) -
     return found
 
 
-def table(graph: s3d.ChannelGraph, every: Matrices, test: Matrices, subsets: int) -> list[dict[str, object]]:
-    """Return a row for every number of samples and ranking: means over subsets, and the deviation between them."""
+Measured = dict[tuple[int, str], list[tuple[float, float | None, float, float]]]
+"""{(samples, ranking): (predicted, held out, realised, share of what the whole set realises) of every choice}"""
+
+
+def measured(graph: s3d.ChannelGraph, every: Matrices, test: Matrices, subsets: int) -> Measured:
+    """Return what the choices of one network promise and realise, for every number of samples and ranking."""
     batches = len(next(iter(every.values())))
     whole = realised(plans(graph, every, torch.arange(batches), 0)["naive"], test)
     sizes = [n for n in (1, 2, 4, 8, 16, 32, 48, 64, 80, 128) if n < batches]
-    rows: list[dict[str, object]] = []
+    found: Measured = {}
     for size in (*sizes, batches):
-        measured: dict[str, list[tuple[float, float | None, float]]] = {}
         for subset in range(1 if size == batches else subsets):
             chosen = torch.randperm(batches, generator=torch.Generator().manual_seed(subset))[:size]
             for ranking, plan in plans(graph, every, chosen, subset).items():
-                measured.setdefault(ranking, []).append((plan.gain, plan.held_out_gain, realised(plan, test)))
-        for ranking, found in measured.items():
-            predicted, held_out, real = zip(*found, strict=True)
-            known = [gain for gain in held_out if gain is not None]
-            mean = statistics.mean(real)
-            rows.append(
-                {
-                    "samples": size * BATCH,
-                    "ranking": ranking,
-                    "predicted": statistics.mean(predicted),
-                    "held out": statistics.mean(known) if known else None,
-                    "realised": mean,
-                    "deviation": statistics.stdev(real) if len(real) > 1 else None,
-                    "realised / whole set": mean / whole,
-                    "held out / realised": statistics.mean(known) / mean if known else None,
-                }
-            )
+                real = realised(plan, test)
+                of_choice = (plan.gain, plan.held_out_gain, real, real / whole)
+                found.setdefault((size * BATCH, ranking), []).append(of_choice)
+    return found
+
+
+def _mean(values: tuple[float | None, ...]) -> float | None:
+    return None if None in values else statistics.mean(values)
+
+
+def table(networks: list[Measured]) -> list[dict[str, object]]:
+    """Return a row for every number of samples and ranking: means over networks, and the deviation between them."""
+    rows: list[dict[str, object]] = []
+    for samples, ranking in networks[0]:
+        of_networks = [map(_mean, zip(*network[samples, ranking], strict=True)) for network in networks]
+        predicted, held_out, real, share = zip(*of_networks, strict=True)
+        rows.append(
+            {
+                "samples": samples,
+                "ranking": ranking,
+                "predicted": statistics.mean(predicted),
+                "held out": _mean(held_out),
+                "realised": statistics.mean(real),
+                "deviation": statistics.stdev(real) if len(real) > 1 else None,
+                "realised / whole set": statistics.mean(share),
+                "its deviation": statistics.stdev(share) if len(share) > 1 else None,
+                "held out / realised": None if None in held_out else statistics.mean(held_out) / statistics.mean(real),
+            }
+        )
     return rows
 
 
@@ -168,28 +187,35 @@ def plot(rows: list[dict[str, object]], path: str) -> None:
     figure.savefig(path, dpi=150)
 
 
+def matrices_of_network(graph: s3d.ChannelGraph, parsed: argparse.Namespace, seed: int) -> tuple[Matrices, Matrices]:
+    """Return the splitting matrices of one network for the batches of the training and of the test set."""
+    files = [parsed.cache / f"{name}-{seed}.pt" for name in ("train", "test")] if parsed.cache else []
+    if files and all(file.exists() for file in files):
+        every, test = (torch.load(file, weights_only=True) for file in files)
+        return every, test
+    data = load("cifar100", 0.1, parsed.samples)
+    model = trained(data, parsed.epochs, seed)
+    every, test = (matrices(model, graph, data, images) for images in (data.train, data.test))
+    for file, found in zip(files, (every, test), strict=False):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(found, file)
+    return every, test
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--samples", type=int, default=22_222)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--subsets", type=int, default=4)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--csv")
     parser.add_argument("--plot")
     parsed = parser.parse_args()
     graph = s3d.trace(mobilenet_v1((32,) * 14), torch.randn(1, 3, 32, 32))
-    files = [parsed.cache / f"{name}.pt" for name in ("train", "test")] if parsed.cache else []
-    if files and all(file.exists() for file in files):
-        every, test = (torch.load(file, weights_only=True) for file in files)
-    else:
-        data = load("cifar100", 0.1, parsed.samples)
-        model = trained(data, parsed.epochs)
-        every, test = (matrices(model, graph, data, images) for images in (data.train, data.test))
-        for file, found in zip(files, (every, test), strict=False):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(found, file)
-    rows = table(graph, every, test, parsed.subsets)
+    networks = [measured(graph, *matrices_of_network(graph, parsed, seed), parsed.subsets) for seed in parsed.seeds]
+    rows = table(networks)
     if parsed.csv:
         with open(parsed.csv, "w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")

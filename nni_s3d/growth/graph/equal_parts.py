@@ -21,8 +21,11 @@ MAX_COPIES = 4  # of one neuron; more never gain more (Theorem 2.3)
 
 
 def in_equal_parts(graph: ChannelGraph) -> Tensor:
-    """Return which splittable channels lie in parts that bind them, bool (channels,)."""
-    return find_clusters(graph).inside
+    """Return which channels lie in some parts, whether these bind them or not, bool (channels,)."""
+    inside = torch.zeros(graph.num_channels, dtype=torch.bool)
+    for cut in graph.equal_parts:
+        inside[cut.parts[cut.parts >= 0]] = True
+    return inside
 
 
 def smallest_step(graph: ChannelGraph, name: str) -> int:

@@ -29,9 +29,12 @@ def growing_dims(model: nn.Module, graph: ChannelGraph, notes: Notes) -> dict[in
         graph: of the model, in which every reshape lets its last dimension grow.
         notes: that it was built from.
     """
-    inside = find_clusters(graph).inside
-    cuts = [cut for cut in graph.equal_parts if cut.reshape is not None and inside[cut.parts[cut.parts >= 0]].any()]
+    cuts = [cut for cut in graph.equal_parts if cut.reshape is not None]
     if not cuts:  # as a rule
+        return {}
+    inside = find_clusters(graph).inside
+    cuts = [cut for cut in cuts if inside[cut.parts[cut.parts >= 0]].any()]
+    if not cuts:
         return {}
     reshapes = _reshapes_of_doubled(model, graph, torch.cat([cut.parts[cut.parts >= 0] for cut in cuts]))
     if [where for where, _ in reshapes] != [where for where, _ in notes.reshapes]:

@@ -35,23 +35,31 @@ def rehearsed_copies(graph: ChannelGraph, groups: Sequence[ChannelGroup]) -> Ten
         if free[group.channels].any():
             grow = grow[free[group.channels]]
         copies[grow] = _pattern(len(grow), place, bool(cut[grow].any()))
+    return _filled_up(graph, copies)
+
+
+def random_copies(graph: ChannelGraph, groups: Sequence[ChannelGroup], seed: int) -> Tensor:
+    """Return random copies (channels,) of some neurons of each of these groups, and of more where parts need it.
+
+    A shuffle may lie so that the one neuron of a part that `rehearsed_copies` splits happens to end up where it should.
+
+    Raises:
+        ModelError: as `rehearsed_copies`.
+    """
+    generator, free = np.random.default_rng(seed), ~stuck(graph).numpy()
+    copies = torch.ones(graph.num_channels, dtype=torch.int64)
+    for group in groups:
+        grow = group.first + np.flatnonzero(free[group.channels])
+        copies[generator.choice(grow, generator.integers(1, len(grow) // 3 + 1, endpoint=True), replace=False)] = 2
+    return _filled_up(graph, copies)
+
+
+def _filled_up(graph: ChannelGraph, copies: Tensor) -> Tensor:
+    """Return these copies (channels,) with more of them where parts need it."""
     filled = copies.clone()
     if _fill_up_all(graph, filled):
         return filled
-    return graph.per_channel(with_equal_parts(graph, {group.name: copies[group.channels] for group in groups}))
-
-
-def random_copies(graph: ChannelGraph, groups: Sequence[ChannelGroup], seed: int) -> Tensor | None:
-    """Return random copies (channels,) of about a third of the neurons of these groups, and more where parts need it.
-
-    A shuffle may lie so that the one neuron of a part that `rehearsed_copies` splits happens to end up where it should.
-    None where filling up the parts one by one does not make them equal.
-    """
-    drawn, free = np.random.default_rng(seed).random(graph.num_channels) < 0.3, ~stuck(graph)
-    copies = torch.ones(graph.num_channels, dtype=torch.int64)
-    for group in groups:
-        copies[group.channels] += torch.from_numpy(drawn)[group.channels] & free[group.channels]
-    return copies if _fill_up_all(graph, copies) else None
+    return graph.per_channel(with_equal_parts(graph, {g.name: copies[g.channels] for g in graph.splittable_groups}))
 
 
 def stuck(graph: ChannelGraph) -> Tensor:

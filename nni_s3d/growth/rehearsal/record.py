@@ -84,10 +84,15 @@ class Place:
     """One call of a run."""
 
     name: str  # of the function
-    plain: Any  # its arguments, with None for tensors
+    arguments: Any  # the positional ones, and those by name
     out: Any  # what it returned; the values of tensors may have changed since
     values: list[Tensor]  # the tensors in it, as they were
     channels: list[np.ndarray | None]  # of each
+
+    @property
+    def plain(self) -> Any:
+        """Its arguments, with None in the places of tensors."""
+        return plain(self.arguments)
 
 
 class Recorder(Tracer):
@@ -120,7 +125,7 @@ class Recorder(Tracer):
         out = super().__torch_function__(func, types, args, kwargs)
         outputs = tensors(out)
         values, channels = [x.detach() for x in outputs], [self._numbering.channels(x) for x in outputs]
-        self.places.append(Place(name, plain((args, kwargs)), out, values, channels))
+        self.places.append(Place(name, (args, kwargs), out, values, channels))
         for n, tensor in enumerate(values):
             self._in_memory.setdefault(tensor.untyped_storage().data_ptr(), []).append((values, n))
         return out

@@ -25,7 +25,7 @@ from nni_s3d.growth.rehearsal.rehearsal import Rehearsal
 from nni_s3d.growth.rehearsal.wrapped import check_floats, check_unwrapped, graph_of_torchscript
 
 _UNEQUAL = "its growth alone would leave unequal parts where its channels are cut"
-_AGAIN = 2  # more rehearsals with other neurons, where a function changes the order of channels that are cut
+_DRAWS = 2  # rehearsals with random neurons besides, where a function changes the order of channels that are cut
 _NOWHERE = -1  # the place of what fails before a run
 
 
@@ -110,13 +110,13 @@ class _Search:
             return [Failure(_NOWHERE, self._reason_of_uneven(part, group), (group.name,)) for group in uneven]
         try:
             copies = rehearsed_copies(part, groups)
+            patterns = [copies]
+            if self.evaluation.reorders and bool((self._is_cut & ~still).any()):
+                # Those that see most come first.
+                patterns = [*(random_copies(part, groups, seed) for seed in range(_DRAWS)), copies]
         except ModelError:
             return [Failure(_NOWHERE, f"{_UNEQUAL} ({cutters(part)})")]
-        failures = self.evaluation.failures(part, copies)
-        growing_in_parts = bool((self._is_cut & ~still).any())
-        for seed in range(_AGAIN) if growing_in_parts and self.evaluation.reorders else ():
-            other = random_copies(part, groups, seed)
-            failures = failures or ([] if other is None else self.evaluation.failures(part, other))
+        failures = next(filter(None, (self.evaluation.failures(part, pattern) for pattern in patterns)), [])
         if not failures and self.training is not None:
             found = self.training.failures(part, copies)
             failures = [replace(failure, reason=f"in training mode {failure.reason}") for failure in found]
