@@ -130,7 +130,8 @@ _NAMES = {
     Kind.SAMPLE: "grid_sample",
     Kind.MOVE: (
         "permute transpose swapaxes swapdims movedim moveaxis t T mT expand expand_as flip roll channel_shuffle "
-        "native_channel_shuffle pixel_shuffle pixel_unshuffle broadcast_to repeat tile repeat_interleave"
+        "native_channel_shuffle pixel_shuffle pixel_unshuffle broadcast_to broadcast_tensors repeat tile "
+        "repeat_interleave"
     ),
     Kind.RESHAPE: "flatten reshape reshape_as view view_as unflatten squeeze unsqueeze",
     Kind.CUT: "chunk split tensor_split hsplit vsplit dsplit unbind narrow getitem select",

@@ -54,6 +54,33 @@ def as_linear(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], own: Own
     return _REWRITES[name](own, *args, **settings)
 
 
+def as_product(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], Tensor] | None:
+    """Return an einsum of two tensors that sums over nothing as a product of elements; None for any other call."""
+    if name != "einsum" or kwargs or not isinstance(args[0], str):
+        return None
+    equation, factors = args[0].replace(" ", ""), args[1] if isinstance(args[1], list) else args[1:]
+    inputs, arrow, result = equation.partition("->")
+    letters = inputs.split(",")
+    if not arrow or "." in equation or len(factors) != 2 or len(letters) != 2 or set("".join(letters)) != set(result):
+        return None
+    if any(len(set(of_factor)) < len(of_factor) for of_factor in letters):  # a diagonal
+        return None
+    first, second = (_laid_out(x, of_x, result) for x, of_x in zip(factors, letters, strict=True))
+    return lambda: first() * second()
+
+
+def _laid_out(x: Tensor, letters: str, result: str) -> Callable[[], Tensor]:
+    """Return what gives a tensor the dimensions of a result, of size 1 where it has none."""
+
+    def laid_out() -> Tensor:
+        out = x.permute([letters.index(letter) for letter in result if letter in letters])
+        for dim, letter in enumerate(result):
+            out = out if letter in letters else out.unsqueeze(dim)
+        return out
+
+    return laid_out
+
+
 def _product(own: OwnTensors, first: Any, second: Any, *_: object) -> Rewritten | None:
     """A product of two matrices, of which the last two dimensions count, or of a matrix and a vector."""
     if _are_input_and_weight(own, first, second):

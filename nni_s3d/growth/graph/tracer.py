@@ -23,7 +23,7 @@ from nni_s3d.growth.graph.calls import CallLog
 from nni_s3d.growth.graph.functions import DROPOUTS, READS_SHAPES, canonical_name
 from nni_s3d.growth.graph.macs import MacCounter
 from nni_s3d.growth.graph.notes import Notes
-from nni_s3d.growth.graph.rewriting import Rewritten, as_linear
+from nni_s3d.growth.graph.rewriting import as_linear, as_product
 from nni_s3d.growth.graph.rule_table import Rule, TracedCall
 from nni_s3d.growth.graph.script_calls import script_calls_announced
 from nni_s3d.growth.modules import call, check_device, evaluation_mode, tensors
@@ -105,9 +105,8 @@ class Tracer(TorchFunctionMode):
         if name in READS_SHAPES:
             return func(*args, **kwargs)
         given = tensors((args, kwargs))
-        linear = as_linear(name, args, kwargs, self.notes.own)
-        if linear is not None and self.notes.along(linear.input, linear.dim) is not None:
-            return self._rewritten(name, given, linear)
+        if (product := self._product_for(name, args, kwargs)) is not None:
+            return self._rewritten(name, given, product)
         labelled = [x for x in given if self.notes.labels(x) is not None]
         shapes = {id(x): x.shape for x in labelled}
         rule = self._rules.get(name)
@@ -153,12 +152,19 @@ class Tracer(TorchFunctionMode):
             self.notes.label(out, self.notes.labels(labelled[0]))
         return out
 
-    def _rewritten(self, name: str, given: list[Tensor], linear: Rewritten) -> Tensor:
+    def _product_for(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], Tensor] | None:
+        """Return other functions that compute what a call does, if it is a product that they say more plainly."""
+        linear = as_linear(name, args, kwargs, self.notes.own)
+        if linear is not None and self.notes.along(linear.input, linear.dim) is not None:
+            return linear
+        return as_product(name, args, kwargs)
+
+    def _rewritten(self, name: str, given: list[Tensor], product: Callable[[], Tensor]) -> Tensor:
         """Compute a product by other functions, and follow these; the log has the call that the model makes."""
         self.rewrites = True
         try:
             with self:
-                out = linear()
+                out = product()
         finally:
             self.rewrites = False
         self.log.add(name, given, [out])

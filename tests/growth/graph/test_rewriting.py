@@ -9,7 +9,7 @@ from torch.overrides import TorchFunctionMode
 import nni_s3d as s3d
 from nni_s3d.growth.graph.functions import canonical_name
 from nni_s3d.growth.graph.own_tensors import OwnTensors
-from nni_s3d.growth.graph.rewriting import as_linear
+from nni_s3d.growth.graph.rewriting import as_linear, as_product
 from tests.growth.graph.registered import Case, check_predicted_change, check_twin, check_unmoved_split, check_widths
 from tests.wide import Net, sample
 
@@ -61,6 +61,56 @@ def test_the_same_by_linear(name):
     assert "linear" in calls.names
     assert canonical_name(func) not in calls.names
     torch.testing.assert_close(out, func(*args, **kwargs))
+
+
+ELEMENTWISE = {
+    "a gate": ("bnd,bd->bnd", X, X[:, 0]),
+    "a scale": ("bnd, d -> bnd", X, V),
+    "another order": ("bnd,bdn->dbn", X, Y),
+    "outer": ("bnd,o->bndo", X, B),
+}
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_an_einsum_without_a_sum_is_a_product_of_elements(name):
+    equation, first, second = ELEMENTWISE[name]
+    product = as_product("einsum", (equation, first, second), {})
+    assert product is not None
+    torch.testing.assert_close(product(), torch.einsum(equation, first, second))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        ("matmul", (X, W), {}),
+        ("einsum", ("bnd,do->bno", X, W), {}),  # a sum
+        ("einsum", ("bnd,bnd", X, X), {}),  # without a result
+        ("einsum", ("...d,d->...d", X, V), {}),
+        ("einsum", ("dd,d->d", W[:, :4], V), {}),  # a diagonal
+        ("einsum", ("bnd->dbn", X), {}),
+    ],
+)
+def test_other_calls_are_no_product_of_elements(call):
+    assert as_product(*call) is None
+
+
+def test_channels_pass_an_einsum_without_a_sum():
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.gate, self.b = nn.Conv1d(3, 5, 1), nn.Linear(3, 5), nn.Conv1d(5, 2, 1)
+            self.scale = nn.Parameter(torch.rand(5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            gated = torch.einsum("bcn,bc->bcn", self.a(x), self.gate(x.mean(2)).sigmoid())
+            return self.b(torch.einsum("bcn,c->bcn", gated, self.scale).tanh())
+
+    torch.manual_seed(0)
+    model, x = Gated().double(), sample(4, 3, 6)
+    graph = s3d.trace(model, x)
+    assert graph.widths == {"a": 5}
+    plan = s3d.plan_from_copies(graph, {"a": torch.tensor([1, 2, 1, 3, 1])})
+    torch.testing.assert_close(s3d.split(model, graph, plan, epsilon=0).model(x), model(x))
 
 
 OTHERS = {

@@ -67,6 +67,12 @@ def _move_as(notes: Notes, call: TracedCall, out: Any, input: Tensor, other: Ten
     return _replayed(notes, call, input, (other,), {})
 
 
+@rule("broadcast_tensors", reads=("tensors",))
+def _broadcast(notes: Notes, call: TracedCall, out: Any, *tensors: Tensor) -> Any:
+    labels = [notes.labels(x) for x in tensors]
+    return tuple(None if one is None else drop_repeats(one.broadcast_to(out[0].shape)) for one in labels)
+
+
 @rule("view_as", "reshape_as", reads=("input", "other"))
 def _reshape_as(notes: Notes, call: TracedCall, out: Any, input: Tensor, other: Tensor) -> Any:
     return reshape(notes, call, out, input, other)

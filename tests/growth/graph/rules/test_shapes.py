@@ -115,6 +115,12 @@ ACCEPTED = {
         (5, 2, 5),
         {"a": 3},
     ),
+    "broadcast together with another tensor": (
+        lambda m, x: m.b(torch.mul(*torch.broadcast_tensors(m.a(x), m.c(x.mean(2)).unsqueeze(2)))).mean(2),
+        {"a": nn.Conv1d(2, 3, 2), "b": nn.Conv1d(3, 2, 1), "c": nn.Linear(2, 3)},
+        (5, 2, 5),
+        {"a": 3},
+    ),
     "one channel at several positions, added to a layer": (
         lambda m, x: m.b((m.a(x).flatten(1) + m.c(x.flatten(1))).tanh()),
         {"a": nn.Conv1d(2, 1, 2), "b": nn.Linear(4, 2), "c": nn.Linear(10, 4)},
