@@ -31,6 +31,13 @@ def _cast(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, other: Any
     return notes.labels(input)
 
 
+@rule(*"gt lt ge le eq ne greater less greater_equal less_equal sign sgn heaviside".split(), reads=("input", "other"))
+def _compare(notes: Notes, call: TracedCall, out: Tensor, input: object, other: object = None, **_: object) -> Any:
+    """Autograd takes the result for a constant, so that a kink that is written with it would have no curvature."""
+    written = "write a kink with relu, clamp, abs or maximum"
+    return notes.refuse_inputs(call.name, (input, other), f"{call.name} compares its channels; {written}")
+
+
 @rule(*functions(Kind.GLU))
 def _glu(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, dim: int = -1) -> Any:
     labels = notes.labels(input)

@@ -12,6 +12,24 @@ REFUSED = {
         (5, 4),
         "the parameter gamma also enters sum",
     ),
+    "a kink by a mask": (
+        lambda m, x: m.b((h := m.a(x)) * (h > 0)),
+        linears((4, 3), (3, 2)),
+        (5, 4),
+        "gt compares its channels; write a kink with relu, clamp, abs or maximum",
+    ),
+    "a kink by a choice": (
+        lambda m, x: m.b(torch.where((h := m.a(x)) < 0, 0.1 * h, h)),
+        linears((4, 3), (3, 2)),
+        (5, 4),
+        "lt compares its channels; write a kink with relu, clamp, abs or maximum",
+    ),
+    "a kink by a sign": (
+        lambda m, x: m.b((h := m.a(x)) * h.sign()),
+        linears((4, 3), (3, 2)),
+        (5, 4),
+        "sign compares its channels; write a kink with relu, clamp, abs or maximum",
+    ),
     "a scale that mixes its entries": (
         lambda m, x: m.b(m.a(x) * m.gamma.softmax(0)),
         linears((4, 3), (3, 2)) | {"gamma": Number(3)},
