@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import scipy.optimize  # noqa: F401  (else the first `select` pays for it)
 import torch
 from coverage_models import Case
 from torch import Tensor, nn
