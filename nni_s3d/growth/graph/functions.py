@@ -35,6 +35,7 @@ class Kind(Enum):
     PRODUCT = "the product of two tensors, or the first one divided by the second"
     COMBINATION = "another function of the elements of several tensors"
     CHOICE = "some elements of one tensor, the others of another"
+    COMPARISON = "the sign of every element, or of its difference from another one"
     GLU = "one half of the channels times a function of the other half"
 
     MEAN = "a mean or sum over dimensions"
@@ -117,6 +118,7 @@ _NAMES = {
     Kind.PRODUCT: "mul multiply imul rmul div truediv idiv itruediv",
     Kind.COMBINATION: "rsub rdiv rtruediv pow rpow maximum minimum fmax fmin addcmul addcdiv lerp",
     Kind.CHOICE: "where masked_fill",
+    Kind.COMPARISON: "gt lt ge le eq ne greater less greater_equal less_equal sign sgn heaviside",
     Kind.GLU: "glu",
     Kind.MEAN: "mean sum",
     Kind.REDUCTION: "amax amin std var logsumexp prod",

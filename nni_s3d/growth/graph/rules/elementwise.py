@@ -31,7 +31,7 @@ def _cast(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, other: Any
     return notes.labels(input)
 
 
-@rule(*"gt lt ge le eq ne greater less greater_equal less_equal sign sgn heaviside".split(), reads=("input", "other"))
+@rule(*functions(Kind.COMPARISON), reads=("input", "other"))
 def _compare(notes: Notes, call: TracedCall, out: Tensor, input: object, other: object = None, **_: object) -> Any:
     """Autograd takes the result for a constant, so that a kink that is written with it would have no curvature."""
     written = "write a kink with relu, clamp, abs or maximum"
