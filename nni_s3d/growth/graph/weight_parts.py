@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -91,33 +92,44 @@ class _Trial:
         }
 
     def parts(self, dim: int) -> dict[str, int]:
-        """Return {source: dimension} such that entry i of the weight along `dim` depends on entry i of each alone."""
-        size, slopes = self._weight.shape[dim], self._slopes_of_halves(dim)
-        found = {}
-        for name, value in self._values.items():
-            dims = [d for d, n in enumerate(value.shape) if n == size]
-            fits = [d for d in dims if all(_stays_inside(slope[name], d, inside) for inside, slope in slopes)]
-            if fits and any(bool(slope[name].any()) for _, slope in slopes):
-                found[name] = fits[0]
+        """Return {source: dimension} such that entry i of the weight along `dim` depends on entry i of each alone.
+
+        Derivatives of the entries, each times a factor of its own, are then those of the sources times that factor.
+        """
+        factors = _factors(self._weight.shape[dim])
+        slopes, multiplied = self._slopes, self._slopes_for(_along(factors, self._cotangent, dim) * self._cotangent)
+        found: dict[str, int] = {}
+        for name, slope in slopes.items():
+            tolerance = torch.finfo(self._made_weight.dtype).eps ** 0.6 * float(slope.abs().max())
+            for d in (d for d, n in enumerate(slope.shape) if n == len(factors)):
+                off = (multiplied[name] - _along(factors, slope, d) * slope).abs().max()
+                if tolerance > 0 and float(off) <= tolerance:
+                    found.setdefault(name, d)
         return found
 
-    def _slopes_of_halves(self, dim: int) -> list[tuple[Tensor, dict[str, Tensor]]]:
-        """Return derivatives of the entries of two halves along a dimension, for every bit of the entries' numbers."""
-        size = self._weight.shape[dim]
-        leaves = {name: value.requires_grad_() for name, value in self._values.items()}
+    @cached_property
+    def _made_weight(self) -> Tensor:
+        """The weight at the random values, with its graph."""
+        for value in self._values.values():
+            value.requires_grad_()
         with torch.enable_grad():
-            weight = self._made(leaves)
-        slopes = []
-        for bit in range(max(1, (size - 1).bit_length())):
-            half = torch.arange(size) >> bit & 1 == 1
-            for inside in (half, ~half):
-                shape = [-1 if d == dim else 1 for d in range(weight.dim())]
-                cotangent = (0.5 + torch.rand(weight.shape, dtype=weight.dtype)) * inside.reshape(shape)
-                slope = torch.autograd.grad(
-                    weight, tuple(leaves.values()), cotangent, retain_graph=True, materialize_grads=True
-                )
-                slopes.append((inside, dict(zip(leaves, slope, strict=True))))
-        return slopes
+            return self._made(self._values)
+
+    @cached_property
+    def _cotangent(self) -> Tensor:
+        generator = torch.Generator().manual_seed(1)
+        return 0.5 + torch.rand(self._weight.shape, generator=generator, dtype=torch.float64)
+
+    @cached_property
+    def _slopes(self) -> dict[str, Tensor]:
+        return self._slopes_for(self._cotangent)
+
+    def _slopes_for(self, cotangent: Tensor) -> dict[str, Tensor]:
+        weight, sources = self._made_weight, tuple(self._values.values())
+        slopes = torch.autograd.grad(
+            weight, sources, cotangent.to(weight.dtype), retain_graph=True, materialize_grads=True
+        )
+        return dict(zip(self._values, slopes, strict=True))
 
     def scaled_together(self, columns: Mapping[str, int], dim: int) -> dict[str, int]:
         """Return which of the sources must be multiplied along their columns so that the weight is, if any."""
@@ -130,8 +142,7 @@ class _Trial:
 
     def is_scaled_by(self, chosen: Mapping[str, int], dim: int) -> bool:
         """Whether factors along these dimensions of sources come out along a dimension of the weight."""
-        size = self._weight.shape[dim]
-        factors = torch.linspace(0.5, 1.5, size, dtype=torch.float64) * (-1) ** torch.arange(size)
+        factors = _factors(self._weight.shape[dim])
         values = {n: _along(factors, v, chosen[n]) * v if n in chosen else v for n, v in self._values.items()}
         with torch.no_grad():
             expected = self._made(self._values)
@@ -143,8 +154,9 @@ class _Trial:
         return self._own.made_again(self._weight, values)
 
 
-def _stays_inside(slope: Tensor, dim: int, inside: Tensor) -> bool:
-    return not bool(slope.movedim(dim, 0)[~inside].any())
+def _factors(size: int) -> Tensor:
+    """Return factors of both signs, (size,)."""
+    return torch.linspace(0.5, 1.5, size, dtype=torch.float64) * (-1) ** torch.arange(size)
 
 
 def _along(factors: Tensor, tensor: Tensor, dim: int) -> Tensor:
