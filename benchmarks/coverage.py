@@ -141,10 +141,12 @@ def summary(frame: pd.DataFrame) -> list[str]:
 
 def markdown(frame: pd.DataFrame) -> str:
     legend = __doc__.partition("The columns:")[2].strip()
+    partly = bool((frame.MACs.isna() & frame.failures.isna()).any())
     lines = [
         "# Which models grow, and how exactly",
         "",
         "Made by `python benchmarks/coverage.py`. Random weights, float64, one thread.",
+        *(["Rows without MACs are of an earlier version, whose share counts the channels of followers too."] * partly),
         "",
         *summary(frame),
         "",
