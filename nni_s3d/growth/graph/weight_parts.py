@@ -74,7 +74,8 @@ def _computed(
     others = {n: dim for n, dim in of_rows.items() if n not in parameters}
     columns = trial.parts(column)
     norm = _row_norm(own, weight)
-    if norm is not None and norm.direction in rows and trial.has_factor(norm.length, rows, row):
+    as_weight = norm is not None and own.tensor(norm.direction).shape == weight.shape
+    if norm is not None and as_weight and norm.direction in rows and trial.has_factor(norm.length, rows, row):
         return WeightParts(name, rows, {norm.direction: column}, {}, others, norm)
     scaled = trial.scaled_together(columns, column)
     copied = {n: dim for n, dim in columns.items() if n not in scaled}

@@ -49,7 +49,9 @@ def test_functions_with_a_slope_at_the_kink_read_it_as_it_is():
     kinks, x = KinksOnTape(), torch.randn(4, 3)
     out, _ = activation(kinks, x)
     for func, name, args in ((torch.tanh, "tanh", ()), (torch.mul, "mul", (2.0,)), (F.relu, "relu", ())):
-        kinks.take_away(recorded(func, name, out, *args, given=out), None)
+        call = recorded(func, name, out, *args, given=out)
+        kinks.take_away(call, None)
+        assert call.tensors[0] is out
 
 
 def test_an_overwritten_tensor_is_as_what_was_written():

@@ -61,6 +61,17 @@ class Masked(nn.Module):
         return F.linear(x, self.w * self.mask)
 
 
+class Flat(nn.Module):
+    """A weight whose columns are no dimension of the parameter that is normalised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.v, self.g = nn.Parameter(torch.randn(ROWS, COLUMNS * 4)), nn.Parameter(torch.rand(ROWS, 1))
+
+    def forward(self, x):
+        return F.conv2d(x, torch._weight_norm(self.v, self.g).view(-1, COLUMNS, 2, 2))
+
+
 class Doubled(nn.Module):
     def forward(self, weight):
         return 2 * weight
@@ -92,6 +103,7 @@ CASES = {
         IMAGE,
         WeightParts("weight", {"weight": 0, "gain": 0}, {"weight": 1}, {}, {}, RowNorm("weight", "gain", True, 1e-6)),
     ),
+    "weight norm of a flat parameter": (Flat, IMAGE, WeightParts("v", {"v": 0, "g": 0}, {}, {})),
     "spectral norm": (
         lambda: spectral_norm(nn.Linear(COLUMNS, ROWS)).eval(),
         VECTOR,
