@@ -108,9 +108,9 @@ def measure(case: Case) -> Iterator[tuple[str, Callable[[], Row]]]:
         return {}
 
     def trace() -> Row:
-        start = time.perf_counter()
+        start = time.process_time()
         seen["graph"] = graph = s3d.trace(seen["model"], seen["inputs"])
-        seconds = time.perf_counter() - start
+        seconds = time.process_time() - start
         share, reasons = split_share(graph, seen["model"])
         groups = f"{len(graph.splittable_groups)} of {len(graph)}"
         return {"groups": groups, "share": share, "trace s": seconds, "why not the rest": reasons}
@@ -118,9 +118,9 @@ def measure(case: Case) -> Iterator[tuple[str, Callable[[], Row]]]:
     def drift() -> Row:
         torch.manual_seed(1)
         plan = s3d.plan_from_copies(seen["graph"], random_copies(seen["graph"]), c=C)
-        start = time.perf_counter()
+        start = time.process_time()
         grown = s3d.split(seen["model"], seen["graph"], plan, epsilon=0).model
-        seconds = time.perf_counter() - start
+        seconds = time.process_time() - start
         pairs = zip(*(run(case.compared(m), seen["inputs"]) for m in (grown, seen["model"])), strict=True)
         drifts = [float((new - old).abs().max() / old.abs().max().clamp_min(1e-300)) for new, old in pairs]
         return {"drift": max(drifts), "split s": seconds}
@@ -128,9 +128,9 @@ def measure(case: Case) -> Iterator[tuple[str, Callable[[], Row]]]:
     def select() -> Row:
         graph = seen["graph"]
         spectra, cost = random_spectra(graph), "params" if graph.uncounted else "macs"
-        start = time.perf_counter()
+        start = time.process_time()
         s3d.select(spectra, graph, s3d.Knapsack(growth=0.6, cost=cost))
-        return {"select s": time.perf_counter() - start}
+        return {"select s": time.process_time() - start}
 
     def prediction() -> Row:
         del seen["model"]  # for its memory
@@ -202,12 +202,12 @@ def product(model: nn.Module, inputs: object) -> Row:
 
 def ratio_of_times(*functions: Callable[[], object]) -> float:
     """Return how much longer the first of two functions takes that take turns, at their fastest."""
-    best, begin, turns = [math.inf, math.inf], time.perf_counter(), 0
-    while turns < TURNS or time.perf_counter() - begin < TURNS_SECONDS:
+    best, begin, turns = [math.inf, math.inf], time.process_time(), 0
+    while turns < TURNS or time.process_time() - begin < TURNS_SECONDS:
         for i, function in enumerate(functions):
-            start = time.perf_counter()
+            start = time.process_time()
             function()
-            best[i] = min(best[i], time.perf_counter() - start)
+            best[i] = min(best[i], time.process_time() - start)
         turns += 1
     return best[0] / best[1]
 
