@@ -143,11 +143,10 @@ def _schemes_of_all(copies: Tensor, lambda_min: Tensor, lambda_max: Tensor, sett
 def _displacements(copies: Tensor, along_min: Tensor, along_max: Tensor, spectrum: Spectrum) -> Tensor:
     """Return how far the copies of one group move (new width, d)."""
     neuron = torch.arange(len(copies)).repeat_interleave(copies)
-    split = (copies > 1)[neuron].nonzero()[:, 0]  # what is not split does not move
-    moves = spectrum.v_min.new_zeros(len(neuron), spectrum.v_min.shape[1])
-    on_min, on_max = along_min[split, None], along_max[split, None]
-    moves[split] = on_min * spectrum.v_min[neuron[split]] + on_max * spectrum.v_max[neuron[split]]
-    return moves
+    # This can be gigabytes, so every number of it is written once and multiplied in place.
+    moves = spectrum.v_min.index_select(0, neuron).mul_(along_min[:, None])
+    both = along_max.nonzero()[:, 0]  # most copies move along one end alone
+    return moves.index_add_(0, both, along_max[both, None] * spectrum.v_max[neuron[both]])
 
 
 def _held_out(
