@@ -25,7 +25,7 @@ from nni_s3d.growth.modules import call, tensors
 OUTPUT = "it is an output of the network"
 CHANGES = (1e-5, 1e-6, 1e-7, 1e-8)  # of the loss, relative to it
 ASLEEP = 1e-3  # a parameter that is nowhere larger than this
-C, TENTH, SAMPLES, FIT = 3.0, 0.1, 2, 8
+C, TENTH, SAMPLES, FIT = 3.0, 0.1, 2, 32
 TURNS, TURNS_SECONDS = 3, 1.0  # at least
 LARGE = 2e8  # numbers in all neurons, from which on only every fourth group is moved
 Row = dict[str, object]
