@@ -17,6 +17,8 @@ from .growth.selection.schemes import Scheme, gain, scheme
 from .growth.selection.select import select
 from .growth.selection.settings import Knapsack, TopFraction, TopK
 from .growth.settings import GrowthSettings
+from .growth.surgery.merge import merge
+from .growth.surgery.remove import remove
 from .growth.surgery.split import SplitResult, split, split_average
 from .growth.trace import trace
 from .tasks.grown import load_grown, save_grown
@@ -48,11 +50,13 @@ __all__ = [
     "gain",
     "grow",
     "load_grown",
+    "merge",
     "new_neurons",
     "plan_from_copies",
     "random_splits",
     "register_function",
     "register_layer",
+    "remove",
     "save_grown",
     "scheme",
     "select",
