@@ -9,6 +9,8 @@ from .growth.graph.equal_parts import with_equal_parts
 from .growth.graph.register_function import register_function
 from .growth.graph.register_layer import register_layer
 from .growth.loop import GrowthStep, grow
+from .growth.pruning.importance import importance
+from .growth.pruning.select_keep import select_keep
 from .growth.selection.new_neurons import NewNeurons, new_neurons
 from .growth.selection.plan import GrowthPlan
 from .growth.selection.plan_from_copies import plan_from_copies
@@ -49,6 +51,7 @@ __all__ = [
     "count",
     "gain",
     "grow",
+    "importance",
     "load_grown",
     "merge",
     "new_neurons",
@@ -60,6 +63,7 @@ __all__ = [
     "save_grown",
     "scheme",
     "select",
+    "select_keep",
     "spectrum",
     "split",
     "split_average",
