@@ -74,7 +74,7 @@ def slots_first(tensor: Tensor, axis: Axis) -> Tensor:
 
 
 def slot_indices(tensor: Tensor, axis: Axis, slots: Tensor) -> tuple[Tensor, ...]:
-    """Return the indices of slots in what `_rows` returns."""
+    """Return the indices of slots in what `slots_first` returns."""
     slots, size = slots.to(tensor.device), tensor.shape[axis.dim]
     return (slots,) if axis.blocks == 1 else (slots // size, slots % size)
 

@@ -6,12 +6,11 @@ times gradient over the columns of that neuron: one backward pass tells it for a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from nni_s3d.errors import ConfigError
 from nni_s3d.growth.curvature.batch import Batch, LossFn, samples_of, scalar_loss
@@ -45,25 +44,36 @@ def first_order_changes(model: nn.Module, graph: ChannelGraph, batches: Iterable
 
 def _derivatives(model: nn.Module, graph: ChannelGraph, batch: Batch, loss_fn: LossFn) -> Tensor:
     """Return the derivatives of the loss by factors on the outputs of all neurons, (channels,)."""
+    found = torch.zeros(graph.num_channels + 1, dtype=torch.float64)  # the last is for slots of no channel
     readers = [layer for layer in graph.layers if any(axis.role is Role.COLUMN for axis in layer.axes)]
+    if not readers:
+        return found[:-1]
     names = {axis.tensor for layer in readers for axis in layer.axes if axis.role is Role.COLUMN}
     names |= {layer.norm.length for layer in readers if layer.norm is not None}
     own = dict((*model.named_parameters(), *model.named_buffers()))
-    values = {name: own[name].detach().clone().requires_grad_() for name in sorted(names)}
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        return functional_call(model, values, args, kwargs)
-
-    with torch.enable_grad():
-        loss = scalar_loss(loss_fn, call(run, batch[0]), batch[1])
+    values = {name: own[name] for name in sorted(names)}
+    with torch.enable_grad(), _with_gradients(values.values()):
+        loss = scalar_loss(loss_fn, call(model, batch[0]), batch[1])
         slopes = torch.autograd.grad(loss, list(values.values()), materialize_grads=True)
     gradients = dict(zip(values, slopes, strict=True))
-    found = torch.zeros(graph.num_channels + 1, dtype=torch.float64)  # the last is for slots of no channel
     for layer in readers:
         for axis in (axis for axis in layer.axes if axis.role is Role.COLUMN):
             places = axis.slots % len(found)
             found.index_add_(0, places, sums_of_slots(_by_factors(layer, axis.tensor, values, gradients), axis))
     return found[:-1]
+
+
+@contextmanager
+def _with_gradients(tensors: Iterable[Tensor]) -> Iterator[None]:
+    """Let tensors have gradients that are frozen, or buffers, for a while."""
+    frozen = [tensor for tensor in tensors if not tensor.requires_grad]
+    try:
+        for tensor in frozen:
+            tensor.requires_grad_()
+        yield
+    finally:
+        for tensor in frozen:
+            tensor.requires_grad_(False)
 
 
 @torch.no_grad()

@@ -107,6 +107,9 @@ def _mask(group: ChannelGroup, neurons: Neurons) -> Tensor:
         mask = given.clone()
     else:
         check_numbers("keep", group, given, least=0)
+        if len(given.unique()) < len(given):  # zeros and ones, say
+            expected = "expected every number once, or a mask of the type bool"
+            raise ConfigError(f"keep: {group.name}: {expected}, got {given.tolist()}")
         mask = torch.zeros(group.width, dtype=torch.bool)
         mask[given.long()] = True
     if not mask.any():

@@ -87,6 +87,12 @@ def test_dead_neurons_are_worth_nothing():
     assert (found > 0).sum() >= 2
 
 
+def test_a_network_in_which_nothing_reads_has_no_changes():
+    model, x = nn.Linear(3, 2), torch.randn(4, 3)
+    changes = first_order_changes(model, s3d.trace(model, x), [(x, torch.tensor([0, 1, 1, 0]))], nn.CrossEntropyLoss())
+    assert changes.tolist() == [0, 0]
+
+
 def test_frozen_readers_count():
     case = BY_NAME["mlp-tanh"]
     model = case.model()

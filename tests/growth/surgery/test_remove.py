@@ -161,6 +161,12 @@ WRONG = {
     "a short mask": (MLP, {"0": [True] * 4}, s3d.ConfigError, r"0: expected a mask of shape \(5,\), got \(4,\)"),
     "a large number": (MLP, {"0": [0, 5]}, s3d.ConfigError, "keep: 0: expected numbers from 0 to 4, got 5"),
     "a negative number": (MLP, {"0": [-1]}, s3d.ConfigError, "keep: 0: expected numbers from 0 to 4, got -1"),
+    "a mask of integers": (
+        MLP,
+        {"0": torch.tensor([1, 0, 1, 1, 0])},
+        s3d.ConfigError,
+        r"keep: 0: expected every number once, or a mask of the type bool, got \[1, 0, 1, 1, 0\]",
+    ),
     "fractions": (MLP, {"0": [0.5]}, s3d.ConfigError, r"keep: 0: expected numbers from 0 to 4, got \[0.5\]"),
     "a word": (MLP, {"0": "all"}, s3d.ConfigError, "keep: 0: expected a mask or numbers of neurons, got 'all'"),
     "no mapping": (MLP, [0], s3d.ConfigError, r"keep: expected a mapping {group: the neurons that stay}, got \[0\]"),
