@@ -52,36 +52,37 @@ def merge(model: nn.Module, graph: ChannelGraph, optimizer: torch.optim.Optimize
 def find_copies(graph: ChannelGraph, tensors: Mapping[str, Tensor]) -> Tensor:
     """Return the first channel that each one is a copy of, itself if there is none before it; (channels,) int64.
 
-    Copies are of one group and lie in the same parts of every cut. They have the same parameters, read the same blocks
-    of inputs and have the same followers.
+    Copies are of one group and lie in the same parts of every cut and in the same blocks of every layer. They have the
+    same parameters and the same followers.
 
     Args:
         graph: the channel graph.
         tensors: parameters and buffers, by their dotted names.
     """
-    marks: list[list[bytes | int]] = [[] for _ in range(graph.num_channels)]
-    for cut in graph.equal_parts:
+    marks: list[list[str | bytes | int]] = [[] for _ in range(graph.num_channels)]
+    for number, cut in enumerate(graph.equal_parts):
         for part, slots in enumerate(cut.parts.tolist()):
             for channel in slots:
                 if channel >= 0:
-                    marks[channel].append(part)
+                    marks[channel] += (number, part)
     for layer in graph.layers:
         _mark(layer, tensors, marks)
     first = torch.arange(graph.num_channels)
     for group in graph.splittable_groups:
-        seen: dict[tuple[bytes | int, ...], int] = {}
+        seen: dict[tuple[str | bytes | int, ...], int] = {}
         for channel in range(group.channels.start, group.channels.stop):
             first[channel] = seen.setdefault(tuple(marks[channel]), channel)
     return first
 
 
-def _mark(layer: Layer, tensors: Mapping[str, Tensor], marks: list[list[bytes | int]]) -> None:
-    """Write down for every channel what a layer has at its slots, and which block of inputs it reads."""
+def _mark(layer: Layer, tensors: Mapping[str, Tensor], marks: list[list[str | bytes | int]]) -> None:
+    """Write down for every channel in which blocks of a layer it is, and what its slots hold, but for columns."""
     blocks = max(axis.blocks for axis in layer.axes)
-    for axis in (axis for axis in layer.axes if axis.role is not Role.COLUMN):
-        in_bytes = slots_first(tensors[axis.tensor].detach(), axis).contiguous().cpu().view(torch.uint8).numpy()
-        content = in_bytes.reshape(len(axis.slots), -1)
-        a_block = len(axis.slots) // blocks
+    for axis in layer.axes:
+        held, a_block = [b""] * len(axis.slots), len(axis.slots) // blocks
+        if axis.role is not Role.COLUMN:
+            whole = slots_first(tensors[axis.tensor].detach(), axis).cpu().clone(memory_format=torch.contiguous_format)
+            held = [row.tobytes() for row in whole.view(torch.uint8).numpy().reshape(len(axis.slots), -1)]
         for slot, channel in enumerate(axis.slots.tolist()):
             if channel >= 0:
-                marks[channel] += (content[slot].tobytes(), slot // a_block if axis.role is Role.ROW else 0)
+                marks[channel] += (axis.tensor, slot // a_block, held[slot])
