@@ -1,4 +1,4 @@
-"""The ways to networks of several sizes that growth_pays.py compares: growing, training anew, searching."""
+"""The ways to networks of several sizes that growth_pays.py compares: growing, training anew, searching, pruning."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ class Workload:
 class Method:
     """How networks of all sizes come about; the fields from `method` on are those of growing."""
 
-    kind: str = "grow"  # or "scratch" (trained anew), "search" (proposed by a tuner of NNI and trained anew)
+    kind: str = "grow"  # or "scratch" (trained anew), "search" (proposed by a tuner of NNI and trained anew), "prune"
+    importance: str = ""  # for "prune": that of `s3d.importance`
+    first: float = 0.5  # for "prune": share of all MACs that the largest size gets; the others share the rest
     widths_of: str = ""  # for "scratch": the method whose widths are taken; even multiples of the seed's if empty
     spread: str = "macs"  # "epochs" trains all sizes equally long; for "scratch", "last" trains only the largest one
     tuner: str = ""  # for "search": "random" or "tpe"
@@ -417,7 +419,55 @@ def searched(bench: Bench) -> Iterator[Row]:
         number += 1
 
 
-KINDS: dict[str, Callable[[Bench], Iterator[Row]]] = {"grow": grown, "scratch": scratch, "search": searched}
+def pruned(bench: Bench) -> Iterator[Row]:
+    """Train a network of the largest size, cut it to every smaller size, the larger ones first, and train what is left.
+
+    What a cut rests on is measured once, on the network of the largest size.
+    """
+    total, largest_size = bench.budgets[-1], len(bench.limits) - 1
+    model = bench.build(even(bench, bench.limits[-1]))
+    graph = bench.graph(model)
+    yield bench.phase(model, graph, largest_size, bench.epochs(round(bench.method.first * total), graph))
+    images, _ = samples(bench)
+    scores = s3d.importance(
+        model, graph, bench.method.importance, Loader(images, bench.data.mean, bench.data.std, 16), F.cross_entropy
+    )
+    if bench.method.importance == "taylor":
+        bench.spent += 3 * s3d.count(graph).macs * len(images)
+    for size in reversed(range(largest_size)):
+        result = s3d.remove(model, graph, least_cut(bench, scores, graph, bench.limits[size]))
+        epochs = bench.epochs((total - bench.spent) // (size + 1), result.graph)
+        yield bench.phase(result.model, result.graph, size, epochs)
+
+
+def least_cut(bench: Bench, scores: dict[str, Tensor], graph: s3d.ChannelGraph, params: int) -> dict[str, Tensor]:
+    """Return the neurons that stay at the largest budget, in any cost, that does not exceed a number of parameters."""
+    cost = bench.method.cost
+    if cost == "params":
+        return s3d.select_keep(scores, graph, params, cost)
+    low, high = 0.0, float(getattr(s3d.count(graph), cost))
+    best = None
+    for _ in range(24):
+        middle = (low + high) / 2
+        try:
+            keep = s3d.select_keep(scores, graph, middle, cost)
+        except s3d.ConfigError:  # less than the smallest widths cost
+            low = middle
+            continue
+        if s3d.count(graph, graph.per_channel(keep)).params <= params:
+            low, best = middle, keep
+        else:
+            high = middle
+    assert best is not None, f"expected widths of {params} parameters, got none"
+    return best
+
+
+KINDS: dict[str, Callable[[Bench], Iterator[Row]]] = {
+    "grow": grown,
+    "scratch": scratch,
+    "search": searched,
+    "prune": pruned,
+}
 
 
 def carry_out(bench: Bench) -> list[dict[str, object]]:

@@ -9,6 +9,8 @@ from .growth.graph.equal_parts import with_equal_parts
 from .growth.graph.register_function import register_function
 from .growth.graph.register_layer import register_layer
 from .growth.loop import GrowthStep, grow
+from .growth.pruning.importance import importance
+from .growth.pruning.select_keep import select_keep
 from .growth.selection.new_neurons import NewNeurons, new_neurons
 from .growth.selection.plan import GrowthPlan
 from .growth.selection.plan_from_copies import plan_from_copies
@@ -17,6 +19,8 @@ from .growth.selection.schemes import Scheme, gain, scheme
 from .growth.selection.select import select
 from .growth.selection.settings import Knapsack, TopFraction, TopK
 from .growth.settings import GrowthSettings
+from .growth.surgery.merge import merge
+from .growth.surgery.remove import remove
 from .growth.surgery.split import SplitResult, split, split_average
 from .growth.trace import trace
 from .tasks.grown import load_grown, save_grown
@@ -47,15 +51,19 @@ __all__ = [
     "count",
     "gain",
     "grow",
+    "importance",
     "load_grown",
+    "merge",
     "new_neurons",
     "plan_from_copies",
     "random_splits",
     "register_function",
     "register_layer",
+    "remove",
     "save_grown",
     "scheme",
     "select",
+    "select_keep",
     "spectrum",
     "split",
     "split_average",

@@ -28,7 +28,7 @@ GROWTH_LAYERS = (
     ("growth_step",),
     ("settings", "trace"),
     ("rehearsal",),
-    ("surgery",),
+    ("surgery", "pruning"),
     ("selection", "curvature"),
     ("eigen", "graph"),
     ("modules", "seeds", "text_table"),

@@ -283,3 +283,24 @@ def test_batches_that_are_linearised_again_change_no_product(dtype):
     assert [isinstance(part, RecomputedBatchOperator) for part in some.parts] == [False, True, True]
     for name in whole.shapes:
         assert_near(some.dense(name), whole.dense(name).double().cpu(), TOLERANCE[dtype])
+
+
+@both_dtypes
+@all_cases
+def test_neurons_are_scored_removed_and_merged(case, dtype):
+    run, here = on_device(case, dtype), measured(case)
+    for kind in ("taylor", "l1"):
+        expected = s3d.importance(here.model, here.graph, kind, [case.batch()], case.loss_fn)
+        for name, scores in s3d.importance(run.model, run.graph, kind, [run.batch], case.loss_fn).items():
+            scale = max(float(scores.max()), 1e-6)
+            torch.testing.assert_close(scores, expected[name], rtol=0, atol=TOLERANCE[dtype] * scale)
+    keep = {name: torch.arange(width) < max(2, width - 1) for name, width in run.graph.widths.items()}
+    optimizer = torch.optim.Adam(run.model.parameters())
+    pruned = s3d.remove(run.model, run.graph, keep, optimizer).model
+    x = run.batch[0]
+    assert_near(pruned(x), s3d.remove(here.model, here.graph, keep).model(x.double().cpu()), TOLERANCE[dtype])
+    copies = {name: torch.full((width,), 2) for name, width in run.graph.widths.items()}
+    grown = s3d.split(run.model, run.graph, s3d.plan_from_copies(run.graph, copies, c=2.0), epsilon=0)
+    merged = s3d.merge(grown.model, grown.graph, torch.optim.Adam(grown.model.parameters()))
+    assert merged.widths == run.graph.widths
+    assert_near(merged.model(x), here.model(x.double().cpu()), TOLERANCE[dtype])

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nni_s3d.errors import ModelError
+from nni_s3d.growth.graph.row_norm import RowNorm
 from nni_s3d.growth.text_table import table_lines
 
 
@@ -38,16 +39,6 @@ class Axis:
     # The columns of a grouped convolution: its rows form this many blocks, each with slots of its own, one block after
     # the other in `slots`; the dimension of the tensor has the slots of one block.
     blocks: int = 1
-
-
-@dataclass(frozen=True)
-class RowNorm:
-    """How the rows of a weight are computed: each row of one parameter over its size, times an entry of another one."""
-
-    direction: str  # dotted name of the first, (rows, ...)
-    length: str  # of the second, with one entry for each row
-    centred: bool  # whether the mean of a row is taken off, and its size is the deviation; else it is the norm
-    eps: float  # beside the variance
 
 
 @dataclass(frozen=True, eq=False)

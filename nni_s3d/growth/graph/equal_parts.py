@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nni_s3d.errors import ModelError
-from nni_s3d.growth.graph.channels import ChannelGraph
+from nni_s3d.growth.graph.channels import ChannelGraph, EqualParts
 from nni_s3d.growth.graph.clusters import Cluster, Clusters, find_clusters
 from nni_s3d.growth.graph.integer_program import milp
 
@@ -39,36 +39,49 @@ def smallest_step(graph: ChannelGraph, name: str) -> int:
 
 def check_equal_parts(graph: ChannelGraph, copies: Tensor) -> None:
     """Raise ModelError unless copies (channels,) leave the parts of every cut equally large."""
+    found = unequal_cut(graph, copies)
+    if found is not None:
+        cut, sizes = found
+        raise ModelError(
+            f"plan: expected {len(sizes)} equal parts where {cut.where} cuts its channels, "
+            f"got {min(sizes)} to {max(sizes)} channels; `with_equal_parts` finds the nearest copies that fit"
+        )
+
+
+def unequal_cut(graph: ChannelGraph, copies: Tensor) -> tuple[EqualParts, list[int]] | None:
+    """Return the first cut whose parts copies (channels,) leave unequal, and the sizes of these, if there is one."""
     for cut in graph.equal_parts:
         sizes = part_sizes(cut.parts, copies).tolist()
         if len(set(sizes)) > 1:
-            raise ModelError(
-                f"plan: expected {len(sizes)} equal parts where {cut.where} cuts its channels, "
-                f"got {min(sizes)} to {max(sizes)} channels; `with_equal_parts` finds the nearest copies that fit"
-            )
+            return cut, sizes
+    return None
 
 
 def with_equal_parts(graph: ChannelGraph, copies: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the copies of every splittable group, raised as little as possible until all parts are equally large.
 
     The number of copies that are added is the smallest that is possible, or within 1% of it where cuts overlap so that
-    parts may grow in several ratios. They go to the neurons with the fewest copies.
+    parts may grow in several ratios. They go to the neurons with the fewest copies. Masks for `remove` are filled up
+    likewise: as few more neurons stay as possible.
 
     Args:
         graph: the channel graph.
-        copies: {group: (width,) of 1, 2, 3 and 4}; groups that are left out are not split if that is possible.
+        copies: {group: (width,) of 1, 2, 3 and 4}; groups that are left out are not split if that is possible. Or masks
+            {group: (width,) bool} of the neurons that stay; groups that are left out keep all.
 
     Raises:
         ModelError: no number of copies up to 4 of every neuron makes them equal.
     """
     wanted, found = np.ones(graph.num_channels, np.int64), find_clusters(graph)
+    masks = any(torch.as_tensor(of_group).dtype == torch.bool for of_group in copies.values())
     for group in graph.splittable_groups:
         wanted[group.channels] = torch.as_tensor(copies.get(group.name, 1)).numpy(force=True)
     if not _fill_up(found, wanted):
         expected = f"expected numbers that keep the parts equal into which {cutters(graph)} cuts channels"
         got = f"got none with up to {MAX_COPIES} copies of each neuron; split fewer of the neurons there"
         raise ModelError(f"copies: {expected}, {got}")
-    return {group.name: torch.from_numpy(wanted[group.channels]) for group in graph.splittable_groups}
+    filled = torch.from_numpy(wanted > 0 if masks else wanted)
+    return {group.name: filled[group.channels] for group in graph.splittable_groups}
 
 
 def cutters(graph: ChannelGraph) -> str:
@@ -85,6 +98,7 @@ def _fill_up(found: Clusters, copies: np.ndarray) -> bool:
     """Add copies (channels,), in place, until all parts are equally large; return whether that is possible."""
     if (copies[found.fixed.numpy()] > 1).any():
         return False
+    copies[found.fixed.numpy()] = 1
     for cluster in found.clusters:
         now = np.array([int((copies[cell] - 1).sum()) for cell in cluster.cells])
         target = _smallest_growth(cluster, now)
@@ -99,7 +113,8 @@ def _smallest_growth(cluster: Cluster, least: np.ndarray) -> np.ndarray | None:
     """Return the fewest copies (cells,) on top, at least so many in each cell, that leave all parts equal, if any."""
     from scipy.optimize import Bounds, LinearConstraint
 
-    most = np.array([len(cell) * (MAX_COPIES - 1) for cell in cluster.cells])
+    grows = least.max() > 0  # else channels are removed, if anything
+    most = np.array([len(cell) * (MAX_COPIES - 1) * grows for cell in cluster.cells])
     if cluster.ratio is not None:
         growth = cluster.ratio * int((-(-least // cluster.ratio)).max())
         return growth if bool((growth <= most).all()) else None

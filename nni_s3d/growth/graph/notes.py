@@ -12,10 +12,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from nni_s3d.growth.graph.channels import Axis, EqualParts, Layer, Operation, Role, RowNorm
+from nni_s3d.growth.graph.channels import Axis, EqualParts, Layer, Operation, Role
 from nni_s3d.growth.graph.functions import LENDS_SHAPE
 from nni_s3d.growth.graph.labels import NONE, evenly_cut
 from nni_s3d.growth.graph.own_tensors import OwnTensors
+from nni_s3d.growth.graph.row_norm import RowNorm
 from nni_s3d.growth.graph.samples import SampleSizes
 from nni_s3d.growth.graph.union_find import UnionFind
 from nni_s3d.growth.modules import tensors

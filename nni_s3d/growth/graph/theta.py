@@ -22,9 +22,7 @@ def dimension(group: ChannelGroup, shapes: Mapping[str, torch.Size]) -> int:
 
 def pack(group: ChannelGroup, tensors: Mapping[str, Tensor]) -> Tensor:
     """Gather the neurons' vectors, shape (width, d), from tensors shaped like the producers' parameters."""
-    rows = [
-        _rows(tensors[axis.tensor], axis)[_places(tensors[axis.tensor], axis, slots)] for axis, slots in _parts(group)
-    ]
+    rows = [_at_slots(tensors[axis.tensor], axis, slots) for axis, slots in _parts(group)]
     return torch.cat([row.flatten(start_dim=1) for row in rows], dim=1)
 
 
@@ -43,7 +41,7 @@ def scatter(group: ChannelGroup, vectors: Tensor, into: dict[str, Tensor], shape
     for (axis, slots), block in zip(parts, vectors.split(sizes, dim=1), strict=True):
         if axis.tensor not in into:
             into[axis.tensor] = vectors.new_zeros(shapes[axis.tensor])
-        rows, places = _rows(into[axis.tensor], axis), _places(into[axis.tensor], axis, slots)
+        rows, places = slots_first(into[axis.tensor], axis), slot_indices(into[axis.tensor], axis, slots)
         rows[places] = block.reshape(slots.shape + rows.shape[len(places) :]).to(rows.dtype)
 
 
@@ -56,21 +54,31 @@ def _parts(group: ChannelGroup) -> Iterator[tuple[Axis, Tensor]]:
                 yield next(a for a in layer.axes if a.tensor == name and a.role is Role.ROW), slots
 
 
+def _at_slots(tensor: Tensor, axis: Axis, slots: Tensor) -> Tensor:
+    """Return what a tensor holds at some slots (...) of an axis, (..., others)."""
+    return slots_first(tensor, axis)[slot_indices(tensor, axis, slots)]
+
+
 def _size(axis: Axis, slots: Tensor, shapes: Mapping[str, torch.Size]) -> int:
     """Return how many numbers of a parameter a neuron has."""
     shape = shapes[axis.tensor]
     return prod(shape) // (shape[axis.dim] * axis.blocks) * slots.shape[1]
 
 
-def _rows(tensor: Tensor, axis: Axis) -> Tensor:
-    """Return a view of a parameter with its rows first: in one dimension, or in blocks and the rows of each."""
+def slots_first(tensor: Tensor, axis: Axis) -> Tensor:
+    """Return a view of a tensor with the slots of an axis first: in one dimension, or in blocks and those of each."""
     if axis.blocks == 1:
         return tensor.movedim(axis.dim, 0)
     in_blocks: Tensor = tensor.unflatten(0, (axis.blocks, -1))
     return in_blocks.movedim(axis.dim + 1, 1)
 
 
-def _places(tensor: Tensor, axis: Axis, slots: Tensor) -> tuple[Tensor, ...]:
-    """Return the indices of slots in what `_rows` returns."""
+def slot_indices(tensor: Tensor, axis: Axis, slots: Tensor) -> tuple[Tensor, ...]:
+    """Return the indices of slots in what `slots_first` returns."""
     slots, size = slots.to(tensor.device), tensor.shape[axis.dim]
     return (slots,) if axis.blocks == 1 else (slots // size, slots % size)
+
+
+def sums_of_slots(tensor: Tensor, axis: Axis) -> Tensor:
+    """Return the sum over everything that a tensor holds at each slot of an axis, (slots,) float64 on the CPU."""
+    return slots_first(tensor, axis).reshape(len(axis.slots), -1).double().sum(dim=1).cpu()

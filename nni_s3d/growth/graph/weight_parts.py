@@ -15,9 +15,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from nni_s3d.growth.graph.channels import RowNorm
 from nni_s3d.growth.graph.functions import KINDS, Kind, batch_norm_arguments
 from nni_s3d.growth.graph.own_tensors import OwnTensors, Recipe
+from nni_s3d.growth.graph.row_norm import RowNorm
 
 _VIEWS = frozenset((Kind.IDENTITY, Kind.CAST, Kind.RESHAPE))
 

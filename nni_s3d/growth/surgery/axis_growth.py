@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nni_s3d.errors import ModelError
 from nni_s3d.growth.graph.channels import Axis, ChannelGraph, Role
+from nni_s3d.growth.graph.theta import slot_indices, slots_first
 from nni_s3d.growth.surgery.slots import sources
 
 _IN_CACHE = 1 << 20  # bytes that are written at a time: what lies between then stays in a processor's cache
@@ -20,9 +21,11 @@ _IN_CACHE = 1 << 20  # bytes that are written at a time: what lies between then 
 class NewChannels:
     """The channels that a graph will have, numbered so that the copies of a neuron are neighbours."""
 
-    copies: Tensor  # (channels,) int64: how many new channels an old one becomes
+    copies: Tensor  # (channels,) int64: how many new channels an old one becomes, 0 if it is removed
     weights: Tensor  # (new channels,) float64: the output weight w_j of each
     inherits: Tensor  # (new channels,) float64: 0 for a new neuron, which is a copy but in name; else 1
+    slopes: Tensor | None = None  # (new channels,) what the gradients of its parameters are multiplied by, if not w_j
+    into: Tensor | None = None  # (channels,) the old channel that takes over what is read of each; itself if it stays
 
     @property
     def parents(self) -> Tensor:
@@ -35,6 +38,7 @@ class _GrownAxis:
     axis: Axis
     sources: Tensor  # (new slots,) the old slot that each is a copy of
     weights: Tensor  # (new slots,) output weight of the copy that sits there
+    slopes: Tensor  # (new slots,) what the gradients of its parameters are multiplied by
     inherits: Tensor  # (new slots,) whether what reads it goes on from what reads its sibling
 
 
@@ -52,22 +56,26 @@ class AxisGrowth:
 
     def __init__(self, graph: ChannelGraph, new: NewChannels, slots: Sequence[Tensor]) -> None:
         self.slots = slots
-        self._axes: dict[str, list[_GrownAxis]] = {}  # those that get longer, by tensor
-        grown: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}  # most axes share their slots with others
-        parents, weights, inherits = new.parents, _followed_by(1.0, new.weights), _followed_by(1.0, new.inherits)
+        self._axes: dict[str, list[_GrownAxis]] = {}  # those that do not stay, by tensor
+        self._into = new.into
+        grown: dict[tuple[int, int], tuple[Tensor, ...] | None] = {}  # most axes share their slots with others
+        parents, slopes = new.parents, new.weights if new.slopes is None else new.slopes
+        of_channels = [_followed_by(1.0, numbers) for numbers in (new.weights, slopes, new.inherits)]
         for axis, after in zip(graph.axes(), slots, strict=True):
             key = (id(axis.slots), id(after))
             if key not in grown:
-                grown[key] = (sources(axis.tensor, axis.slots, after, parents), weights[after], inherits[after])
-            if after.numel() > axis.slots.numel():
-                self._axes.setdefault(axis.tensor, []).append(_GrownAxis(axis, *grown[key]))
+                source = sources(axis.tensor, axis.slots, after, parents)
+                stays = torch.equal(source, torch.arange(axis.slots.numel()))
+                grown[key] = None if stays else (source, *(numbers[after] for numbers in of_channels))
+            if (changed := grown[key]) is not None:
+                self._axes.setdefault(axis.tensor, []).append(_GrownAxis(axis, *changed))
 
     def grows(self, name: str) -> bool:
-        """Whether a parameter or buffer gets larger."""
+        """Whether a parameter or buffer gets other rows or columns, more of them or fewer."""
         return name in self._axes
 
     def has_new_columns(self, name: str) -> bool:
-        """Whether what a parameter reads gets larger."""
+        """Whether a parameter reads more channels than before, or fewer."""
         return any(self._with_role(name, Role.COLUMN))
 
     def shape(self, name: str, tensor: Tensor) -> torch.Size:
@@ -96,6 +104,8 @@ class AxisGrowth:
     def columns(self, name: str, tensor: Tensor) -> Tensor:
         """Return a tensor that has its new rows with its new columns."""
         for grown in self._with_role(name, Role.COLUMN):
+            if self._into is not None:
+                tensor = taken_over(tensor, grown.axis, self._into)
             tensor = _scaled(_taken(tensor, grown), grown.axis, grown.weights)
         return tensor
 
@@ -124,7 +134,7 @@ class AxisGrowth:
         `factor` takes output weights w_j to what the mean is multiplied by when the gradient is multiplied by w_j.
         """
         for grown in self._with_role(name, Role.ROW, Role.FOLLOW):
-            tensor = _scaled(_taken(tensor, grown), grown.axis, factor(grown.weights))
+            tensor = _scaled(_taken(tensor, grown), grown.axis, factor(grown.slopes))
         for grown in self._with_role(name, Role.COLUMN):
             tensor = _scaled(_taken(tensor, grown), grown.axis, grown.inherits)
         return tensor
@@ -137,6 +147,30 @@ class AxisGrowth:
 
     def _with_role(self, name: str, *roles: Role) -> Iterable[_GrownAxis]:
         return (grown for grown in self._axes.get(name, ()) if grown.axis.role in roles)
+
+
+def taken_over(tensor: Tensor, axis: Axis, into: Tensor) -> Tensor:
+    """Return a tensor in which the columns of some channels are added to those that take them over.
+
+    Args:
+        tensor: of a consumer.
+        axis: along which its columns lie.
+        into: (channels,) the channel that takes over the columns of each, itself for most.
+
+    Raises:
+        ModelError: these columns are multiplied by others of its inputs, in another block.
+    """
+    moved = ((axis.slots >= 0) & (into[axis.slots] != axis.slots)).nonzero()[:, 0]
+    if not len(moved):
+        return tensor
+    takers, size = sources(axis.tensor, axis.slots, axis.slots, into)[moved], tensor.shape[axis.dim]
+    if axis.blocks > 1 and not torch.equal(takers // size, moved // size):
+        raise ModelError(f"{axis.tensor}: expected neurons that are merged in one of its blocks, got some in two")
+    tensor = tensor.clone()
+    columns = slots_first(tensor, axis)
+    from_there = columns[slot_indices(tensor, axis, moved)]
+    columns.index_put_(slot_indices(tensor, axis, takers), from_there, accumulate=True)
+    return tensor
 
 
 def _followed_by(last: float, per_channel: Tensor) -> Tensor:

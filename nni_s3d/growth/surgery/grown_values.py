@@ -10,7 +10,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from nni_s3d.growth.graph.channels import ChannelGraph, RowNorm
+from nni_s3d.growth.graph.channels import ChannelGraph
+from nni_s3d.growth.graph.row_norm import RowNorm
 from nni_s3d.growth.surgery.axis_growth import AxisGrowth
 
 
@@ -35,15 +36,8 @@ def _make_up(
     """Let the rows of a weight be what they are without the new columns, times the weights of the copies."""
     rows = growth.rows(norm.direction, tensors[norm.direction])
     rows = rows + moves[norm.direction] if norm.direction in moves else rows
-    if norm.centred:  # so that the mean stays zero: the weights of the copies of a column add up to one
-        rows = rows - rows.mean(dim=tuple(range(1, rows.dim())), keepdim=True)
+    rows = norm.centre(rows)  # so that the mean stays zero: the weights of the copies of a column add up to one
     values[norm.direction] = growth.columns(norm.direction, rows)
-    factor = _size(norm, values[norm.direction]) / _size(norm, rows)
+    factor = norm.size(values[norm.direction]) / norm.size(rows)
     length = values.get(norm.length, tensors[norm.length])
     values[norm.length] = length * factor.reshape(length.shape)
-
-
-def _size(norm: RowNorm, rows: Tensor) -> Tensor:
-    """Return what every row is divided by, (rows,)."""
-    flat = rows.flatten(start_dim=1)
-    return (flat.var(dim=1, correction=0) + norm.eps).sqrt() if norm.centred else flat.norm(dim=1)

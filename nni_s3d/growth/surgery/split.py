@@ -4,12 +4,13 @@ Every copy of a neuron sits where the neuron sat, so a dimension grows by repeat
 between layers (flatten, concatenation) stay valid. Values: rows and followers are copied, rows move by
 epsilon * delta_j, and a consumer's columns are multiplied by w_j. Where a layer is both, the column rule applies to its
 displacement too, so that neighbouring splits compose. Three layers of files do it: tensors (`axis_growth`,
-`displacements`), modules (`install`) and the model (here).
+`displacements`), modules (`install`) and the model (`carry_out`, and here).
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,26 +21,23 @@ from torch.optim.swa_utils import AveragedModel
 from nni_s3d.errors import ModelError
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.equal_parts import check_equal_parts
-from nni_s3d.growth.modules import call, copied, evaluation_mode, map_tensors, tensors
+from nni_s3d.growth.modules import call, evaluation_mode, tensors
 from nni_s3d.growth.selection.plan import GrowthPlan, second_copies
 from nni_s3d.growth.surgery.axis_growth import AxisGrowth, NewChannels
+from nni_s3d.growth.surgery.carry_out import carry_out, example_inputs
 from nni_s3d.growth.surgery.displacements import StepLength, moves
-from nni_s3d.growth.surgery.grown_graph import read_grown_graph
-from nni_s3d.growth.surgery.grown_values import grown_values
-from nni_s3d.growth.surgery.install import install
 from nni_s3d.growth.surgery.new_neurons import draw_new_neurons
 from nni_s3d.growth.surgery.optimizer_state import grown_state
-from nni_s3d.growth.surgery.slots import slots_in_place
 
 
 @dataclass(frozen=True)
 class SplitResult:
-    """A grown network, and how it came from its parent."""
+    """A network of other widths, grown or pruned, and how it came from its parent."""
 
     model: nn.Module
-    graph: ChannelGraph  # of the grown model
+    graph: ChannelGraph  # of the new model
     widths: dict[str, int]  # of every splittable group
-    index_map: dict[str, Tensor]  # (new width,): the parent's neuron that each neuron is a copy of
+    index_map: dict[str, Tensor]  # (new width,): the parent's neuron that each neuron is, or is a copy of
     optimizer_state: dict[str, Any] | None  # for an optimizer made for the new model as the old one was for the old
 
 
@@ -88,23 +86,18 @@ def split(
     graph.check(model)
     new = _new_channels(graph, plan)
     check_equal_parts(graph, new.copies)
-    growth = AxisGrowth(graph, new, slots_in_place(graph, new.copies))
-    grown = _grown(model, graph, growth, plan, step)
-    grown_graph, _ = read_grown_graph(grown, example_inputs(grown, graph), graph, plan.widths)
-    slots = [axis.slots for axis in grown_graph.axes()]
-    if not all(map(torch.equal, slots, growth.slots)):  # a shuffle lies between a neuron and its readers
-        growth = AxisGrowth(graph, new, slots)
-        grown = _grown(model, graph, growth, plan, step)
+
+    def moved(growth: AxisGrowth) -> Mapping[str, Tensor]:
+        return moves(dict(model.named_parameters()), graph, growth, plan, step)
+
+    done = carry_out(model, graph, new, plan.widths, moved)
     if plan.seed is not None:
         second = {name: second_copies(copies) for name, copies in plan.copies.items() if copies.max() > 1}
-        draw_new_neurons(grown, grown_graph, second, plan.seed)
-        _check_outputs(model, grown, graph)
+        draw_new_neurons(done.model, done.graph, second, plan.seed)
+        _check_outputs(model, done.model, graph)
     index_map = {name: torch.arange(copies.numel()).repeat_interleave(copies) for name, copies in plan.copies.items()}
-    state = None
-    if optimizer is not None:
-        moved = moves(dict(model.named_parameters()), graph, growth, plan, step)
-        state = grown_state(model, optimizer, growth, moved)
-    return SplitResult(grown, grown_graph, plan.widths, index_map, state)
+    state = None if optimizer is None else grown_state(model, optimizer, done.growth, moved(done.growth))
+    return SplitResult(done.model, done.graph, plan.widths, index_map, state)
 
 
 def split_average(
@@ -129,14 +122,6 @@ def split_average(
     return grown
 
 
-def example_inputs(model: nn.Module, graph: ChannelGraph) -> Any:
-    """Return the inputs of the trace on the device and in the precision of a model, which may have been moved since."""
-    first = next(model.parameters())
-    return map_tensors(
-        lambda x: x.to(first.device, first.dtype if x.is_floating_point() else None), graph.example_inputs
-    )
-
-
 def _new_channels(graph: ChannelGraph, plan: GrowthPlan) -> NewChannels:
     """Return the channels that a plan makes, after a look whether it is a plan for this graph."""
     expected, widths = graph.widths, {name: copies.numel() for name, copies in plan.copies.items()}
@@ -149,16 +134,6 @@ def _new_channels(graph: ChannelGraph, plan: GrowthPlan) -> NewChannels:
         start = int(first[graph[name].first])
         weights[start : start + len(of_copies)] = of_copies.to(weights)
     return NewChannels(copies, weights, torch.ones_like(weights) if plan.seed is None else (weights != 0).double())
-
-
-def _grown(model: nn.Module, graph: ChannelGraph, growth: AxisGrowth, plan: GrowthPlan, step: StepLength) -> nn.Module:
-    """Return a copy of the model in which every tensor has grown."""
-    old = dict((*model.named_parameters(), *model.named_buffers()))
-    values = grown_values(graph, growth, old, moves(old, graph, growth, plan, step))
-    # What grows is not copied; what does not is copied as it is, tied to another parameter perhaps.
-    grown = copied(model, {id(old[name]): old[name] for name in values})
-    install(grown, values, graph.layers)
-    return grown
 
 
 def _check_outputs(model: nn.Module, grown: nn.Module, graph: ChannelGraph) -> None:

@@ -5,9 +5,9 @@ import torch
 
 import nni_s3d as s3d
 from nni_s3d.growth.graph.channels import EqualParts
-from nni_s3d.growth.graph.equal_parts import check_equal_parts, in_equal_parts, smallest_step
+from nni_s3d.growth.graph.equal_parts import check_equal_parts, in_equal_parts, smallest_step, unequal_cut
 from tests.cases import BY_NAME, measured
-from tests.wide import WIDE
+from tests.wide import WIDE, random_case
 
 CASES = {case.name: case for case in WIDE}
 CUT = pytest.mark.parametrize("name", ["grouped", "grouped-gate", "shuffled", "split"])
@@ -71,3 +71,36 @@ def test_parts_that_never_become_equal_are_refused():
         match="copies: expected numbers that keep the parts equal into which a slice cuts channels, got none",
     ):
         s3d.with_equal_parts(impossible, copies)
+
+
+def test_masks_are_filled_up_with_as_few_neurons_as_possible():
+    graph = measured(CASES["grouped"]).graph
+    masks = {"reduce": torch.tensor([1, 0, 0, 0, 1, 1]).bool(), "stem": [True, False, False, True]}
+    filled = s3d.with_equal_parts(graph, masks)
+    assert filled["reduce"].tolist() == [True, True, False, False, True, True]
+    assert filled["stem"].tolist() == masks["stem"]
+    assert filled["grouped"].all()
+    assert unequal_cut(graph, graph.per_channel(filled)) is None
+
+
+@pytest.mark.parametrize("case", [*CASES.values(), *(random_case(seed) for seed in range(20))], ids=lambda c: c.name)
+def test_masks_that_fit_stay_and_others_grow(case):
+    graph = measured(case).graph
+    generator = torch.Generator().manual_seed(0)
+    masks = {g.name: torch.rand(g.width, generator=generator) < 0.4 for g in graph.splittable_groups}
+    filled = s3d.with_equal_parts(graph, masks)
+    check_equal_parts(graph, graph.per_channel(filled))
+    assert all(bool((filled[name] >= mask).all()) for name, mask in masks.items())
+    again = s3d.with_equal_parts(graph, filled)
+    assert all(torch.equal(again[name], mask) for name, mask in filled.items())
+    if not graph.equal_parts:
+        assert all(torch.equal(filled[name], mask) for name, mask in masks.items())
+
+
+def test_channels_that_cannot_change_stay_in_masks():
+    graph = measured(CASES["grouped"]).graph
+    cut = graph.equal_parts[1]
+    first = torch.stack([cut.parts[0], torch.full_like(cut.parts[0], -1)])
+    fixed = replace(graph, equal_parts=(EqualParts("a slice", first),))
+    masks = {group.name: torch.zeros(group.width, dtype=torch.bool) for group in graph.splittable_groups}
+    assert s3d.with_equal_parts(fixed, masks)["reduce"].tolist() == [True] * 3 + [False] * 3

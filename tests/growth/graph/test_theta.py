@@ -2,7 +2,8 @@ import pytest
 import torch
 
 import nni_s3d as s3d
-from nni_s3d.growth.graph.theta import dimension, pack, scatter, theta_norms
+from nni_s3d.growth.graph.channels import Axis, Role
+from nni_s3d.growth.graph.theta import dimension, pack, scatter, sums_of_slots, theta_norms
 from tests import reference
 from tests.cases import all_cases, measured
 from tests.wide import WIDE, Net
@@ -61,3 +62,15 @@ def test_the_rows_of_a_transposed_convolution_in_blocks():
     into: dict[str, torch.Tensor] = {}
     scatter(graph["0"], theta, into, graph.shapes)
     assert torch.equal(into["0.weight"], conv.weight)
+
+
+def test_sums_over_what_lies_at_every_slot():
+    axis = Axis("w", 1, Role.COLUMN, torch.arange(3))
+    tensor = torch.arange(24.0).reshape(2, 3, 4)
+    torch.testing.assert_close(sums_of_slots(tensor, axis), tensor.double().sum((0, 2)))
+    grouped = Axis("w", 1, Role.COLUMN, torch.arange(6), blocks=2)
+    expected = torch.cat([tensor[:1].sum((0, 2)), tensor[1:].sum((0, 2))]).double()
+    torch.testing.assert_close(sums_of_slots(tensor, grouped), expected)
+    torch.testing.assert_close(
+        sums_of_slots(tensor[0, :, 0], Axis("b", 0, Role.COLUMN, torch.arange(3))), tensor[0, :, 0].double()
+    )

@@ -8,8 +8,8 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_norm
 from torch.overrides import TorchFunctionMode
 
-from nni_s3d.growth.graph.channels import RowNorm
 from nni_s3d.growth.graph.own_tensors import OwnTensors
+from nni_s3d.growth.graph.row_norm import RowNorm
 from nni_s3d.growth.graph.weight_parts import WeightParts, weight_parts
 
 ROWS, COLUMNS = 4, 3

@@ -1,0 +1,1 @@
+"""How much each neuron is worth, and which are the first to go."""
