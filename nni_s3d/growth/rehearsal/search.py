@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
 from nni_s3d.errors import ModelError
 from nni_s3d.growth.graph.channels import ChannelGraph, ChannelGroup
-from nni_s3d.growth.graph.equal_parts import cutters, in_equal_parts
+from nni_s3d.growth.graph.equal_parts import cutters, in_equal_parts, with_attributes
 from nni_s3d.growth.graph.union_find import UnionFind
 from nni_s3d.growth.modules import untouched_random_state
 from nni_s3d.growth.rehearsal.blame import Failure
@@ -47,7 +46,7 @@ def rehearsed_graph(model: nn.Module, example_inputs: object) -> ChannelGraph:
         search = _Search(graph, quick, quick.as_if_training())
         search.run()
     groups = (replace(group, reason=group.reason or search.refused.get(group.name, "")) for group in graph)
-    return replace(graph, groups=tuple(groups))
+    return replace(search.graph, groups=tuple(groups))
 
 
 @dataclass
@@ -59,12 +58,18 @@ class _Search:
     training: Rehearsal | None  # None where it is the same
     fine: list[ChannelGroup] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)  # {group: reason}
+    no_help: dict[str, str] = field(default_factory=dict)  # {attribute of a module: what fails when it grows}
+
+    def __post_init__(self) -> None:
+        self._base = self.graph  # without attributes that grow
 
     def run(self) -> None:
         """Take out the groups that are to blame until all is well, and try those again that perhaps were not."""
         growing, doubtful = list(self.graph.splittable_groups), set[str]()
         blamed: dict[str, set[str]] = {}  # groups at every place that has failed
         while growing and (failures := self._failures(growing)):
+            if self._follow(failures):
+                continue
             names = {group.name for group in growing}
             certain = {name for failure in failures if failure.each for name in failure.groups}
             out = {name: failure.reason for failure in reversed(failures) for name in failure.groups if name in names}
@@ -83,6 +88,19 @@ class _Search:
         if doubtful:
             again = [group for group in self.graph.splittable_groups if self._may_be_fine(group, doubtful)]
             self._divide(again)
+
+    def _follow(self, failures: Sequence[Failure]) -> bool:
+        """Let the attributes grow from which places that fail take widths; return whether they are others than before.
+
+        Those that grow already are no help there, and will grow no more.
+        """
+        following = {str(attribute): attribute for attribute in self.graph.attributes}
+        used = {str(one): (one, failure) for failure in reversed(failures) for one in failure.attributes}
+        self.no_help.update((name, failure.reason) for name, (_, failure) in used.items() if name in following)
+        wanted = following | {name: attribute for name, (attribute, _) in used.items()}
+        kept = {name: attribute for name, attribute in wanted.items() if name not in self.no_help}
+        self.graph = with_attributes(self._base, kept.values())
+        return kept.keys() != following.keys()
 
     def _may_be_fine(self, group: ChannelGroup, doubtful: set[str]) -> bool:
         """Whether a group that was refused perhaps should not be, or only since others were."""
@@ -153,7 +171,7 @@ class _Search:
             clusters.setdefault(same.find(group.first), []).append(group)
         return list(clusters.values())
 
-    @cached_property
+    @property
     def _is_cut(self) -> Tensor:
         return in_equal_parts(self.graph)
 

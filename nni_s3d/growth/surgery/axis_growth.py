@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nni_s3d.errors import ModelError
 from nni_s3d.growth.graph.channels import Axis, ChannelGraph, Role
+from nni_s3d.growth.graph.equal_parts import part_sizes
 from nni_s3d.growth.surgery.slots import sources
 
 _IN_CACHE = 1 << 20  # bytes that are written at a time: what lies between then stays in a processor's cache
@@ -46,12 +47,16 @@ class AxisGrowth:
         new: what becomes of its channels.
         slots: the new channel at every new slot of every axis, in the order of `graph.axes()`.
 
+    Attributes:
+        attributes: those of modules that grow, each with its new value.
+
     Raises:
         ModelError: some slots of a grown dimension have no slot to be copied from.
     """
 
     def __init__(self, graph: ChannelGraph, new: NewChannels, slots: Sequence[Tensor]) -> None:
         self.slots = slots
+        self.attributes = [(one, int(part_sizes(one.axes[:1], new.copies))) for one in graph.attributes]
         self._axes: dict[str, list[_GrownAxis]] = {}  # those that get longer, by tensor
         grown: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}  # most axes share their slots with others
         parents, weights, inherits = new.parents, _followed_by(1.0, new.weights), _followed_by(1.0, new.inherits)

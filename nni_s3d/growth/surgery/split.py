@@ -90,7 +90,7 @@ def split(
     check_equal_parts(graph, new.copies)
     growth = AxisGrowth(graph, new, slots_in_place(graph, new.copies))
     grown = _grown(model, graph, growth, plan, step)
-    grown_graph, _ = read_grown_graph(grown, example_inputs(grown, graph), graph, plan.widths)
+    grown_graph, _ = read_grown_graph(grown, example_inputs(grown, graph), graph, new.copies)
     slots = [axis.slots for axis in grown_graph.axes()]
     if not all(map(torch.equal, slots, growth.slots)):  # a shuffle lies between a neuron and its readers
         growth = AxisGrowth(graph, new, slots)
@@ -157,7 +157,7 @@ def _grown(model: nn.Module, graph: ChannelGraph, growth: AxisGrowth, plan: Grow
     values = grown_values(graph, growth, old, moves(old, graph, growth, plan, step))
     # What grows is not copied; what does not is copied as it is, tied to another parameter perhaps.
     grown = copied(model, {id(old[name]): old[name] for name in values})
-    install(grown, values, graph.layers)
+    install(grown, values, graph.layers, growth.attributes)
     return grown
 
 
