@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nni_s3d.growth.graph.channels import ChannelGraph, ChannelGroup
 from nni_s3d.growth.graph.equal_parts import MAX_COPIES, in_equal_parts, part_sizes, with_equal_parts
+from nni_s3d.growth.graph.width_attributes import WidthAttribute
 
 _EVERY = 8  # of the neurons of a group one in so many is split, and the first; of a wide group fewer
 _MOST = 16  # neurons of a group, about
@@ -35,7 +36,19 @@ def rehearsed_copies(graph: ChannelGraph, groups: Sequence[ChannelGroup]) -> Ten
         if free[group.channels].any():
             grow = grow[free[group.channels]]
         copies[grow] = _pattern(len(grow), place, bool(cut[grow].any()))
+        if graph.attributes:
+            _grow_everywhere(grow, graph.attributes, copies)
     return _filled_up(graph, copies)
+
+
+def _grow_everywhere(channels: Tensor, attributes: Sequence[WidthAttribute], copies: Tensor) -> None:
+    """Add copies, in place, so that channels grow that an attribute counts, and others that it does not."""
+    counted = [torch.isin(channels, axis) for attribute in attributes for axis in attribute.axes]
+    which = torch.stack(counted).unique(dim=1, return_inverse=True)[1]
+    for n in which.unique().tolist():
+        alike = channels[which == n]
+        if bool((copies[alike] == 1).all()):
+            copies[alike[n % len(alike)]] = _COPIES - n % 2
 
 
 def random_copies(graph: ChannelGraph, groups: Sequence[ChannelGroup], seed: int) -> Tensor:

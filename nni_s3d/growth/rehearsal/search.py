@@ -72,7 +72,7 @@ class _Search:
                 continue
             names = {group.name for group in growing}
             certain = {name for failure in failures if failure.each for name in failure.groups}
-            out = {name: failure.reason for failure in reversed(failures) for name in failure.groups if name in names}
+            out = {name: self._reason(one) for one in reversed(failures) for name in one.groups if name in names}
             if not out:
                 self._divide(growing)
                 growing = []
@@ -101,6 +101,14 @@ class _Search:
         kept = {name: attribute for name, attribute in wanted.items() if name not in self.no_help}
         self.graph = with_attributes(self._base, kept.values())
         return kept.keys() != following.keys()
+
+    def _reason(self, failure: Failure) -> str:
+        """Say why a place fails, and what else would if the attribute grew from which it takes a width."""
+        for name in map(str, failure.attributes):
+            why = self.no_help.get(name, failure.reason)
+            if why != failure.reason:
+                return f"{failure.reason}; nor can the attribute {name} grow: {why.partition(': ')[2]}"
+        return failure.reason
 
     def _may_be_fine(self, group: ChannelGroup, doubtful: set[str]) -> bool:
         """Whether a group that was refused perhaps should not be, or only since others were."""

@@ -1,6 +1,7 @@
 """Networks that take widths from attributes of their modules."""
 
 import copy
+import re
 
 import pytest
 import torch
@@ -168,3 +169,93 @@ STRUCTURES = {
 def test_attributes_grow_with_the_channels_that_they_count(structure, seed):
     forward, modules, widths = STRUCTURES[structure]
     check_grows_twice(Net(forward, **copy.deepcopy(modules)), sample(2, 3, 4, 4), widths, seed)
+
+
+def divided_by_it(m: Net, x: Tensor) -> Tensor:
+    x = m.a(x).tanh()
+    return m.c(torch.cat([m.b(x[:, : m.width]).tanh(), x[:, m.width :]], 1) / m.width)
+
+
+def with_a_number(m: Net, x: Tensor) -> Tensor:
+    first, second = m.a(x).tanh().split([m.width, 5], 1)
+    return m.c(torch.cat([m.b(first).tanh(), second], 1))
+
+
+REFUSED = {
+    "a number too": (
+        divided_by_it,
+        r"the model computes .*: getitem in the model \(.*\) is given the bounds \[:, :4\] as numbers; .*; "
+        r"nor can the attribute width grow: div in the model \(.*\) uses a width as a number; write a constant .*",
+    ),
+    "beside a number": (
+        with_a_number,
+        r"the model fails .*: split in the model \(.*\) is given the widths \(4, 5\) as numbers; .*; "
+        r"nor can the attribute width grow: split_with_sizes expects split_sizes to sum exactly to .*",
+    ),
+}
+
+
+@pytest.mark.parametrize("structure", REFUSED)
+def test_attributes_that_mean_something_else_too_are_left_alone(structure):
+    forward, reason = REFUSED[structure]
+    model = Net(forward, **convs((3, 9), (4, 9), (14, 2)), width=4).double()
+    graph = s3d.trace(model, sample(2, 3, 4, 4))
+    assert "a" not in graph.widths
+    assert re.fullmatch(reason, graph["a"].reason), graph["a"].reason
+    assert not graph.attributes
+
+
+class Halves(nn.Module):
+    """Called several times, with other channels each time."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x[:, : self.width].tanh(), x[:, self.width :]], 1)
+
+
+def test_a_module_that_is_called_twice_keeps_both_axes_equal():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 7), half := Halves(4), nn.Linear(7, 9), half, nn.Linear(9, 2))
+    result = check_grows_twice(model, sample(5, 3), {"0": 7, "2": 9}, 0)
+    axes = axes_of(result.graph)["1.width"]
+    assert axes.shape == (2, result.model[1].width)
+    assert result.model[1].width > 4 == half.width
+
+
+class Attention(nn.Module):
+    """Attention whose values have heads of a width of their own, or of that of the queries and keys."""
+
+    def __init__(self, of_values: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.heads, self.width, self.width_of_values, self.of_values = 2, 4, 4, of_values
+        self.query, self.key, self.value, self.out = nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        width = getattr(self, self.of_values)
+        query, key = (layer(x).view(*x.shape[:2], self.heads, self.width) for layer in (self.query, self.key))
+        value = self.value(x).view(*x.shape[:2], self.heads, width)
+        y = nn.functional.scaled_dot_product_attention(*(part.transpose(1, 2) for part in (query, key, value)))
+        return self.out(y.transpose(1, 2).reshape(*x.shape[:2], self.heads * width))
+
+
+def test_the_width_of_a_head_grows_where_it_has_an_attribute_of_its_own():
+    result = check_grows_twice(Attention("width_of_values"), sample(2, 5, 6), {"value": 8}, 0)
+    assert result.model.heads == 2
+    assert result.model.width == 4
+    assert result.model.width_of_values == result.widths["value"] // 2 > 4
+    reason = s3d.trace(Attention("width").double(), sample(2, 5, 6))["value"].reason
+    assert reason.endswith(r"where its channels are cut (view, width): query, key cannot grow")
+
+
+def test_lists_that_are_shared_are_exchanged_in_one_module_alone():
+    forward, modules, _ = STRUCTURES["list of widths"]
+    model = Net(forward, **copy.deepcopy(modules)).double()
+    model.other = model.widths
+    result = grown(model, s3d.trace(model, sample(2, 3, 4, 4)), 0)
+    assert model.widths == [2, 3, 4] == result.model.other
+    assert sum(result.model.widths) == result.model.a.out_channels > 9
+    assert type(result.model.widths[0]) is int
