@@ -6,29 +6,18 @@ Every part must grow by the same number of channels; which of its neurons grow i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nni_s3d.errors import ModelError
-from nni_s3d.growth.graph.channels import ChannelGraph, EqualParts
+from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.clusters import Cluster, Clusters, find_clusters
 from nni_s3d.growth.graph.integer_program import milp
-from nni_s3d.growth.graph.width_attributes import WidthAttribute
 
 MAX_COPIES = 4  # of one neuron; more never gain more (Theorem 2.3)
-
-
-def with_attributes(graph: ChannelGraph, attributes: Iterable[WidthAttribute]) -> ChannelGraph:
-    """Return a graph without attributes that grow with those: each keeps the axes that it counts equally large."""
-    attributes = tuple(attributes)
-    bounded = {cut for attribute in attributes for cut in attribute.cuts}
-    cuts = [cut for cut in graph.equal_parts if cut.cut not in bounded]
-    cuts += [EqualParts(str(attribute), attribute.axes) for attribute in attributes if len(attribute.axes) > 1]
-    return replace(graph, equal_parts=tuple(cuts), attributes=attributes)
 
 
 def in_equal_parts(graph: ChannelGraph) -> Tensor:

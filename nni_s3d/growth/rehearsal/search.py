@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from nni_s3d.errors import ModelError
 from nni_s3d.growth.graph.channels import ChannelGraph, ChannelGroup
-from nni_s3d.growth.graph.equal_parts import cutters, in_equal_parts, with_attributes
+from nni_s3d.growth.graph.equal_parts import cutters, in_equal_parts
+from nni_s3d.growth.graph.following import with_attributes
 from nni_s3d.growth.graph.union_find import UnionFind
 from nni_s3d.growth.modules import untouched_random_state
 from nni_s3d.growth.rehearsal.blame import Failure
@@ -45,7 +46,7 @@ def rehearsed_graph(model: nn.Module, example_inputs: object) -> ChannelGraph:
             return graph
         search = _Search(graph, quick, quick.as_if_training())
         search.run()
-    groups = (replace(group, reason=group.reason or search.refused.get(group.name, "")) for group in graph)
+    groups = (replace(group, reason=group.reason or search.refused.get(group.name, "")) for group in search.graph)
     return replace(search.graph, groups=tuple(groups))
 
 
@@ -68,7 +69,9 @@ class _Search:
         growing, doubtful = list(self.graph.splittable_groups), set[str]()
         blamed: dict[str, set[str]] = {}  # groups at every place that has failed
         while growing and (failures := self._failures(growing)):
-            if self._follow(failures):
+            if self._follow(failures):  # which may divide groups
+                growing, doubtful, blamed = list(self.graph.splittable_groups), set(), {}
+                self.refused.clear()
                 continue
             names = {group.name for group in growing}
             certain = {name for failure in failures if failure.each for name in failure.groups}
@@ -95,10 +98,14 @@ class _Search:
         Those that grow already are no help there, and will grow no more.
         """
         following = {str(attribute): attribute for attribute in self.graph.attributes}
-        used = {str(one): (one, failure) for failure in reversed(failures) for one in failure.attributes}
-        self.no_help.update((name, failure.reason) for name, (_, failure) in used.items() if name in following)
-        wanted = following | {name: attribute for name, (attribute, _) in used.items()}
-        kept = {name: attribute for name, attribute in wanted.items() if name not in self.no_help}
+        kept = dict(following)
+        for failure in failures:
+            used = {str(attribute): attribute for attribute in failure.attributes}
+            new = {name: one for name, one in used.items() if name not in following and name not in self.no_help}
+            if not new:
+                self.no_help.update((name, failure.reason) for name in used if name in following)
+            kept |= new
+        kept = {name: attribute for name, attribute in kept.items() if name not in self.no_help}
         self.graph = with_attributes(self._base, kept.values())
         return kept.keys() != following.keys()
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nni_s3d.errors import ModelError, first_line
 from nni_s3d.growth.graph.channels import ChannelGraph, Layer
-from nni_s3d.growth.graph.equal_parts import with_attributes
+from nni_s3d.growth.graph.following import with_attributes
 from nni_s3d.growth.graph.grouping import build_graph
 from nni_s3d.growth.graph.labels import NONE
 from nni_s3d.growth.graph.notes import Notes
@@ -52,7 +52,8 @@ def read_grown_run(grown: nn.Module, inputs: object) -> Run:
 
 def build_grown_graph(notes: Notes, inputs: object, graph: ChannelGraph, copies: Tensor) -> ChannelGraph:
     """Return the graph of a grown network; arguments and errors as for `read_grown_graph`."""
-    grown_graph = build_graph(notes, inputs, graph.growing_dims)
+    attributes = [_grown_attribute(attribute, copies) for attribute in graph.attributes]
+    grown_graph = with_attributes(build_graph(notes, inputs, graph.growing_dims), attributes)
     _check_widths(grown_graph, {group.name: int(copies[group.channels].sum()) for group in graph})
     if _tensors(grown_graph.layers) != _tensors(graph.layers):
         raise ModelError(
@@ -60,8 +61,7 @@ def build_grown_graph(notes: Notes, inputs: object, graph: ChannelGraph, copies:
         )
     _check_splittable(grown_graph, graph)
     groups = (replace(group, reason=graph[group.name].reason) for group in grown_graph)
-    attributes = [_grown_attribute(attribute, copies) for attribute in graph.attributes]
-    return with_attributes(replace(grown_graph, groups=tuple(groups)), attributes)
+    return replace(grown_graph, groups=tuple(groups))
 
 
 def _grown_attribute(attribute: WidthAttribute, copies: Tensor) -> WidthAttribute:

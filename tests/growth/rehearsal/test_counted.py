@@ -138,17 +138,21 @@ STRUCTURES = {
     "list of widths": (
         list_of_widths,
         {**convs((3, 9), (2, 2), (9, 2), (4, 4)), "widths": [2, 3, 4]},
-        {"a": 9, "b": 2, "d": 4},
+        {"a": 2, "a#2": 3, "a#3": 4, "b": 2, "d": 4},
     ),
     "tuple of widths": (
         list_of_widths,
         {**convs((3, 9), (3, 3), (9, 2), (3, 3)), "widths": (3, 3, 3)},
-        {"a": 9, "b": 3, "d": 3},
+        {"a": 3, "a#2": 3, "a#3": 3, "b": 3, "d": 3},
     ),
     "slices": (slices, {**convs((3, 7), (7, 4), (7, 2)), "width": 4}, {"a": 4, "a#2": 3}),
     "slices of equal size": (slices, {**convs((3, 8), (8, 4), (8, 2)), "width": 4}, {"a": 4, "a#2": 4}),
-    "slice from the end": (slice_from_the_end, {**convs((3, 6), (3, 2), (5, 2)), "width": 3}, {"a": 6, "b": 2}),
-    "narrow": (narrowed, {**convs((3, 6), (4, 5), (7, 2)), "first": 2, "second": 4}, {"a": 6, "b": 5}),
+    "slice from the end": (
+        slice_from_the_end,
+        {**convs((3, 6), (3, 2), (5, 2)), "width": 3},
+        {"a": 3, "a#2": 3, "b": 2},
+    ),
+    "narrow": (narrowed, {**convs((3, 6), (4, 5), (7, 2)), "first": 2, "second": 4}, {"a": 2, "a#2": 4, "b": 5}),
     "whole": (whole, {**convs((3, 4), (4, 4), (8, 2)), "width": 8}, {"a": 4, "b": 4}),
     "halves": (halves, {**convs((3, 8), (4, 3), (7, 2)), "width": 8}, {"a": 8, "b": 3}),
     "shares": (shares, {**convs((3, 8), (4, 3), (3, 2), (4, 3)), "width": 8, "paths": 2}, {"a": 8, "b": 3}),
@@ -158,9 +162,9 @@ STRUCTURES = {
     "two of one value": (
         two_of_one_value,
         {**convs((3, 8), (4, 3), (7, 9), (9, 2), (5, 5)), "first": 4, "second": 4},
-        {"a": 8, "b": 3, "c": 9, "e": 5},
+        {"a": 4, "a#2": 4, "b": 3, "c": 4, "c#2": 5, "e": 5},
     ),
-    "one for two": (one_for_two, {**convs((3, 7), (7, 9), (9, 2)), "width": 4}, {"a": 7, "b": 9}),
+    "one for two": (one_for_two, {**convs((3, 7), (7, 9), (9, 2)), "width": 4}, {"a": 4, "a#2": 3, "b": 4, "b#2": 5}),
 }
 
 
@@ -219,7 +223,7 @@ class Halves(nn.Module):
 def test_a_module_that_is_called_twice_keeps_both_axes_equal():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 7), half := Halves(4), nn.Linear(7, 9), half, nn.Linear(9, 2))
-    result = check_grows_twice(model, sample(5, 3), {"0": 7, "2": 9}, 0)
+    result = check_grows_twice(model, sample(5, 3), {"0": 4, "0#2": 3, "2": 4, "2#2": 5}, 0)
     axes = axes_of(result.graph)["1.width"]
     assert axes.shape == (2, result.model[1].width)
     assert result.model[1].width > 4 == half.width

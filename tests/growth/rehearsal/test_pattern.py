@@ -7,7 +7,8 @@ from torch import nn
 
 import nni_s3d as s3d
 from nni_s3d.errors import ModelError
-from nni_s3d.growth.graph.equal_parts import check_equal_parts, with_attributes
+from nni_s3d.growth.graph.equal_parts import check_equal_parts
+from nni_s3d.growth.graph.following import with_attributes
 from nni_s3d.growth.graph.read import read_graph
 from nni_s3d.growth.graph.width_attributes import WidthAttribute
 from nni_s3d.growth.rehearsal.pattern import random_copies, rehearsed_copies

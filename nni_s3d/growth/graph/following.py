@@ -1,0 +1,69 @@
+"""A channel graph in which attributes of modules follow the widths that they keep.
+
+Where an attribute is the bound of a cut, the parts are widths of their own. An attribute that is used for several axes
+keeps these equally large.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from nni_s3d.growth.graph.channels import ChannelGraph, ChannelGroup, EqualParts, Layer, Role
+from nni_s3d.growth.graph.width_attributes import WidthAttribute
+
+
+def with_attributes(graph: ChannelGraph, attributes: Iterable[WidthAttribute]) -> ChannelGraph:
+    """Return a graph with attributes that follow their axes; channels keep their numbers.
+
+    Args:
+        graph: without any.
+        attributes: with axes in its numbers.
+    """
+    attributes = tuple(attributes)
+    if not attributes:
+        return graph
+    bounded = {cut for attribute in attributes for cut in attribute.cuts}
+    cuts = [cut for cut in graph.equal_parts if cut.cut not in bounded]
+    cuts += [EqualParts(str(attribute), attribute.axes) for attribute in attributes if len(attribute.axes) > 1]
+    groups = _named([part for group in graph for part in _parts(group, attributes)])
+    return replace(graph, groups=tuple(groups), equal_parts=tuple(cuts), attributes=attributes)
+
+
+def _parts(group: ChannelGroup, attributes: Sequence[WidthAttribute]) -> Iterator[ChannelGroup]:
+    """Yield a group in parts, so that each attribute counts all channels of a part or none.
+
+    Then the widths of the groups say what every attribute is. A group whose parts lie interleaved stays whole.
+    """
+    channels = np.arange(group.first, group.first + group.width)
+    counted = np.stack([np.isin(channels, attribute.axes.numpy()) for attribute in attributes])
+    starts = np.flatnonzero((counted[:, 1:] != counted[:, :-1]).any(axis=0)) + 1
+    if len(starts) >= np.unique(counted, axis=1).shape[1]:
+        starts = starts[:0]
+    for part in np.split(channels, starts):
+        if len(part) == group.width:
+            yield group
+        else:
+            first, width = int(part[0]), len(part)
+            followers, consumers = (
+                tuple(layer for layer in layers if _has(layer, role, part))
+                for layers, role in ((group.followers, Role.FOLLOW), (group.consumers, Role.COLUMN))
+            )
+            yield replace(group, first=first, width=width, followers=followers, consumers=consumers)
+
+
+def _has(layer: Layer, role: Role, channels: np.ndarray) -> bool:
+    """Whether some of these channels have this role in a layer."""
+    return any(axis.role is role and np.isin(axis.slots.numpy(), channels).any() for axis in layer.axes)
+
+
+def _named(groups: Iterable[ChannelGroup]) -> Iterator[ChannelGroup]:
+    """Yield groups with names of their own, those of their first producers."""
+    names: Counter[str] = Counter()
+    for group in groups:
+        name = str(group.producers[0])
+        names[name] += 1
+        yield replace(group, name=name if names[name] == 1 else f"{name}#{names[name]}")
