@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
+from torch import Tensor
 
 from nni_s3d.growth.graph.channels import ChannelGraph, ChannelGroup, EqualParts, Layer, Role
 from nni_s3d.growth.graph.width_attributes import WidthAttribute
@@ -29,31 +30,37 @@ def with_attributes(graph: ChannelGraph, attributes: Iterable[WidthAttribute]) -
     bounded = {cut for attribute in attributes for cut in attribute.cuts}
     cuts = [cut for cut in graph.equal_parts if cut.cut not in bounded]
     cuts += [EqualParts(str(attribute), attribute.axes) for attribute in attributes if len(attribute.axes) > 1]
-    groups = _named([part for group in graph for part in _parts(group, attributes)])
+    counted = [_counted(graph.num_channels, attribute.axes) for attribute in attributes]
+    groups = _named(part for group in graph for part in _parts(group, [one[:, group.channels] for one in counted]))
     return replace(graph, groups=tuple(groups), equal_parts=tuple(cuts), attributes=attributes)
 
 
-def _parts(group: ChannelGroup, attributes: Sequence[WidthAttribute]) -> Iterator[ChannelGroup]:
+def _counted(channels: int, axes: Tensor) -> np.ndarray:
+    """Return for each axis of an attribute which channels lie along it, bool (axes, channels)."""
+    counted = np.zeros((len(axes), channels + 1), dtype=bool)  # the last one is for no channel
+    for along, axis in zip(counted, axes.numpy(), strict=True):
+        along[axis] = True
+    return counted[:, :-1]
+
+
+def _parts(group: ChannelGroup, counted: Sequence[np.ndarray]) -> Iterator[ChannelGroup]:
     """Yield a group in parts, so that each attribute counts all channels of a part or none.
 
     Then the widths of the groups say what every attribute is. A group whose parts lie interleaved stays whole.
     """
-    channels = np.arange(group.first, group.first + group.width)
-    counted = np.stack([np.isin(channels, attribute.axes.numpy()) for attribute in attributes])
-    starts = np.flatnonzero((counted[:, 1:] != counted[:, :-1]).any(axis=0)) + 1
-    axes = sum(len(attribute.axes) for attribute in attributes)
-    if len(starts) > 2 * axes:  # more than these have ends
+    by_attribute = np.stack([along.any(axis=0) for along in counted])
+    starts = np.flatnonzero((by_attribute[:, 1:] != by_attribute[:, :-1]).any(axis=0)) + 1
+    if len(starts) > 2 * sum(int(along.any(axis=1).sum()) for along in counted):  # more than the axes here have ends
         starts = starts[:0]
-    for part in np.split(channels, starts):
+    for part in np.split(np.arange(group.first, group.first + group.width), starts):
         if len(part) == group.width:
             yield group
         else:
-            first, width = int(part[0]), len(part)
             followers, consumers = (
                 tuple(layer for layer in layers if _has(layer, role, part))
                 for layers, role in ((group.followers, Role.FOLLOW), (group.consumers, Role.COLUMN))
             )
-            yield replace(group, first=first, width=width, followers=followers, consumers=consumers)
+            yield replace(group, first=int(part[0]), width=len(part), followers=followers, consumers=consumers)
 
 
 def _has(layer: Layer, role: Role, channels: np.ndarray) -> bool:
