@@ -61,7 +61,8 @@ def grown_in_place(model: nn.Module, graph: s3d.ChannelGraph, copies: Tensor) ->
     grown, ones = copy.deepcopy(model), torch.ones(int(copies.sum()), dtype=torch.float64)
     growth = AxisGrowth(graph, NewChannels(copies, ones, ones), slots_in_place(graph, copies))
     with torch.no_grad():
-        install(grown, growth.values(dict((*model.named_parameters(), *model.named_buffers()))), graph.layers)
+        values = growth.values(dict((*model.named_parameters(), *model.named_buffers())))
+        install(grown, values, graph.layers, growth.attributes)
     return grown, growth.slots
 
 
