@@ -49,7 +49,7 @@ def counted_attributes(
     axes: dict[Source, dict[bytes, np.ndarray]] = {}
     cuts: dict[Source, set[int]] = {}
     for use in uses:
-        for source in use.number.ratios.keys() & values.keys() - parts:
+        for source in (one for one in use.number.ratios if one in values and one not in parts):
             for axis in _counted(use, source, values[source]):
                 axes.setdefault(source, {}).setdefault(np.sort(axis).tobytes(), axis)
                 if use.cut is not None and _is_multiple(use, source):

@@ -74,7 +74,7 @@ class Marked(int):
 
 
 def mark_attributes(model: nn.Module) -> dict[Source, int]:
-    """Put marked integers into the places of all integers among the attributes of modules that are not PyTorch's own.
+    """Put marked integers into the places of what may be widths: positive ones in modules that are not PyTorch's own.
 
     Returns:
         The value of each.
@@ -82,14 +82,18 @@ def mark_attributes(model: nn.Module) -> dict[Source, int]:
     values: dict[Source, int] = {}
     for path, module in model.named_modules():
         for name, value in () if type(module).__module__.startswith("torch.") else list(vars(module).items()):
-            if type(value) is int:
+            if _may_be_width(value):
                 vars(module)[name] = _marked(Source(path, name, None), value, values)
-            elif type(value) in (tuple, list) and any(type(element) is int for element in value):
+            elif type(value) in (tuple, list) and any(map(_may_be_width, value)):
                 vars(module)[name] = type(value)(
-                    _marked(Source(path, name, n), element, values) if type(element) is int else element
+                    _marked(Source(path, name, n), element, values) if _may_be_width(element) else element
                     for n, element in enumerate(value)
                 )
     return values
+
+
+def _may_be_width(value: object) -> bool:
+    return type(value) is int and value > 0
 
 
 def marks(tree: Any) -> Iterator[Marked]:

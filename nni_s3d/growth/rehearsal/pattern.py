@@ -10,7 +10,6 @@ from torch import Tensor
 
 from nni_s3d.growth.graph.channels import ChannelGraph, ChannelGroup
 from nni_s3d.growth.graph.equal_parts import MAX_COPIES, in_equal_parts, part_sizes, with_equal_parts
-from nni_s3d.growth.graph.width_attributes import WidthAttribute
 
 _EVERY = 8  # of the neurons of a group one in so many is split, and the first; of a wide group fewer
 _MOST = 16  # neurons of a group, about
@@ -31,24 +30,32 @@ def rehearsed_copies(graph: ChannelGraph, groups: Sequence[ChannelGroup]) -> Ten
         ModelError: no copies of these groups alone leave equal parts wherever channels are cut.
     """
     copies, cut, free = torch.ones(graph.num_channels, dtype=torch.int64), in_equal_parts(graph), ~stuck(graph)
+    alike = _counted_alike(graph)
     for place, group in enumerate(groups):
         grow = torch.arange(group.first, group.first + group.width)
         if free[group.channels].any():
             grow = grow[free[group.channels]]
         copies[grow] = _pattern(len(grow), place, bool(cut[grow].any()))
         if graph.attributes:
-            _grow_everywhere(grow, graph.attributes, copies)
+            _grow_everywhere(grow, alike, copies)
     return _filled_up(graph, copies)
 
 
-def _grow_everywhere(channels: Tensor, attributes: Sequence[WidthAttribute], copies: Tensor) -> None:
-    """Add copies, in place, so that channels grow that an attribute counts, and others that it does not."""
-    counted = [torch.isin(channels, axis) for attribute in attributes for axis in attribute.axes]
-    which = torch.stack(counted).unique(dim=1, return_inverse=True)[1]
-    for n in which.unique().tolist():
-        alike = channels[which == n]
-        if bool((copies[alike] == 1).all()):
-            copies[alike[n % len(alike)]] = _COPIES - n % 2
+def _counted_alike(graph: ChannelGraph) -> Tensor:
+    """Return equal numbers for channels that the same axes of attributes count, (channels,)."""
+    number, generator = torch.zeros(graph.num_channels + 1, dtype=torch.int64), np.random.default_rng(0)
+    for axis in (axis for attribute in graph.attributes for axis in attribute.axes):
+        number[axis] = number[axis] + int(generator.integers(1 << 62))  # so sums of different axes are not equal
+    return number[:-1]
+
+
+def _grow_everywhere(channels: Tensor, alike: Tensor, copies: Tensor) -> None:
+    """Add copies, in place, so that some channel grows of all that are alike, (channels,) each."""
+    which = alike[channels]
+    for n, number in enumerate(which.unique().tolist()):
+        those = channels[which == number]
+        if bool((copies[those] == 1).all()):
+            copies[those[n % len(those)]] = _COPIES - n % 2
 
 
 def random_copies(graph: ChannelGraph, groups: Sequence[ChannelGroup], seed: int) -> Tensor:

@@ -106,8 +106,10 @@ class _Search:
                 self.no_help.update((name, failure.reason) for name in used if name in following)
             kept |= new
         kept = {name: attribute for name, attribute in kept.items() if name not in self.no_help}
+        if kept.keys() == following.keys():
+            return False
         self.graph = with_attributes(self._base, kept.values())
-        return kept.keys() != following.keys()
+        return True
 
     def _reason(self, failure: Failure) -> str:
         """Say why a place fails, and what else would if the attribute grew from which it takes a width."""
