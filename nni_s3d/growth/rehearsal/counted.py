@@ -125,7 +125,8 @@ def _of_sizes(place: Place, sizes: Sequence[Any], first: int, growing_dims: Mapp
     for dim, size in enumerate(sizes, first):
         if out is not None and isinstance(size, Marked) and dim in varying:
             rows = np.moveaxis(out, dim, -1).reshape(-1, out.shape[dim])
-            yield _Use(size, rows[0] if dim == grows else None, out.ravel())
+            for axis in rows if dim == grows else [None]:
+                yield _Use(size, axis, out.ravel())
 
 
 def _slices(index: Any, dims: int) -> Iterator[tuple[int, slice]]:

@@ -243,15 +243,26 @@ class Attention(nn.Module):
         query, key = (layer(x).view(*x.shape[:2], self.heads, self.width) for layer in (self.query, self.key))
         value = self.value(x).view(*x.shape[:2], self.heads, width)
         y = nn.functional.scaled_dot_product_attention(*(part.transpose(1, 2) for part in (query, key, value)))
-        return self.out(y.transpose(1, 2).reshape(*x.shape[:2], self.heads * width))
+        return self.out(self.merged(y.transpose(1, 2)))
+
+    def merged(self, y: Tensor) -> Tensor:
+        return y.reshape(*y.shape[:2], self.heads * getattr(self, self.of_values))
 
 
-def test_the_width_of_a_head_grows_where_it_has_an_attribute_of_its_own():
-    result = check_grows_twice(Attention("width_of_values"), sample(2, 5, 6), {"value": 8}, 0)
+class FlatAttention(Attention):
+    """No function is given the width of all heads together."""
+
+    def merged(self, y: Tensor) -> Tensor:
+        return y.flatten(2)
+
+
+@pytest.mark.parametrize("kind", [Attention, FlatAttention])
+def test_the_width_of_a_head_grows_where_it_has_an_attribute_of_its_own(kind):
+    result = check_grows_twice(kind("width_of_values"), sample(2, 5, 6), {"value": 8}, 0)
     assert result.model.heads == 2
     assert result.model.width == 4
     assert result.model.width_of_values == result.widths["value"] // 2 > 4
-    reason = s3d.trace(Attention("width").double(), sample(2, 5, 6))["value"].reason
+    reason = s3d.trace(kind("width").double(), sample(2, 5, 6))["value"].reason
     assert reason.endswith(r"where its channels are cut (view, width): query, key cannot grow")
 
 

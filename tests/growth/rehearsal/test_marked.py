@@ -54,10 +54,10 @@ class Block(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.width, self.widths, self.pair = 3, [1, 2], (4, "a")
-        self.name, self.flag, self.layer = "block", True, nn.Linear(2, 5)
+        self.name, self.flag, self.none, self.dim, self.layer = "block", True, 0, -1, nn.Linear(2, 5)
 
 
-def test_integers_of_modules_are_marked_and_those_of_pytorch_are_not():
+def test_positive_integers_of_modules_are_marked_and_those_of_pytorch_are_not():
     model = nn.Sequential(Block(), nn.Linear(2, 2))
     before = [dict(vars(module)) for module in model.modules()]
     values = mark_attributes(model)
