@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import nni_s3d as s3d
 from nni_s3d.growth.graph.equal_parts import with_equal_parts
+from nni_s3d.growth.rehearsal import careful
 from tests.reference import plan_of_random_copies
 from tests.wide import Net, sample
 
@@ -274,3 +275,28 @@ def test_lists_that_are_shared_are_exchanged_in_one_module_alone():
     assert model.widths == [2, 3, 4] == result.model.other
     assert sum(result.model.widths) == result.model.a.out_channels > 9
     assert type(result.model.widths[0]) is int
+
+
+def test_code_that_wants_plain_integers_is_recorded_with_these():
+    def strict(m: Net, x: Tensor) -> Tensor:
+        if type(m.width) is not int:
+            raise TypeError("expected an int")
+        return split_by_width(m, x)
+
+    _, modules, _ = STRUCTURES["split by a width"]
+    graph = s3d.trace(Net(strict, **copy.deepcopy(modules)).double(), sample(2, 3, 4, 4))
+    assert re.search(
+        r"split in the model \(.*\) is given the width 2 as a number; write chunk\(3, 1\)", graph["a"].reason
+    )
+    assert not graph.attributes
+
+
+def plainly(m: Net, x: Tensor) -> Tensor:
+    first, second = m.a(x).tanh().chunk(2, 1)
+    return m.c(torch.cat([m.b(first), second], 1).tanh())
+
+
+def test_nothing_is_marked_where_nothing_fails(monkeypatch):
+    monkeypatch.setattr(careful, "mark_attributes", lambda model: pytest.fail("marked"))
+    graph = s3d.trace(Net(plainly, **convs((3, 8), (4, 4), (8, 2)), width=4).double(), sample(2, 3, 4, 4))
+    assert graph.widths == {"a": 8, "b": 4}
