@@ -82,5 +82,24 @@ def residual(classes=10):
     return Residual(classes)
 
 
+class Cut(nn.Module):
+    """A network that cuts channels at widths which are attributes."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.widths = 2, (1, 3)
+        self.a, self.b, self.c = nn.Conv2d(1, 6, 3), nn.Conv2d(6, 4, 3), nn.Linear(4, 10)
+
+    def forward(self, x):
+        x = torch.relu(self.a(x))
+        x = self.b(torch.cat([x[:, self.first :], x[:, : self.first].tanh()], 1)).mean((2, 3))
+        first, second = x.split(self.widths, 1)
+        return self.c(torch.cat([first.tanh(), second], 1))
+
+
+def cut():
+    return Cut()
+
+
 def two_layers(width=2, classes=2):
     return nn.Sequential(nn.Linear(4, width), nn.Tanh(), nn.Linear(width, classes))

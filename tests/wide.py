@@ -192,6 +192,25 @@ class Split(nn.Module):
         return self.head(pooled(F.silu(self.out(torch.cat([first, second, F.silu(self.inner(second))], 1)))))
 
 
+class Ghost(nn.Module):
+    """GhostNet and Res2Net: widths in attributes, one for a slice that is changed in place, and others for a split."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.width, self.widths = nn.Conv2d(2, 5, 1), 5, [1, 2]
+        self.primary, self.cheap = nn.Conv2d(5, 3, 1), nn.Conv2d(3, 3, 3, padding=1, groups=3)
+        self.reduce, self.inner = nn.Conv2d(5, 3, 1), nn.Conv2d(1, 2, 3, padding=1)
+        self.out, self.head = nn.Conv2d(4, 4, 1), head(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.silu(self.stem(x))
+        y = F.silu(self.primary(x))
+        out = torch.cat([y, self.cheap(y)], 1)[:, : self.width]
+        out += x
+        first, second = torch.split(torch.tanh(self.reduce(out)), self.widths, 1)
+        return self.head(pooled(F.silu(self.out(torch.cat([F.silu(self.inner(first)), second], 1)))))
+
+
 class Overlap(nn.Module):
     """A layer that is added to the concatenation of two others: its rows belong to two groups."""
 
@@ -343,6 +362,7 @@ WIDE = (
     Case("grouped-gate", GroupedGate, (2, 5, 5), smooth=True),
     Case("shuffled", Shuffled, (2, 4, 4), smooth=True),
     Case("split", Split, (2, 4, 4), smooth=True),
+    Case("ghost", Ghost, (2, 4, 4), smooth=True),
     Case("overlap", Overlap, (2, 5), smooth=True),
     Case("unet", UNet, (2, 4, 4), smooth=True),
     Case("transformer", Transformer, (3, 4), smooth=True),
@@ -423,6 +443,21 @@ class Concatenation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(torch.cat([x, self.conv(x)], 1))
+
+
+class Partial(nn.Module):
+    """FasterNet: a part of the channels is read, of a width that is an attribute."""
+
+    def __init__(self, width: int, pick: Callable[[int, int], int]) -> None:
+        super().__init__()
+        self.width, self.widths = width, [1, width - 1]
+        self.conv, self.by_slices = nn.Conv2d(1, 1, 3, padding=1), bool(pick(0, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.by_slices:
+            return torch.cat([x[:, self.widths[0] :], torch.tanh(self.conv(x[:, : self.widths[0]]))], 1)
+        first, second = torch.split(x, self.widths, 1)
+        return torch.cat([torch.tanh(self.conv(first)), second], 1)
 
 
 class Gate(nn.Module):
@@ -558,7 +593,7 @@ class Positions(nn.Module):
 
 BLOCKS = (
     *(Chain, Branches, Add, Concatenation, Gate, Depthwise, GroupedBlock),
-    *(Kernels, ByHand, Frozen, Filtered, Up, Positions),
+    *(Kernels, ByHand, Frozen, Filtered, Up, Positions, Partial),
 )
 
 

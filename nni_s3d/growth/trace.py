@@ -15,8 +15,10 @@ def trace(model: nn.Module, example_inputs: object) -> ChannelGraph:
     are nearly zero hold random numbers. Nothing is guessed: channels that meet what the trace does not know are refused
     with the reason, and the rest of the network stays splittable. In the end a growth is rehearsed: some neurons of
     every group are split, and groups that change what the model computes (a width that is written as a number in its
-    code, say) are refused too. What the code of a module does only in training mode is rehearsed likewise. Dropout is
-    drawn for every copy on its own; other random numbers for every channel refuse it in evaluation mode.
+    code, say) are refused too. A width that a module keeps in an attribute grows, if the rehearsal shows what it
+    counts: in `torch.split(x, self.width, 1)`, in slices and in reshapes. What the code of a module does only in
+    training mode is rehearsed likewise. Dropout is drawn for every copy on its own; other random numbers for every
+    channel refuse it in evaluation mode.
 
     A module that was compiled by `torch.compile`, a `DataParallel` on one device, an `AveragedModel` or a model with
     adapters of PEFT is traced as it is; names begin with those of the wrapper, as its parameters' do. TorchScript gives

@@ -10,9 +10,9 @@ from torch import nn
 from nni_s3d.errors import ModelError, StoreError, first_line
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.cost import count
-from nni_s3d.growth.graph.read import read_graph
 from nni_s3d.growth.selection.plan import GrowthPlan
 from nni_s3d.growth.surgery.split import split
+from nni_s3d.growth.trace import trace
 from nni_s3d.search.spec import parse_spec
 from nni_s3d.search.tensor_files import read_tensors
 from nni_s3d.search.trial_context import TrialContext
@@ -41,8 +41,7 @@ def first_weights(trial: TrialContext, data: DataSet) -> Start:
     if trial.parent is None or trial.lineage is None:
         return Start(trial.task.build_model(trial.spec.widths, trial.seed, data.shape), None, 0)
     parent, plan = _parent(trial, trial.parent, data)
-    # The parent's own trial has tried out which groups can grow: those of the plan.
-    graph = read_graph(parent, trial.task.example(data.shape))
+    graph = trace(parent, trial.task.example(data.shape))
     graph = graph.refuse_others(plan.copies, "the trial of the parent has refused it")
     result = split(parent, graph, plan, trial.lineage.epsilon)
     widths = {name: result.widths.get(name) for name in trial.spec.widths}

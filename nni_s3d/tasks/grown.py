@@ -1,14 +1,15 @@
 """Keep a grown network in a file that can run no code, and rebuild it from the constructor of the network it grew from.
 
-The file is a safetensors file; beside the tensors it has the sizes that the layers say of themselves.
+The file is a safetensors file; beside the tensors it has the sizes that the layers say of themselves, and the integers
+among the attributes of other modules, of which some are widths.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from nni_s3d.errors import ModelError, StoreError, first_line
 from nni_s3d.growth.surgery.install import install
 
-# What layers say of their sizes; nothing else is ever set from a file.
+# What layers say of their sizes; nothing else is ever set from a file, but for integers where there are integers.
 _SIZES = "in_features out_features in_channels out_channels groups num_features num_parameters".split()
 _KEY = "nni_s3d.sizes"
 
@@ -65,11 +66,11 @@ def load_grown(build: Callable[[], nn.Module], path: str | Path) -> nn.Module:
                 install(model, {name: tensor.to(built[name])}, ())
     for name, module in model.named_modules():
         for attribute in _sizes(module).keys() & sizes.get(name, {}).keys():
-            setattr(module, attribute, int(sizes[name][attribute]))
+            setattr(module, attribute, _exchanged(getattr(module, attribute), sizes[name][attribute]))
     return model
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, dict[str, int]]]:
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
     try:
         with safe_open(path, framework="pt") as file:
             sizes = json.loads((file.metadata() or {})[_KEY])
@@ -90,6 +91,25 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def _sizes(module: nn.Module) -> dict[str, int]:
-    known = ((name, getattr(module, name, None)) for name in _SIZES)
-    return {name: value for name, value in known if isinstance(value, int)}
+def _sizes(module: nn.Module) -> dict[str, Any]:
+    """Return what a module says of its sizes; if it is not PyTorch's own, all attributes with integers in them."""
+    known = {name: getattr(module, name, None) for name in _SIZES}
+    if not type(module).__module__.startswith("torch."):
+        known |= vars(module)
+    integers = ((name, _integers(value)) for name, value in known.items())
+    return {name: value for name, value in integers if value is not None}
+
+
+def _integers(value: object) -> Any:
+    """Return an integer, or a list of those in a tuple or list with None for all else; None if there are none."""
+    if type(value) in (tuple, list):
+        found = [_integers(element) for element in cast(Sequence[object], value)]
+        return found if any(element is not None for element in found) else None
+    return value if type(value) is int else None
+
+
+def _exchanged(old: Any, saved: object) -> Any:
+    """Return a value with the integers that were saved in the places of its own."""
+    if type(old) in (tuple, list) and isinstance(saved, list) and len(old) == len(saved):
+        return type(old)(map(_exchanged, old, saved))
+    return saved if type(old) is type(saved) is int else old

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import yaml
 
@@ -146,6 +148,19 @@ def test_a_network_that_knows_nothing_of_widths_grows(tmp_path):
     assert all(w["reduce"] % 2 == w["grouped"] % 2 == 0 for w in widths)
     for parameters, metrics in steps:
         assert parameters["params"] in (None, metrics["params"])
+
+
+def test_a_network_that_keeps_widths_in_attributes_grows(tmp_path):
+    path = small_task.write(tmp_path, {"model": {"factory": "tests.factories:cut"}})
+    lowest = {"a": 2, "a#2": 4, "b": 1, "b#2": 3}
+    space = {name: {"_type": "quniform", "_value": [low, 32, 1]} for name, low in lowest.items()}
+    (tmp_path / "space.json").write_text(json.dumps(space))
+    steps = list(run(read_experiment(path), Store(str(tmp_path / "s"))))
+    widths = [widths_of(parameters) for parameters, _ in steps]
+    assert widths[0] == lowest
+    assert sum(widths[2].values()) > sum(widths[1].values()) > 10
+    model = read_task(tmp_path / "task.yml").build_model(widths[2], 0)
+    assert (model.first, model.widths) == (widths[2]["a"], (widths[2]["b"], widths[2]["b#2"]))
 
 
 def test_layers_outside_the_search_space_keep_their_widths(tmp_path):

@@ -7,6 +7,7 @@ from nni_s3d.tasks.factories import build_network, import_factory, takes_widths
 from nni_s3d.tasks.search_space import Space
 from nni_s3d.tasks.task import read_task
 from tests import factories, small_task
+from tests.reference import plan_of_random_copies
 
 
 def test_every_draw_of_nni_can_be_built(tmp_path):
@@ -51,6 +52,19 @@ def test_a_module_that_cannot_be_imported_is_refused(tmp_path, monkeypatch, cont
 
 def example():
     return torch.randn(1, 1, 8, 8)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_widths_say_what_the_attributes_are_that_grow(seed):
+    model = build_network("tests.factories:cut", {}, None, example)
+    graph = s3d.trace(model, example())
+    copies = plan_of_random_copies(graph, (1, 2, 3, 4), seed)
+    result = s3d.split(model, graph, s3d.plan_from_copies(graph, copies, c=2.0))
+    again = build_network("tests.factories:cut", {}, result.widths, example)
+    assert (again.first, again.widths) == (result.model.first, result.model.widths) != (2, (1, 3))
+    again.load_state_dict(result.model.state_dict())
+    x = example()
+    assert torch.equal(again(x), result.model(x))
 
 
 def test_a_function_that_takes_widths_is_given_them():

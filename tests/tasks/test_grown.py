@@ -84,6 +84,43 @@ def test_only_sizes_are_set_from_a_file(tmp_path):
     assert model.training is True
 
 
+class Cut(nn.Module):
+    """Holds the widths of what it cuts in attributes."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.widths, self.first, self.kinds = [2, 4], 3, (3, "tanh", (5,))
+        self.a, self.b, self.c = nn.Linear(3, 6), nn.Linear(6, 9), nn.Linear(9, 2)
+
+    def forward(self, x):
+        first, second = self.a(x).split(self.widths, 1)
+        x = self.b(torch.cat([first.tanh(), second], 1))
+        return self.c(torch.cat([x[:, : self.first].tanh(), x[:, self.first :]], 1))
+
+
+def test_attributes_of_modules_are_kept(tmp_path):
+    model, x = Cut(), torch.randn(5, 3)
+    graph = s3d.trace(model, x)
+    copies = {name: torch.full((width,), 2 + width % 2) for name, width in graph.widths.items()}
+    result = s3d.split(model, graph, s3d.plan_from_copies(graph, copies))
+    s3d.save_grown(result.model, tmp_path / "x")
+    again = s3d.load_grown(Cut, tmp_path / "x")
+    assert torch.equal(again(x), result.model(x))
+    assert (again.widths, again.first, again.kinds) == ([4, 8], 9, (3, "tanh", (5,)))
+
+
+@pytest.mark.parametrize(
+    "saved", [{"widths": [1]}, {"widths": ["1", None]}, {"first": True}, {"kinds": "abc"}, {"a": 3}]
+)
+def test_integers_alone_are_set_from_a_file_and_where_there_are_integers(tmp_path, saved):
+    tensors = {name: x.detach() for name, x in Cut().state_dict().items()}
+    save_file(tensors, tmp_path / "x", metadata={"nni_s3d.sizes": json.dumps({"": saved})})
+    model, fresh = s3d.load_grown(Cut, tmp_path / "x"), Cut()
+    assert (model.widths, model.first, model.kinds) == (fresh.widths, fresh.first, fresh.kinds)
+    assert isinstance(model.a, nn.Linear)
+
+
 # -- a grown network is one like any other ---------------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from nni_s3d.errors import ModelError
 from nni_s3d.growth.graph.row_norm import RowNorm
+from nni_s3d.growth.graph.width_attributes import WidthAttribute
 from nni_s3d.growth.text_table import table_lines
 
 
@@ -84,6 +85,7 @@ class EqualParts:
     where: str  # the layer or function that cuts
     parts: Tensor  # (parts, n) int64: the channel at every slot of every part, -1 where there is none
     reshape: int | None = None  # which of the reshapes that lay channels out along several dimensions; None for others
+    cut: int | None = None  # which of the functions that cut a tensor into pieces; None for others
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,6 +148,7 @@ class ChannelGraph:
     not_followed: tuple[str, ...] = ()  # matrices and filters that are in no layer, and the function that took each
     frozen: frozenset[str] = frozenset()  # parameters that are not trained while others are: no split moves them
     growing_dims: Mapping[int, int] = field(default_factory=dict)  # {reshape: which dimension grows, if not the last}
+    attributes: tuple[WidthAttribute, ...] = ()  # widths that modules keep, and that grow
     remark: str = ""  # why there is nothing to be seen
     _by_name: dict[str, ChannelGroup] = field(init=False, repr=False)
 

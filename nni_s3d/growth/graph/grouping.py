@@ -44,7 +44,7 @@ def build_graph(notes: Notes, example_inputs: object, growing_dims: Mapping[int,
     layers = tuple(_renumbered(layer, renumbering) for layer in notes.layers)
     operations = (_renumbered_operation(operation, renumbering) for operation in notes.operations)
     cuts = [*notes.equal_parts, *_cuts_by_reshapes(notes.reshapes, renumbering, growing_dims)]
-    equal_parts = (EqualParts(cut.where, renumbering(cut.parts), cut.reshape) for cut in cuts)
+    equal_parts = (replace(cut, parts=renumbering(cut.parts)) for cut in cuts)
     frozen = [name for name, parameter in notes.parameters.items() if not parameter.requires_grad]
     return ChannelGraph(
         groups=_groups(drafts, layers, _reasons(notes.refusals, renumbering)),

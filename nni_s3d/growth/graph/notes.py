@@ -35,6 +35,7 @@ class Notes:
         operations: what was computed for the whole batch; when the notes are closed, for one sample.
         equal_parts: where channels were cut into parts.
         reshapes: labels that run along several dimensions, and the function that laid them out so.
+        cuts: how many functions have cut channels, or positions of them, into pieces.
         elsewhere: {parameter or buffer: a function that took it without a rule for that}.
         uncounted: in order, the names of functions that may multiply and whose MACs nobody knows.
         sample_sizes: what layers take for a sample.
@@ -50,6 +51,7 @@ class Notes:
         self.operations: list[Operation] = []
         self.equal_parts: list[EqualParts] = []
         self.reshapes: list[tuple[str, Tensor]] = []
+        self.cuts = 0
         self.elsewhere: dict[str, str] = {}
         self.uncounted: dict[str, None] = {}
         self.sample_sizes = SampleSizes()
@@ -136,12 +138,12 @@ class Notes:
         """Make the channels one that meet where two labels are laid over each other."""
         self.same.union(*torch.broadcast_tensors(first, second))
 
-    def note_equal_parts(self, where: str, slots: Tensor, parts: int) -> None:
-        """Note that these slots (n,) are cut into parts that must stay equally large."""
+    def note_equal_parts(self, where: str, slots: Tensor, parts: int, cut: int | None = None) -> None:
+        """Note that these slots (n,) are cut into parts that must stay equally large; `cut` as for `EqualParts`."""
         if slots.numel() % parts:
             self.refuse([slots], f"{where} cuts its channels into unequal parts")
             return
-        self.equal_parts.append(EqualParts(where, evenly_cut(slots, parts)))
+        self.equal_parts.append(EqualParts(where, evenly_cut(slots, parts), cut=cut))
 
     def note_activation(self, name: str, out: Tensor, labels: Tensor | None) -> None:
         """Note that an activation is applied to every element."""

@@ -51,6 +51,7 @@ class Tracer(TorchFunctionMode):
         self.notes, self.log = Notes(model), CallLog(model)
         self._model, self._rules = model, rules
         self._by_storage: dict[int, list[Tensor]] = {}
+        self._changed: dict[int, tuple[Tensor, Tensor, str]] = {}  # by what other views of them, and which functions
         self._bug: Exception | None = None  # an error inside a rule
         self.rewrites = False  # whether the calls are not the model's, but stand for one of them
 
@@ -108,6 +109,8 @@ class Tracer(TorchFunctionMode):
         if (product := self._product_for(name, args, kwargs)) is not None:
             return self._rewritten(name, given, product)
         labelled = [x for x in given if self.notes.labels(x) is not None]
+        if self._changed:  # as a rule, nothing
+            self._refuse_changed(labelled)
         shapes = {id(x): x.shape for x in labelled}
         rule = self._rules.get(name)
         bound = None if rule is None else rule.bind(args, kwargs)
@@ -123,7 +126,7 @@ class Tracer(TorchFunctionMode):
         if name.startswith("new_") or name in _READS_NO_VALUES:  # they read a type and a device
             return self._filled(name, labelled, out)
         if outputs:
-            self._refuse_views(name, labelled, outputs)
+            self._note_changes(name, labelled, outputs)
             labels: Sequence[Tensor | None] = [None] * len(outputs)
             if rule is None or bound is None:
                 self._refuse_unknown(name, func, labelled, macs)
@@ -200,16 +203,23 @@ class Tracer(TorchFunctionMode):
         of_weights = counter.of_vectors and self.log.is_of_parameters(tensors((args, kwargs)))
         return out, counter.macs - counter.of_vectors if of_weights else counter.macs
 
-    def _refuse_views(self, name: str, labelled: list[Tensor], outputs: list[Tensor]) -> None:
-        """Refuse what is changed in place while another tensor looks at the same memory."""
+    def _refuse_changed(self, read: list[Tensor]) -> None:
+        """Refuse what is read though another view has changed it."""
+        for tensor in read:
+            if id(tensor) in self._changed:
+                _, changed, name = self._changed[id(tensor)]
+                reason = f"{name} changes it in place, and a view of it is read afterwards"
+                self.notes.refuse_inputs(name, [changed, tensor], reason)
+
+    def _note_changes(self, name: str, labelled: list[Tensor], outputs: list[Tensor]) -> None:
+        """Note what is changed in place while other tensors look at the same memory."""
         for tensor in outputs if name not in _RETURNS_INPUT else ():
             if tensor.layout != torch.strided:  # sparse tensors have no views
                 continue
             place = tensor.untyped_storage().data_ptr()
             if any(tensor is x for x in labelled):
                 others = [x for x in self._by_storage.get(place, []) if x is not tensor]
-                if others:
-                    self.notes.refuse_inputs(name, [tensor, *others], f"{name} changes it in place, and a view of it")
+                self._changed.update((id(x), (x, tensor, name)) for x in others)
             else:
                 self._by_storage.setdefault(place, []).append(tensor)
 

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.notes import Notes
+from nni_s3d.growth.graph.width_attributes import WidthAttribute
 from nni_s3d.growth.modules import tensors
 from nni_s3d.growth.rehearsal import reasons
 from nni_s3d.growth.rehearsal.record import Numbering, Place, plain
@@ -28,6 +29,7 @@ class Failure:
     groups: tuple[str, ...] = ()  # those to blame, as far as can be seen
     each: bool = True  # whether every one of them fails here without the others
     by_values: bool = False  # whether numbers differ, rather than shapes
+    attributes: tuple[WidthAttribute, ...] = ()  # those that count channels and from which it takes numbers
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -13,9 +14,12 @@ from torch import Tensor, nn
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.labels import NONE
 from nni_s3d.growth.graph.notes import Notes
+from nni_s3d.growth.graph.width_attributes import WidthAttribute
 from nni_s3d.growth.modules import copied, map_tensors, modules_restored
 from nni_s3d.growth.rehearsal.awake import awake, exchange
 from nni_s3d.growth.rehearsal.blame import Failure
+from nni_s3d.growth.rehearsal.counted import counted_attributes
+from nni_s3d.growth.rehearsal.marked import Source, mark_attributes, marks
 from nni_s3d.growth.rehearsal.record import Recorder, rows_of
 from nni_s3d.growth.rehearsal.side_by_side import SideBySide
 from nni_s3d.growth.rehearsal.training import as_if_training
@@ -48,6 +52,7 @@ class Careful:
     ) -> None:
         self._model, self._inputs, self._graph = model, inputs, graph
         self._parameters, self._training = parameters, training
+        self._values: dict[Source, int] = {}  # of attributes that are marked in the record
 
     @classmethod
     def in_float64(cls, model: nn.Module, inputs: object, graph: ChannelGraph, training: bool) -> Careful | None:
@@ -64,11 +69,30 @@ class Careful:
     @cached_property
     def record(self) -> Recorder:
         """What the calls of the network return before it grows."""
+        try:
+            return self._recorded(marked=True)
+        except Exception:  # code that wants plain integers
+            return self._recorded(marked=False)
+
+    def _recorded(self, marked: bool) -> Recorder:
         with modules_restored(self._model):
             exchange(self._model, self._parameters)
+            self._values = mark_attributes(self._model) if marked else {}
             recorder = Recorder(self._model, self._graph)
             self._run(recorder)
         return recorder
+
+    @cached_property
+    def _attributes(self) -> dict[Source, WidthAttribute]:
+        return counted_attributes(self.record.places, self._values, self._graph.growing_dims)
+
+    def _with_attributes(self, failure: Failure) -> Failure:
+        """Return a failure with the attributes that its place takes widths from."""
+        if not 0 <= failure.place < len(self.record.places):
+            return failure
+        given = marks(self.record.places[failure.place].arguments)
+        sources = dict.fromkeys(source for number in given for source in number.ratios)
+        return replace(failure, attributes=tuple(self._attributes[s] for s in sources if s in self._attributes))
 
     def failures(self, graph: ChannelGraph, new: NewChannels) -> list[Failure]:
         """Return the places that fail when the network has these channels.
@@ -83,14 +107,15 @@ class Careful:
             exchange(self._model, self._parameters)
             before = {n: x.detach() for n, x in (*self._model.named_parameters(), *self._model.named_buffers())}
             for _ in range(_TURNS):
-                install(self._model, grown_values(graph, AxisGrowth(graph, new, slots), before), graph.layers)
+                growth = AxisGrowth(graph, new, slots)
+                install(self._model, grown_values(graph, growth, before), graph.layers, growth.attributes)
                 beside = SideBySide(self._model, graph, new.copies, rows_of(graph, slots), record, self._training)
                 found = self._run(beside)
                 moved = _as_joined(beside.notes, graph, slots) if found else slots
                 if moved is slots:
                     break
                 slots = moved
-        return found
+        return list(map(self._with_attributes, found))
 
     def _run(self, tracer: Recorder | SideBySide) -> list[Failure]:
         torch.manual_seed(0)

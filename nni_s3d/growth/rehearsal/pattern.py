@@ -30,12 +30,32 @@ def rehearsed_copies(graph: ChannelGraph, groups: Sequence[ChannelGroup]) -> Ten
         ModelError: no copies of these groups alone leave equal parts wherever channels are cut.
     """
     copies, cut, free = torch.ones(graph.num_channels, dtype=torch.int64), in_equal_parts(graph), ~stuck(graph)
+    alike = _counted_alike(graph)
     for place, group in enumerate(groups):
         grow = torch.arange(group.first, group.first + group.width)
         if free[group.channels].any():
             grow = grow[free[group.channels]]
         copies[grow] = _pattern(len(grow), place, bool(cut[grow].any()))
+        if graph.attributes:
+            _grow_everywhere(grow, alike, copies)
     return _filled_up(graph, copies)
+
+
+def _counted_alike(graph: ChannelGraph) -> Tensor:
+    """Return equal numbers for channels that the same axes of attributes count, (channels,)."""
+    number, generator = torch.zeros(graph.num_channels + 1, dtype=torch.int64), np.random.default_rng(0)
+    for axis in (axis for attribute in graph.attributes for axis in attribute.axes):
+        number[axis] = number[axis] + int(generator.integers(1 << 62))  # so sums of different axes are not equal
+    return number[:-1]
+
+
+def _grow_everywhere(channels: Tensor, alike: Tensor, copies: Tensor) -> None:
+    """Add copies, in place, so that some channel grows of all that are alike, (channels,) each."""
+    which = alike[channels]
+    for n, number in enumerate(which.unique().tolist()):
+        those = channels[which == number]
+        if bool((copies[those] == 1).all()):
+            copies[those[n % len(those)]] = _COPIES - n % 2
 
 
 def random_copies(graph: ChannelGraph, groups: Sequence[ChannelGroup], seed: int) -> Tensor:

@@ -88,6 +88,9 @@ class Place:
     out: Any  # what it returned; the values of tensors may have changed since
     values: list[Tensor]  # the tensors in it, as they were
     channels: list[np.ndarray | None]  # of each
+    given: np.ndarray | None = None  # those of its first argument
+    cut: int | None = None  # which cut or reshape of channels it is, see `EqualParts`
+    reshape: int | None = None
 
     @property
     def plain(self) -> Any:
@@ -122,10 +125,14 @@ class Recorder(Tracer):
             return super().__torch_function__(func, types, args, kwargs)
         if changes_in_place(func, args, kwargs):
             self._keep(tensors((args, kwargs)))
+        given = self._numbering.channels(args[0]) if args and isinstance(args[0], Tensor) else None
+        cuts, reshapes = self.notes.cuts, len(self.notes.reshapes)
         out = super().__torch_function__(func, types, args, kwargs)
         outputs = tensors(out)
         values, channels = [x.detach() for x in outputs], [self._numbering.channels(x) for x in outputs]
-        self.places.append(Place(name, (args, kwargs), out, values, channels))
+        cut = cuts if self.notes.cuts > cuts else None
+        reshape = reshapes if len(self.notes.reshapes) > reshapes else None
+        self.places.append(Place(name, (args, kwargs), out, values, channels, given, cut, reshape))
         for n, tensor in enumerate(values):
             self._in_memory.setdefault(tensor.untyped_storage().data_ptr(), []).append((values, n))
         return out

@@ -141,7 +141,7 @@ class Rehearsal:
     def _outputs_in_training(self, graph: ChannelGraph, new: NewChannels) -> list[Tensor]:
         before = {n: x.detach() for n, x in (*self.model.named_parameters(), *self.model.named_buffers())}
         growth = AxisGrowth(graph, new, slots_in_place(graph, new.copies))
-        install(self.model, grown_values(graph, growth, before), graph.layers)
+        install(self.model, grown_values(graph, growth, before), graph.layers, growth.attributes)
         return outputs_in_training(self.model, self.inputs)
 
     def _outputs(self, graph: ChannelGraph, new: NewChannels) -> list[Tensor]:
@@ -150,22 +150,23 @@ class Rehearsal:
         if self._calls is not None:
             stand_ins = StandIns(growth, before, self._calls)
             others = {name: tensor for name, tensor in before.items() if name not in stand_ins.tensors}
-            install(self.model, grown_values(graph, growth, others) | stand_ins.tensors, graph.layers)
+            values = grown_values(graph, growth, others) | stand_ins.tensors
+            install(self.model, values, graph.layers, growth.attributes)
             torch.manual_seed(0)
             calls, outputs = calls_and_outputs(self.model, self.inputs, stand_ins.write)
             if calls == self._calls:
                 return outputs
-        install(self.model, grown_values(graph, growth, before), graph.layers)
+        install(self.model, grown_values(graph, growth, before), graph.layers, growth.attributes)
         torch.manual_seed(0)
         run = read_grown_run(self.model, self.inputs)
         if is_as_expected(run.notes, graph, new.copies, growth.slots):
             return run.outputs
-        widths = {group.name: int(new.copies[group.channels].sum()) for group in graph}
-        slots = [axis.slots for axis in build_grown_graph(run.notes, self.inputs, graph, widths).axes()]
+        slots = [axis.slots for axis in build_grown_graph(run.notes, self.inputs, graph, new.copies).axes()]
         if all(map(torch.equal, slots, growth.slots)):
             return run.outputs
         # A shuffle lies between a neuron and its readers.
-        install(self.model, grown_values(graph, AxisGrowth(graph, new, slots), before), graph.layers)
+        growth = AxisGrowth(graph, new, slots)
+        install(self.model, grown_values(graph, growth, before), graph.layers, growth.attributes)
         return _plain_outputs(self.model, self.inputs)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from nni_s3d.errors import ModelError
 from nni_s3d.growth.graph.channels import ChannelGraph, ChannelGroup
 from nni_s3d.growth.graph.equal_parts import cutters, in_equal_parts
+from nni_s3d.growth.graph.following import with_attributes
 from nni_s3d.growth.graph.union_find import UnionFind
 from nni_s3d.growth.modules import untouched_random_state
 from nni_s3d.growth.rehearsal.blame import Failure
@@ -46,8 +46,8 @@ def rehearsed_graph(model: nn.Module, example_inputs: object) -> ChannelGraph:
             return graph
         search = _Search(graph, quick, quick.as_if_training())
         search.run()
-    groups = (replace(group, reason=group.reason or search.refused.get(group.name, "")) for group in graph)
-    return replace(graph, groups=tuple(groups))
+    groups = (replace(group, reason=group.reason or search.refused.get(group.name, "")) for group in search.graph)
+    return replace(search.graph, groups=tuple(groups))
 
 
 @dataclass
@@ -59,15 +59,23 @@ class _Search:
     training: Rehearsal | None  # None where it is the same
     fine: list[ChannelGroup] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)  # {group: reason}
+    no_help: dict[str, str] = field(default_factory=dict)  # {attribute of a module: what fails when it grows}
+
+    def __post_init__(self) -> None:
+        self._base = self.graph  # without attributes that grow
 
     def run(self) -> None:
         """Take out the groups that are to blame until all is well, and try those again that perhaps were not."""
         growing, doubtful = list(self.graph.splittable_groups), set[str]()
         blamed: dict[str, set[str]] = {}  # groups at every place that has failed
         while growing and (failures := self._failures(growing)):
+            if self._follow(failures):  # which may divide groups
+                growing, doubtful, blamed = list(self.graph.splittable_groups), set(), {}
+                self.refused.clear()
+                continue
             names = {group.name for group in growing}
             certain = {name for failure in failures if failure.each for name in failure.groups}
-            out = {name: failure.reason for failure in reversed(failures) for name in failure.groups if name in names}
+            out = {name: self._reason(one) for one in reversed(failures) for name in one.groups if name in names}
             if not out:
                 self._divide(growing)
                 growing = []
@@ -83,6 +91,33 @@ class _Search:
         if doubtful:
             again = [group for group in self.graph.splittable_groups if self._may_be_fine(group, doubtful)]
             self._divide(again)
+
+    def _follow(self, failures: Sequence[Failure]) -> bool:
+        """Let the attributes grow from which places that fail take widths; return whether they are others than before.
+
+        Those that grow already are no help there, and will grow no more.
+        """
+        following = {str(attribute): attribute for attribute in self.graph.attributes}
+        kept = dict(following)
+        for failure in failures:
+            used = {str(attribute): attribute for attribute in failure.attributes}
+            new = {name: one for name, one in used.items() if name not in following and name not in self.no_help}
+            if not new:
+                self.no_help.update((name, failure.reason) for name in used if name in following)
+            kept |= new
+        kept = {name: attribute for name, attribute in kept.items() if name not in self.no_help}
+        if kept.keys() == following.keys():
+            return False
+        self.graph = with_attributes(self._base, kept.values())
+        return True
+
+    def _reason(self, failure: Failure) -> str:
+        """Say why a place fails, and what else would if the attribute grew from which it takes a width."""
+        for name in map(str, failure.attributes):
+            why = self.no_help.get(name, failure.reason)
+            if why != failure.reason:
+                return f"{failure.reason}; nor can the attribute {name} grow: {why.partition(': ')[2]}"
+        return failure.reason
 
     def _may_be_fine(self, group: ChannelGroup, doubtful: set[str]) -> bool:
         """Whether a group that was refused perhaps should not be, or only since others were."""
@@ -153,7 +188,7 @@ class _Search:
             clusters.setdefault(same.find(group.first), []).append(group)
         return list(clusters.values())
 
-    @cached_property
+    @property
     def _is_cut(self) -> Tensor:
         return in_equal_parts(self.graph)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nni_s3d.errors import ModelError
 from nni_s3d.growth.graph.channels import Axis, ChannelGraph, Role
+from nni_s3d.growth.graph.equal_parts import part_sizes
 from nni_s3d.growth.graph.theta import slot_indices, slots_first
 from nni_s3d.growth.surgery.slots import sources
 
@@ -50,12 +51,16 @@ class AxisGrowth:
         new: what becomes of its channels.
         slots: the new channel at every new slot of every axis, in the order of `graph.axes()`.
 
+    Attributes:
+        attributes: those of modules that grow, each with its new value.
+
     Raises:
         ModelError: some slots of a grown dimension have no slot to be copied from.
     """
 
     def __init__(self, graph: ChannelGraph, new: NewChannels, slots: Sequence[Tensor]) -> None:
         self.slots = slots
+        self.attributes = [(one, int(part_sizes(one.axes[:1], new.copies))) for one in graph.attributes]
         self._axes: dict[str, list[_GrownAxis]] = {}  # those that do not stay, by tensor
         self._into = new.into
         grown: dict[tuple[int, int], tuple[Tensor, ...] | None] = {}  # most axes share their slots with others

@@ -29,16 +29,13 @@ class CarriedOut:
     growth: AxisGrowth  # how its dimensions came about
 
 
-def carry_out(
-    model: nn.Module, graph: ChannelGraph, new: NewChannels, widths: Mapping[str, int], moves: Moves | None = None
-) -> CarriedOut:
+def carry_out(model: nn.Module, graph: ChannelGraph, new: NewChannels, moves: Moves | None = None) -> CarriedOut:
     """Return a copy of a model with new channels, and the graph that a trace of it gives.
 
     Args:
         model: the network before, which is left as it is.
         graph: its channel graph.
         new: what becomes of its channels.
-        widths: {group: new width}; groups that are left out keep theirs.
         moves: how parameters move, given how dimensions grow.
 
     Raises:
@@ -46,7 +43,7 @@ def carry_out(
     """
     growth = AxisGrowth(graph, new, slots_in_place(graph, new.copies))
     grown = _grown(model, graph, growth, moves)
-    grown_graph, _ = read_grown_graph(grown, example_inputs(grown, graph), graph, widths)
+    grown_graph, _ = read_grown_graph(grown, example_inputs(grown, graph), graph, new.copies)
     slots = [axis.slots for axis in grown_graph.axes()]
     if not all(map(torch.equal, slots, growth.slots)):  # a shuffle lies between a neuron and its readers
         growth = AxisGrowth(graph, new, slots)
@@ -68,5 +65,5 @@ def _grown(model: nn.Module, graph: ChannelGraph, growth: AxisGrowth, moves: Mov
     values = grown_values(graph, growth, old, moves and moves(growth))
     # What changes is not copied; what does not is copied as it is, tied to another parameter perhaps.
     grown = copied(model, {id(old[name]): old[name] for name in values})
-    install(grown, values, graph.layers)
+    install(grown, values, graph.layers, growth.attributes)
     return grown

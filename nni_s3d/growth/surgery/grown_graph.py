@@ -11,14 +11,17 @@ from torch import Tensor, nn
 
 from nni_s3d.errors import ModelError, first_line
 from nni_s3d.growth.graph.channels import ChannelGraph, Layer
+from nni_s3d.growth.graph.following import with_attributes
 from nni_s3d.growth.graph.grouping import build_graph
 from nni_s3d.growth.graph.labels import NONE
 from nni_s3d.growth.graph.notes import Notes
 from nni_s3d.growth.graph.read import Run, read_run
+from nni_s3d.growth.graph.width_attributes import WidthAttribute
+from nni_s3d.growth.surgery.slots import in_place
 
 
 def read_grown_graph(
-    grown: nn.Module, inputs: object, graph: ChannelGraph, widths: Mapping[str, int]
+    grown: nn.Module, inputs: object, graph: ChannelGraph, copies: Tensor
 ) -> tuple[ChannelGraph, list[Tensor]]:
     """Trace a grown network; return its graph, and its outputs in evaluation mode.
 
@@ -26,13 +29,13 @@ def read_grown_graph(
         grown: the network after its growth.
         inputs: what it is run on.
         graph: the graph before.
-        widths: {group: new width}; groups that are left out have kept theirs.
+        copies: (channels,) how many new channels an old one has become.
 
     Raises:
-        ModelError: it fails, or its groups are not those of its parent with these widths.
+        ModelError: it fails, or its groups are not those of its parent with these copies.
     """
     run = read_grown_run(grown, inputs)
-    return build_grown_graph(run.notes, inputs, graph, widths), run.outputs
+    return build_grown_graph(run.notes, inputs, graph, copies), run.outputs
 
 
 def read_grown_run(grown: nn.Module, inputs: object) -> Run:
@@ -47,10 +50,11 @@ def read_grown_run(grown: nn.Module, inputs: object) -> Run:
         raise ModelError(f"the model fails when it grows: {first_line(error.__cause__ or error)}") from error
 
 
-def build_grown_graph(notes: Notes, inputs: object, graph: ChannelGraph, widths: Mapping[str, int]) -> ChannelGraph:
+def build_grown_graph(notes: Notes, inputs: object, graph: ChannelGraph, copies: Tensor) -> ChannelGraph:
     """Return the graph of a grown network; arguments and errors as for `read_grown_graph`."""
-    grown_graph = build_graph(notes, inputs, graph.growing_dims)
-    _check_widths(grown_graph, {group.name: widths.get(group.name, group.width) for group in graph})
+    attributes = [_grown_attribute(attribute, copies) for attribute in graph.attributes]
+    grown_graph = with_attributes(build_graph(notes, inputs, graph.growing_dims), attributes)
+    _check_widths(grown_graph, {group.name: int(copies[group.channels].sum()) for group in graph})
     if _tensors(grown_graph.layers) != _tensors(graph.layers):
         raise ModelError(
             "model: expected the grown network to call the layers of the trace, got others; do widths choose them?"
@@ -58,6 +62,10 @@ def build_grown_graph(notes: Notes, inputs: object, graph: ChannelGraph, widths:
     _check_splittable(grown_graph, graph)
     groups = (replace(group, reason=graph[group.name].reason) for group in grown_graph)
     return replace(grown_graph, groups=tuple(groups))
+
+
+def _grown_attribute(attribute: WidthAttribute, copies: Tensor) -> WidthAttribute:
+    return replace(attribute, axes=torch.stack([in_place(slots, copies) for slots in attribute.axes]))
 
 
 def is_as_expected(notes: Notes, graph: ChannelGraph, copies: Tensor, slots: Sequence[Tensor]) -> bool:

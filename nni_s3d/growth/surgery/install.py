@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from nni_s3d.growth.graph.channels import Layer, Role
 from nni_s3d.growth.graph.register_layer import set_registered_sizes
+from nni_s3d.growth.graph.width_attributes import WidthAttribute
 
 # What modules that are not PyTorch's call their sizes; `nf` and `nx` are those of GPT-2's Conv1D. The rehearsal finds
 # out where such a number means something else.
@@ -17,19 +18,27 @@ _INPUTS = ("in_channels", "in_features", "in_dim", "nx")
 _SIZE_NAMES = {Role.ROW: _OUTPUTS, Role.COLUMN: _INPUTS, Role.FOLLOW: (*_NEUTRAL, *_OUTPUTS, *_INPUTS)}
 
 
-def install(model: nn.Module, tensors: Mapping[str, Tensor], layers: Iterable[Layer]) -> None:
+def install(
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    layers: Iterable[Layer],
+    attributes: Iterable[tuple[WidthAttribute, int]] = (),
+) -> None:
     """Put tensors into the places of parameters and buffers of a model, which is changed.
 
     Args:
         model: whose parameters and buffers have these dotted names.
         tensors: {name: value}; a parameter stays one, with gradients or without.
         layers: whose modules know their own sizes.
+        attributes: of modules, with their values.
     """
     modules = dict(model.named_modules())
     sizes = _written_sizes(modules, tensors, layers := list(layers))
     for name, value in tensors.items():
         path, _, attribute = name.rpartition(".")
         _replace(modules[path], attribute, value)
+    for of_module, size in attributes:
+        _set_attribute(modules[of_module.module], of_module, size)
     for layer in layers:
         _set_sizes(modules[layer.name], all(axis.role is Role.FOLLOW for axis in layer.axes))
     for module, attribute, size in sizes:
@@ -59,6 +68,15 @@ def _replace(module: nn.Module, attribute: str, value: Tensor) -> None:
         module._parameters[attribute] = nn.Parameter(value, requires_grad=old.requires_grad)
     else:
         module._buffers[attribute] = value
+
+
+def _set_attribute(module: nn.Module, attribute: WidthAttribute, size: int) -> None:
+    """Set an attribute; what holds it as an element is exchanged, since others may share it."""
+    value: object = size
+    if attribute.element is not None:
+        old = vars(module)[attribute.name]
+        value = type(old)(size if n == attribute.element else one for n, one in enumerate(old))
+    vars(module)[attribute.name] = value
 
 
 def _set_sizes(module: nn.Module, follows: bool) -> None:

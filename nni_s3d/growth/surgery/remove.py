@@ -84,7 +84,7 @@ def remove(
     gradients = slopes(model, graph, takers)[stays] if into and optimizer is not None else None
     widths = {name: int(mask.sum()) for name, mask in masks.items()}
     try:
-        done = carry_out(model, graph, NewChannels(copies, ones, ones, gradients, takers), widths)
+        done = carry_out(model, graph, NewChannels(copies, ones, ones, gradients, takers))
     except ModelError as error:
         raise _untraceable(graph, masks, error) from error
     state = None if optimizer is None else grown_state(model, optimizer, done.growth, {})

@@ -90,7 +90,7 @@ def split(
     def moved(growth: AxisGrowth) -> Mapping[str, Tensor]:
         return moves(dict(model.named_parameters()), graph, growth, plan, step)
 
-    done = carry_out(model, graph, new, plan.widths, moved)
+    done = carry_out(model, graph, new, moved)
     if plan.seed is not None:
         second = {name: second_copies(copies) for name, copies in plan.copies.items() if copies.max() > 1}
         draw_new_neurons(done.model, done.graph, second, plan.seed)

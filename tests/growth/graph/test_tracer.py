@@ -143,7 +143,7 @@ REFUSED = {
         lambda m, x: m.b(_halved(m.a(x)).tanh()),
         linears((4, 4), (4, 2)),
         (5, 4),
-        "mul changes it in place, and a view of it",
+        "mul changes it in place, and a view of it is read afterwards",
     ),
     "what is detached": (
         lambda m, x: m.b(m.a(x).detach()),

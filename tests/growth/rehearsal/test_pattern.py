@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,9 @@ from torch import nn
 import nni_s3d as s3d
 from nni_s3d.errors import ModelError
 from nni_s3d.growth.graph.equal_parts import check_equal_parts
+from nni_s3d.growth.graph.following import with_attributes
 from nni_s3d.growth.graph.read import read_graph
+from nni_s3d.growth.graph.width_attributes import WidthAttribute
 from nni_s3d.growth.rehearsal.pattern import random_copies, rehearsed_copies
 from tests.cases import all_cases, measured
 from tests.wide import WIDE
@@ -62,6 +65,14 @@ def test_a_wide_group_grows_a_little(width, most):
     copies = rehearsed_copies(graph, graph.splittable_groups)[graph["0"].channels]
     assert copies[0] > 1
     assert width < copies.sum() <= most * width
+
+
+def test_channels_grow_that_an_attribute_counts_and_others_that_it_does_not():
+    whole = read_graph(nn.Sequential(nn.Linear(4, 16), nn.Linear(16, 2)), torch.randn(3, 4))
+    graph = with_attributes(whole, [WidthAttribute("", "width", None, torch.arange(9, 12)[None])])
+    copies = rehearsed_copies(replace(graph, groups=whole.groups), whole.splittable_groups)[:16]
+    counted = int((copies[9:12] - 1).sum())
+    assert 0 < counted != int((copies - 1).sum()) - counted > 0
 
 
 class Halves(nn.Module):

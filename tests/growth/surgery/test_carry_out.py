@@ -11,7 +11,7 @@ def test_some_channels_are_copied_and_others_removed_at_once():
     weights = torch.tensor([0.25, 0.75] + [1.0] * (int(copies.sum()) - 2), dtype=torch.float64)
     new = NewChannels(copies, weights, torch.ones_like(weights))
     with torch.no_grad():
-        done = carry_out(run.model, run.graph, new, {"2": 3})
+        done = carry_out(run.model, run.graph, new)
     first, second = [0, 0, 2, 3, 4], [0, 1, 3]
     assert done.graph.widths == {"0": 5, "2": 3}
     assert torch.equal(done.model[0].weight, run.model[0].weight[first])

@@ -26,35 +26,34 @@ X = torch.randn(5, 4)
 
 def test_the_graph_and_the_outputs_of_a_grown_network():
     grown = network(5)
-    graph, outputs = read_grown_graph(grown, X, read_graph(network(3), X), {"0": 5})
+    graph, outputs = read_grown_graph(grown, X, read_graph(network(3), X), torch.tensor([3, 1, 1, 1, 1]))
     assert graph.widths == {"0": 5}
     assert torch.equal(outputs[0], grown(X))
 
 
 def test_reasons_of_the_parent_are_kept():
     parent = read_graph(network(3), X).refuse_others((), "it is left alone")
-    graph, _ = read_grown_graph(network(3), X, parent, {})
+    graph, _ = read_grown_graph(network(3), X, parent, torch.ones(5, dtype=torch.int64))
     assert graph["0"].reason == "it is left alone"
 
 
 @pytest.mark.parametrize(
-    ("grown", "widths", "message"),
+    ("grown", "message"),
     [
-        (nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(3, 2)), {"0": 5}, "the model fails when it grows: mat1"),
-        (network(4), {"0": 5}, "0: its copies are joined with other channels in the grown model"),
-        (network(5, nn.BatchNorm1d(5)).eval(), {"0": 5}, "expected the grown network to call the layers of the trace"),
+        (nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(3, 2)), "the model fails when it grows: mat1"),
+        (network(4), "0: its copies are joined with other channels in the grown model"),
+        (network(5, nn.BatchNorm1d(5)).eval(), "expected the grown network to call the layers of the trace"),
         (
             network(5, nn.Softmax(-1)),
-            {"0": 5},
             "0: expected a group that can still be split when it has grown, but softmax mixes its channels",
         ),
     ],
     ids=["fails", "widths", "layers", "splittable"],
 )
-def test_other_networks_are_refused(grown, widths, message):
+def test_other_networks_are_refused(grown, message):
     parent = network(3, nn.Identity()) if len(grown) == 4 else network(3)
     with pytest.raises(s3d.ModelError, match=message):
-        read_grown_graph(grown, X, read_graph(parent, X), widths)
+        read_grown_graph(grown, X, read_graph(parent, X), torch.tensor([3, 1, 1, 1, 1]))
 
 
 def grown_in_place(model: nn.Module, graph: s3d.ChannelGraph, copies: Tensor) -> tuple[nn.Module, list[Tensor]]:
@@ -62,7 +61,8 @@ def grown_in_place(model: nn.Module, graph: s3d.ChannelGraph, copies: Tensor) ->
     grown, ones = copy.deepcopy(model), torch.ones(int(copies.sum()), dtype=torch.float64)
     growth = AxisGrowth(graph, NewChannels(copies, ones, ones), slots_in_place(graph, copies))
     with torch.no_grad():
-        install(grown, growth.values(dict((*model.named_parameters(), *model.named_buffers()))), graph.layers)
+        values = growth.values(dict((*model.named_parameters(), *model.named_buffers())))
+        install(grown, values, graph.layers, growth.attributes)
     return grown, growth.slots
 
 
@@ -72,8 +72,7 @@ def test_what_is_expected_is_what_the_graph_would_say(case):
     copies = run.graph.per_channel(with_equal_parts(run.graph, reference.plan_of_random_copies(run.graph, (1, 2), 1)))
     grown, slots = grown_in_place(run.model, run.graph, copies)
     notes = read_grown_run(grown, inputs).notes
-    widths = {group.name: int(copies[group.channels].sum()) for group in run.graph}
-    graph, _ = read_grown_graph(grown, inputs, run.graph, widths)
+    graph, _ = read_grown_graph(grown, inputs, run.graph, copies)
     same = all(torch.equal(axis.slots, wanted) for axis, wanted in zip(graph.axes(), slots, strict=True))
     assert is_as_expected(notes, run.graph, copies, slots) == same
 

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import nni_s3d as s3d
+from nni_s3d.growth.graph.width_attributes import WidthAttribute
 from nni_s3d.growth.modules import modules_restored
 from nni_s3d.growth.surgery.install import install
 from tests import reference
@@ -51,6 +52,17 @@ def test_parameters_stay_parameters_and_buffers_buffers():
     assert model[0].weight.requires_grad
     assert not isinstance(model[1].running_mean, nn.Parameter)
     assert dict(model.named_buffers())["1.running_mean"].tolist() == [1.0] * 4
+
+
+def test_attributes_are_set_and_those_who_share_a_list_keep_it():
+    model = nn.Sequential(nn.Identity(), nn.Identity())
+    model[0].width, model[0].widths, model[0].pair = 3, [1, 2], (4, 5)
+    model[1].widths = model[0].widths
+    settings = [("0", "width", None), ("0", "widths", 0), ("0", "widths", 1), ("0", "pair", 1)]
+    attributes = [WidthAttribute(*setting, torch.zeros(1, 1)) for setting in settings]
+    install(model, {}, (), zip(attributes, (6, 7, 8, 9), strict=True))
+    assert (model[0].width, model[0].widths, model[0].pair) == (6, [7, 8], (4, 9))
+    assert model[1].widths == [1, 2]
 
 
 def test_modules_are_restored_whatever_happens():

@@ -30,6 +30,7 @@ WIDTHS = {
     "grouped-gate": {"stem": 4, "grouped": 4, "squeeze": 2, "project": 4},
     "shuffled": {"stem": 8, "first": 8, "second": 4},
     "split": {"stem": 6, "inner": 3, "out": 4},
+    "ghost": {"stem": 2, "stem#2": 1, "reduce": 1, "reduce#2": 2, "inner": 2, "out": 4},
     "overlap": {"left": 2, "right": 3, "read": 4},
     "unet": {"down": 3, "deep": 4, "up": 3, "fuse": 3},
     "transformer": {"gate": 5, "fc1": 6},

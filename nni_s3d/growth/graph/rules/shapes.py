@@ -89,6 +89,7 @@ def _cut(notes: Notes, call: TracedCall, out: Any, input: Tensor, *args: Any, **
             return notes.refuse_inputs(call.name, (input,), PICKED)
         args = pytree.tree_map_only(Tensor, Tensor.cpu, args)  # where labels are
     pieces = _replayed(notes, call, input, args, kwargs)
+    notes.cuts += 1
     _balance_pieces(notes, call.name, labels, pieces)
     return pieces
 
@@ -201,7 +202,7 @@ def _balance_pieces(notes: Notes, name: str, labels: Tensor, pieces: Any) -> Non
     if first is not None and varying == 1 and 0 < first.numel() < labels.numel():
         parts, rest = divmod(labels.numel(), first.numel())
         if not rest and (len(pieces) == parts if isinstance(pieces, tuple) else _is_a_part(first, labels)):
-            notes.note_equal_parts(name, labels.flatten(), parts)
+            notes.note_equal_parts(name, labels.flatten(), parts, notes.cuts - 1)
 
 
 def _is_a_part(piece: Tensor, labels: Tensor) -> bool:
