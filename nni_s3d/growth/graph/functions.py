@@ -24,6 +24,7 @@ class Kind(Enum):
     BATCH_NORM = "one scale and one shift for each channel"
     INSTANCE_NORM = "one scale and one shift for each channel of each sample"
     MIXING_NORM = "a norm over several channels"
+    NORM_OVER_CHANNELS = "the same, where the tape is told that it is over channels"
 
     IDENTITY = "what enters, in evaluation mode"
     CAST = "the same elements of another type"
@@ -40,6 +41,7 @@ class Kind(Enum):
 
     MEAN = "a mean or sum over dimensions"
     REDUCTION = "another function that reduces dimensions"
+    NORM = "a norm over dimensions"
     EXTREME = "an extreme over a dimension, and where it is"
     ALONG_DIM = "a function of all elements along a dimension, of the same shape"
     NORMALIZE = "a division by the norm along a dimension"
@@ -102,6 +104,7 @@ _NAMES = {
     Kind.BATCH_NORM: "batch_norm",
     Kind.INSTANCE_NORM: "instance_norm",
     Kind.MIXING_NORM: "layer_norm group_norm rms_norm local_response_norm",
+    Kind.NORM_OVER_CHANNELS: "layer_norm_over_channels rms_norm_over_channels group_norm_over_channels",
     Kind.IDENTITY: (
         "contiguous clone identity dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout"
     ),
@@ -121,7 +124,8 @@ _NAMES = {
     Kind.COMPARISON: "gt lt ge le eq ne greater less greater_equal less_equal sign sgn heaviside",
     Kind.GLU: "glu",
     Kind.MEAN: "mean sum",
-    Kind.REDUCTION: "amax amin std var logsumexp prod",
+    Kind.REDUCTION: "amax amin std var std_mean var_mean logsumexp prod",
+    Kind.NORM: "norm vector_norm",
     Kind.EXTREME: "max min median",
     Kind.ALONG_DIM: "softmax log_softmax softmin cumsum",
     Kind.NORMALIZE: "normalize",

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from nni_s3d.errors import ModelError
+from nni_s3d.growth.graph.averages import check_averages
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.equal_parts import check_equal_parts
 from nni_s3d.growth.modules import call, copied, evaluation_mode, map_tensors, tensors
@@ -88,6 +89,7 @@ def split(
     graph.check(model)
     new = _new_channels(graph, plan)
     check_equal_parts(graph, new.copies)
+    check_averages(graph.averages, new.copies, new.weights)
     growth = AxisGrowth(graph, new, slots_in_place(graph, new.copies))
     grown = _grown(model, graph, growth, plan, step)
     grown_graph, _ = read_grown_graph(grown, example_inputs(grown, graph), graph, plan.widths)
