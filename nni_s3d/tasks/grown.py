@@ -19,7 +19,10 @@ from nni_s3d.errors import ModelError, StoreError, first_line
 from nni_s3d.growth.surgery.install import install
 
 # What layers say of their sizes; nothing else is ever set from a file.
-_SIZES = "in_features out_features in_channels out_channels groups num_features num_parameters".split()
+_SIZES = [
+    *"in_features out_features in_channels out_channels groups num_features num_parameters num_channels".split(),
+    "normalized_shape",
+]
 _KEY = "nni_s3d.sizes"
 
 
@@ -65,11 +68,12 @@ def load_grown(build: Callable[[], nn.Module], path: str | Path) -> nn.Module:
                 install(model, {name: tensor.to(built[name])}, ())
     for name, module in model.named_modules():
         for attribute in _sizes(module).keys() & sizes.get(name, {}).keys():
-            setattr(module, attribute, int(sizes[name][attribute]))
+            size = sizes[name][attribute]
+            setattr(module, attribute, tuple(map(int, size)) if isinstance(size, list) else int(size))
     return model
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, dict[str, int]]]:
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
     try:
         with safe_open(path, framework="pt") as file:
             sizes = json.loads((file.metadata() or {})[_KEY])
@@ -90,6 +94,6 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def _sizes(module: nn.Module) -> dict[str, int]:
+def _sizes(module: nn.Module) -> dict[str, int | tuple[int, ...]]:
     known = ((name, getattr(module, name, None)) for name in _SIZES)
-    return {name: value for name, value in known if isinstance(value, int)}
+    return {name: value for name, value in known if isinstance(value, (int, tuple))}

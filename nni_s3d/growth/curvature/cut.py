@@ -14,7 +14,7 @@ from nni_s3d.errors import ModelError
 from nni_s3d.growth.curvature.averages_over_channels import written_with_means
 from nni_s3d.growth.curvature.computed_producer import ComputedProducer
 from nni_s3d.growth.curvature.elementwise_nodes import Elementwise
-from nni_s3d.growth.curvature.norm_over_channels import marked
+from nni_s3d.growth.curvature.norm_over_channels import OverChannels, is_usual
 from nni_s3d.growth.curvature.preconditions import check_deterministic
 from nni_s3d.growth.curvature.producer import LinearCall, Producer
 from nni_s3d.growth.curvature.second_derivatives import twice_differentiable
@@ -60,12 +60,11 @@ class Cut(TorchFunctionMode):
             with self:
                 return linear()
         if self._averages.met(name):
-            norm = marked(name, args, kwargs)
-            if norm is None:
+            if not is_usual(name, args, kwargs):
                 with self:
                     return written_with_means(name, self._mean, args, kwargs)
             _check_gradients(name)
-            name = norm
+            func = OverChannels(func)
         # What is kept for the backward pass is kept as it is: checkpoints would compute it again, outside of the cut.
         with saved_tensors_hooks(_itself, _itself):
             if KINDS.get(name) not in (Kind.LINEAR, Kind.EMBEDDING):

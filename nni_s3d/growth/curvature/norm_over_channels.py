@@ -12,7 +12,8 @@ means.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,10 +21,8 @@ from torch import Tensor, nn
 
 from nni_s3d.growth.curvature.nodes import Node
 from nni_s3d.growth.curvature.recorded_call import RecordedCall
-from nni_s3d.growth.graph.functions import KINDS, Kind
 from nni_s3d.growth.modules import tensors
 
-_MARK = "_over_channels"  # behind the names of such functions, since other norms have other derivatives
 _SIGNATURES = {
     "layer_norm": inspect.signature(lambda shape, weight=None, bias=None, eps=1e-5, *_: None),
     "rms_norm": inspect.signature(lambda shape, weight=None, eps=None: None),
@@ -41,7 +40,7 @@ class NormOverChannels(Node):
 
     def __init__(self, inputs: Sequence[int], call: RecordedCall) -> None:
         super().__init__(inputs, call)
-        self._name, self._dim = call.name.removesuffix(_MARK), call.tensors[0].dim()
+        self._name, self._dim = call.name, call.tensors[0].dim()
         args, kwargs = call.rest()
         kwargs = {{"normalized_shape": "shape", "num_groups": "groups"}.get(key, key): x for key, x in kwargs.items()}
         bound = _SIGNATURES[self._name].bind(*args, **kwargs)
@@ -103,13 +102,24 @@ class NormOverChannels(Node):
         return weight.reshape(self._settings["groups"], -1, *[1] * (self._dim - 2))
 
 
-def marked(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-    """Return the name under which a norm over channels is recorded; None for another average, or an unusual call."""
-    others = tensors((args[1:], kwargs))
-    usual = name in _SIGNATURES and args and all(isinstance(x, nn.Parameter) or not x.requires_grad for x in others)
-    return name + _MARK if usual else None
+@dataclass(frozen=True)
+class OverChannels:
+    """A norm that is known to be over channels: others have other derivatives."""
+
+    func: Callable[..., Any]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what the norm does."""
+        return self.func(*args, **kwargs)
+
+
+def is_usual(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a call is that of a norm whose input alone may depend on others; `name` is its canonical name."""
+    if name not in _SIGNATURES or not args:
+        return False
+    return all(isinstance(x, nn.Parameter) or not x.requires_grad for x in tensors((args[1:], kwargs)))
 
 
 def norm_over_channels(_: object, call: RecordedCall, inputs: list[int]) -> Node | None:
-    """Return the node of a call that is known to be over channels."""
-    return NormOverChannels(inputs, call) if KINDS[call.name] is Kind.NORM_OVER_CHANNELS else None
+    """Return the node of a norm that is over channels; None for any other call."""
+    return NormOverChannels(inputs, call) if isinstance(call.func, OverChannels) else None

@@ -30,8 +30,8 @@ def in_equal_parts(graph: ChannelGraph) -> Tensor:
 
 
 def smallest_step(graph: ChannelGraph, name: str) -> int:
-    """Return how many neurons a group must grow by at least, so that all its parts and averages grow evenly."""
-    channels, step = graph[name].channels, max(1, int(graph.averaged[graph[name].channels].sum()))
+    """Return how many neurons a group must grow by at least, so that all its parts grow evenly."""
+    channels, step = graph[name].channels, 1
     for cut in graph.equal_parts:
         holds = ((cut.parts >= channels.start) & (cut.parts < channels.stop)).any(dim=1)
         step = math.lcm(step, max(1, int(holds.sum())))

@@ -24,7 +24,6 @@ class Kind(Enum):
     BATCH_NORM = "one scale and one shift for each channel"
     INSTANCE_NORM = "one scale and one shift for each channel of each sample"
     MIXING_NORM = "a norm over several channels"
-    NORM_OVER_CHANNELS = "the same, where the tape is told that it is over channels"
 
     IDENTITY = "what enters, in evaluation mode"
     CAST = "the same elements of another type"
@@ -104,7 +103,6 @@ _NAMES = {
     Kind.BATCH_NORM: "batch_norm",
     Kind.INSTANCE_NORM: "instance_norm",
     Kind.MIXING_NORM: "layer_norm group_norm rms_norm local_response_norm",
-    Kind.NORM_OVER_CHANNELS: "layer_norm_over_channels rms_norm_over_channels group_norm_over_channels",
     Kind.IDENTITY: (
         "contiguous clone identity dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout"
     ),

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 import nni_s3d as s3d
 from nni_s3d.growth.curvature import cut
-from nni_s3d.growth.curvature.norm_over_channels import marked
+from nni_s3d.growth.curvature.norm_over_channels import is_usual
 from tests.cases import check_operator, matrices_of
 from tests.wide import sample
 
@@ -54,7 +54,7 @@ def test_the_matrices_are_those_of_a_network_whose_neurons_are_split(name, act, 
     model = network(NORMS[name](), act())
     check_operator(model, *BATCH)
     matrices = matrices_of(model, BATCH)
-    monkeypatch.setattr(cut, "marked", lambda *_: None)  # written with means
+    monkeypatch.setattr(cut, "is_usual", lambda *_: False)  # written with means
     for found, expected in zip(matrices, matrices_of(model, BATCH), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-14)
 
@@ -80,10 +80,10 @@ def test_a_norm_of_positions_is_none_over_channels():
 
 def test_what_is_recorded_as_a_norm():
     x, weight = torch.randn(2, 3), torch.ones(3)
-    assert marked("layer_norm", (x, (3,), nn.Parameter(weight)), {}) == "layer_norm_over_channels"
-    assert marked("layer_norm", (x, (3,)), {"weight": weight.requires_grad_() * 2}) is None
-    assert marked("rms_norm", (), {"input": x, "normalized_shape": (3,)}) is None
-    assert marked("mean", (x, 1), {}) is None
+    assert is_usual("layer_norm", (x, (3,), nn.Parameter(weight)), {})
+    assert not is_usual("layer_norm", (x, (3,)), {"weight": weight.requires_grad_() * 2})
+    assert not is_usual("rms_norm", (), {"input": x, "normalized_shape": (3,)})
+    assert not is_usual("mean", (x, 1), {})
 
 
 def test_it_needs_gradients():
