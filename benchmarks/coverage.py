@@ -9,7 +9,8 @@ with what is missing in the CSV file. The columns:
 - can be split: the share of the output channels of the layers that `trace` reads, other than the outputs of the
   network, that sit in groups that can be split.
 - drift: the largest change of the outputs when a random tenth of all neurons is split into 2, 3 or 4 copies with
-  epsilon = 0, relative to the largest output. Of detectors the raw outputs of the heads are compared, at proposals that
+  epsilon = 0, relative to the largest output; about half of the groups whose channels are averaged, as by a layer norm,
+  are split into 2. Of detectors the raw outputs of the heads are compared, at proposals that
   stay the same: which boxes they choose is no smooth function.
 - error: how far the measured change of a loss is from the predicted one, when a random tenth is split at once along
   random directions of negative curvature. Piecewise-linear activations and maxima are replaced by smooth activations

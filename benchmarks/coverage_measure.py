@@ -213,10 +213,12 @@ def ratio_of_times(*functions: Callable[[], object]) -> float:
 
 
 def random_copies(graph: s3d.ChannelGraph) -> dict[str, Tensor]:
+    """Return copies of a random tenth of the neurons, and two of every second group whose channels are averaged."""
     number = {}
     for group in graph.splittable_groups:
-        chosen = torch.rand(group.width) < TENTH
-        number[group.name] = torch.where(chosen, torch.randint(2, 5, (group.width,)), 1)
+        chosen, pairs = torch.rand(group.width) < TENTH, 1 + int(torch.rand(()) < 1 / 2)
+        free = torch.where(chosen, torch.randint(2, 5, (group.width,)), 1)
+        number[group.name] = torch.where(graph.averaged[group.channels], pairs, free)
     return s3d.with_equal_parts(graph, number)
 
 

@@ -116,6 +116,8 @@ def twofold_loss(
         tensors |= {name: twice(tensors[name], 0) for name in own}
         if hasattr(module, "groups"):
             module.groups *= 2
+        if isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
+            module.normalized_shape = (2 * width,)
     for layer in group.consumers:
         tensors[f"{layer.name}.weight"] = twice(tensors[f"{layer.name}.weight"], 1) / 2
     return loss_fn(functional_call(model, tensors, (batch[0],)), batch[1])

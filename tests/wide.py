@@ -355,6 +355,44 @@ class Constants(nn.Module):
         return self.head(pooled(F.silu(self.read(F.silu(torch.cat([x, one, F.pad(two, (1, 0))[..., 1:]], 1))))))
 
 
+class Stream(nn.Module):
+    """The stream of a vision transformer: a class token, embedded positions, and norms that average over channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.token, self.places = nn.Conv2d(2, 4, 2, stride=2), Number(1, 1, 4), Number(1, 5, 4)
+        self.norm, self.fc1, self.fc2 = nn.LayerNorm(4), nn.Linear(4, 6), nn.Linear(6, 4)
+        self.scale, self.mix, self.last = Number(4), nn.Linear(4, 4), nn.LayerNorm(4)
+        self.head = head(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x).flatten(2).mT
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.places
+        x = x + self.fc2(F.gelu(self.fc1(self.norm(x))))
+        x = x + self.mix(self.scale * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)))
+        return self.head(self.last(x)[:, 0])
+
+
+class Averages(nn.Module):
+    """Group norms of several channels each, global response normalisation, and attention by the mean over channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(2, 4, 3, padding=1), nn.GroupNorm(2, 4)
+        self.wide, self.gamma, self.beta = nn.Conv2d(4, 6, 1), Number(1, 6, 1, 1), Number(1, 6, 1, 1)
+        self.narrow, self.norm2, self.where = nn.Conv2d(6, 4, 1), nn.GroupNorm(1, 4), nn.Conv2d(1, 1, 3, padding=1)
+        self.free, self.head = nn.Conv2d(4, 5, 1), head(5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.silu(self.norm(self.stem(x)))
+        y = F.gelu(self.wide(x))
+        size = y.norm(p=2, dim=(2, 3), keepdim=True)
+        y = y + self.gamma * (y * size / (size.mean(1, keepdim=True) + 1e-6)) + self.beta
+        x = self.norm2(x + self.narrow(y))
+        x = x * torch.sigmoid(self.where(x.mean(1, keepdim=True)))
+        return self.head(pooled(F.silu(self.free(x))))
+
+
 WIDE = (
     Case("constants", Constants, (2, 4, 4), smooth=True),
     Case("dense", Dense, (2, 5, 5), smooth=True),
@@ -372,6 +410,8 @@ WIDE = (
     Case("glu", GluNet, (4,), smooth=True),
     Case("points", Points, (3, 6), smooth=True),
     Case("window-merge", WindowMerge, (2, 4, 4), smooth=True),
+    Case("stream", Stream, (2, 4, 4), smooth=True),
+    Case("averages", Averages, (2, 4, 4), smooth=True),
 )
 
 
@@ -591,9 +631,37 @@ class Positions(nn.Module):
         return x + y.masked_fill(y.new_zeros(y.shape[2:], dtype=torch.bool).fill_diagonal_(True), 0.5)
 
 
+class Averaged(nn.Module):
+    """A norm or another average over channels, in one of several ways."""
+
+    def __init__(self, width: int, pick: Callable[[int, int], int]) -> None:
+        super().__init__()
+        self.width, self.way = 2 * pick(1, 2), pick(0, 7)
+        self.conv, self.token = nn.Conv2d(width, self.width, 1), Number(1, self.width, 1, 1)
+        self.norm = nn.GroupNorm(1 + self.way % 2, self.width) if self.way < 2 else nn.LayerNorm(self.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        if self.way < 2:
+            return self.norm(x)
+        if self.way == 2:
+            return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        if self.way == 3:
+            return x * self.token * (x.pow(2).mean(1, keepdim=True) + 0.1).rsqrt()
+        if self.way == 4:
+            return (x - x.mean(1, keepdim=True)) / (0.1 + x.std(1, correction=0, keepdim=True))
+        if self.way == 5:
+            size = x.norm(dim=(2, 3), keepdim=True)
+            return x + x * size / (size.mean(1, keepdim=True) + 0.1)
+        if self.way == 6:
+            return x * torch.sigmoid(x.mean(1, keepdim=True))
+        x = torch.cat([self.token.expand(len(x), -1, 4, 1), x[..., 1:]], -1)
+        return F.rms_norm(x.permute(0, 2, 3, 1), x.shape[1:2], eps=0.1).permute(0, 3, 1, 2)
+
+
 BLOCKS = (
     *(Chain, Branches, Add, Concatenation, Gate, Depthwise, GroupedBlock),
-    *(Kernels, ByHand, Frozen, Filtered, Up, Positions, Partial),
+    *(Kernels, ByHand, Frozen, Filtered, Up, Positions, Partial, Averaged),
 )
 
 

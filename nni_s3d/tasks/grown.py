@@ -20,7 +20,10 @@ from nni_s3d.errors import ModelError, StoreError, first_line
 from nni_s3d.growth.surgery.install import install
 
 # What layers say of their sizes; nothing else is ever set from a file, but for integers where there are integers.
-_SIZES = "in_features out_features in_channels out_channels groups num_features num_parameters".split()
+_SIZES = [
+    *"in_features out_features in_channels out_channels groups num_features num_parameters num_channels".split(),
+    "normalized_shape",
+]
 _KEY = "nni_s3d.sizes"
 
 

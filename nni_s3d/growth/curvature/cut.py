@@ -11,13 +11,16 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
 from nni_s3d.errors import ModelError
+from nni_s3d.growth.curvature.averages_over_channels import written_with_means
 from nni_s3d.growth.curvature.computed_producer import ComputedProducer
 from nni_s3d.growth.curvature.elementwise_nodes import Elementwise
+from nni_s3d.growth.curvature.norm_over_channels import OverChannels, is_usual
 from nni_s3d.growth.curvature.preconditions import check_deterministic
 from nni_s3d.growth.curvature.producer import LinearCall, Producer
 from nni_s3d.growth.curvature.second_derivatives import twice_differentiable
 from nni_s3d.growth.curvature.tape import Tape
 from nni_s3d.growth.curvature.zero_buffer import ZeroBuffer
+from nni_s3d.growth.graph.averages import AveragingCalls
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.functions import KINDS, Kind, canonical_name
 from nni_s3d.growth.graph.own_tensors import OwnTensors
@@ -36,8 +39,10 @@ class Cut(TorchFunctionMode):
         self._own = OwnTensors.of(model)
         self._consumers = {layer.weight for group in graph.splittable_groups for layer in group.consumers}
         self._weights = {layer.weight: layer for group in graph.splittable_groups for layer in group.producers}
+        self._averages = AveragingCalls(graph.averaging_calls)
         self.tape = Tape(smoothing, zeros)
         self.producers: dict[str, Producer] = {}
+        self._follows = True  # whether functions are recorded
 
     def __torch_function__(
         self,
@@ -47,11 +52,19 @@ class Cut(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs, name = kwargs or {}, canonical_name(func)
+        if not self._follows:
+            return func(*args, **kwargs)
         func = twice_differentiable(func, name)
         linear = as_linear(name, args, kwargs, self._own)
         if linear is not None:
             with self:
                 return linear()
+        if self._averages.met(name):
+            if not is_usual(name, args, kwargs):
+                with self:
+                    return written_with_means(name, self._mean, args, kwargs)
+            _check_gradients(name)
+            func = OverChannels(func)
         # What is kept for the backward pass is kept as it is: checkpoints would compute it again, outside of the cut.
         with saved_tensors_hooks(_itself, _itself):
             if KINDS.get(name) not in (Kind.LINEAR, Kind.EMBEDDING):
@@ -65,11 +78,7 @@ class Cut(TorchFunctionMode):
         """Cut where a consumer reads, and begin a value of the tape at a producer."""
         weight = linear.names[0]
         if weight in self._consumers:
-            if not torch.is_grad_enabled():
-                raise ModelError(
-                    f"{weight}: expected a layer with gradients, got one under no_grad or a reentrant checkpoint; "
-                    "call it outside of no_grad, or with use_reentrant=False"
-                )
+            _check_gradients(str(weight))
             self.tape.mark_consumed(linear.input)
             linear.input = linear.input.view_as(linear.input)
         if weight is None or weight not in self._weights:
@@ -83,14 +92,33 @@ class Cut(TorchFunctionMode):
         out, producer.value = self.tape.leaf(producer, linear.input)
         return out
 
+    def _mean(self, input: Tensor, dim: Any, keepdim: bool) -> Tensor:
+        """Cut at a mean over channels, which reads them as a layer does."""
+        _check_gradients("mean")
+        self.tape.mark_consumed(input)
+        self._follows = False
+        try:
+            return torch.mean(input.view_as(input), dim, keepdim)
+        finally:
+            self._follows = True
+
     def linearize(self, loss: Tensor) -> None:
         """Find the derivatives that the products need."""
+        self._averages.check()
         self.tape.prune()
         for producer in self.producers.values():
             reader = self.tape.sole_reader(producer.value)
             if isinstance(reader, Elementwise) and reader.scale is not None and producer.absorb_scale(reader.scale):
                 reader.scale = None
         torch.autograd.grad(loss, self.tape.anchor, allow_unused=True)
+
+
+def _check_gradients(name: str) -> None:
+    if not torch.is_grad_enabled():
+        raise ModelError(
+            f"{name}: expected a layer with gradients, got one under no_grad or a reentrant checkpoint; "
+            "call it outside of no_grad, or with use_reentrant=False"
+        )
 
 
 def _itself(x: Tensor) -> Tensor:

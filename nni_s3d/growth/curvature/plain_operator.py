@@ -19,6 +19,7 @@ from torch.func import functional_call, grad, vjp
 from torch.overrides import TorchFunctionMode
 
 from nni_s3d.errors import ModelError
+from nni_s3d.growth.curvature.averages_over_channels import written_with_means
 from nni_s3d.growth.curvature.batch import Batch, LossFn, dtype_of_products, loss_scale, samples_of, scalar_loss
 from nni_s3d.growth.curvature.batch_operator import check_vectors, shapes_of
 from nni_s3d.growth.curvature.mean_operator import MeanOperator
@@ -28,6 +29,7 @@ from nni_s3d.growth.curvature.producer import LinearCall
 from nni_s3d.growth.curvature.second_derivatives import twice_differentiable
 from nni_s3d.growth.curvature.smoothing import elementwise_name
 from nni_s3d.growth.eigen.operator import dense_by_products, shape_of
+from nni_s3d.growth.graph.averages import AveragingCalls
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.functions import KINDS, Kind, canonical_name
 from nni_s3d.growth.graph.own_tensors import OwnTensors
@@ -120,9 +122,13 @@ class PlainBatchOperator:
 
     def _run(self, parameters: dict[str, Tensor], cut: bool) -> tuple[list[Tensor], Any]:
         """Return what consumers read, in the order of their calls, and the outputs of the network."""
-        own = OwnTensors(parameters | self._buffers)
-        with modules_restored(self._model), _Consumers(self._consumers, own, self._smoothing, cut) as consumers:
+        own, averages = OwnTensors(parameters | self._buffers), AveragingCalls(self._graph.averaging_calls)
+        with (
+            modules_restored(self._model),
+            _Consumers(self._consumers, own, averages, self._smoothing, cut) as consumers,
+        ):
             outputs = call(lambda *a, **kw: functional_call(self._model, parameters, a, kw), self._inputs)
+        averages.check()
         return consumers.read, outputs
 
 
@@ -133,20 +139,29 @@ def _inner(some: Iterable[Tensor], others: Iterable[Tensor]) -> Tensor:
 class _Consumers(TorchFunctionMode):
     """Keeps what layers with some weights read, and cuts the network there if it is told to; smooths activations."""
 
-    def __init__(self, weights: set[str], own: OwnTensors, smoothing: float, cut: bool) -> None:
+    def __init__(
+        self, weights: set[str], own: OwnTensors, averages: AveragingCalls, smoothing: float, cut: bool
+    ) -> None:
         super().__init__()
-        self._weights, self._own, self._cut, self._kinks = weights, own, cut, PlainKinks(smoothing)
+        self._averages, self._kinks = averages, PlainKinks(smoothing)
+        self._weights, self._own, self._cut = weights, own, cut
+        self._follows = True  # whether functions are looked at
         self.read: list[Tensor] = []
 
     def __torch_function__(
         self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs, name = dict(kwargs or {}), canonical_name(func)
+        if not self._follows:
+            return func(*args, **kwargs)
         check_deterministic(name, args, kwargs)
         linear = as_linear(name, args, kwargs, self._own)
         if linear is not None:
             with self:
                 return linear()
+        if self._averages.met(name):
+            with self:
+                return written_with_means(name, self._mean, args, kwargs)
         if KINDS.get(name) is Kind.EMBEDDING and kwargs.get("max_norm") is None:
             embedding = LinearCall(func, args, kwargs, self._own)
             return embedding.run(embedding.parameters)
@@ -155,6 +170,17 @@ class _Consumers(TorchFunctionMode):
             out = self._kinks.run(twice_differentiable(func, name), elementwise_name(name, args, kwargs), args, kwargs)
             self._own.follow(func, args, kwargs, out)
             return out
-        self.read.append(layer.input.clone())
-        layer.input = self.read[-1].detach() if self._cut else self.read[-1]
+        layer.input = self._at_reader(layer.input)
         return layer.run(layer.parameters)
+
+    def _at_reader(self, input: Tensor) -> Tensor:
+        """Keep what is read, and return it as it is read."""
+        self.read.append(input.clone())
+        return self.read[-1].detach() if self._cut else self.read[-1]
+
+    def _mean(self, input: Tensor, dim: Any, keepdim: bool) -> Tensor:
+        self._follows = False
+        try:
+            return torch.mean(self._at_reader(input), dim, keepdim)
+        finally:
+            self._follows = True

@@ -46,7 +46,7 @@ class RecordedCall:
         self.name, self.arguments = name, len(args) + len(kwargs)
         self.target = changed_in_place(func, args, kwargs)
         self._lends = True
-        self._func, self._beta, self.smoothed = func, beta, is_smoothed(name, args, kwargs)
+        self.func, self._beta, self.smoothed = func, beta, is_smoothed(name, args, kwargs)
         flat, self._spec = pytree.tree_flatten((args, kwargs))
         self._places = [i for i, x in enumerate(flat) if matters(x)]
         self.tensors: list[Tensor] = [flat[i] for i in self._places]
@@ -64,7 +64,7 @@ class RecordedCall:
             filled[i] = x
         args, kwargs = pytree.tree_unflatten(filled, self._spec)
         if self.name == "batch_norm":
-            norm = batch_norm_arguments(self._func, args[1:], kwargs)
+            norm = batch_norm_arguments(self.func, args[1:], kwargs)
             return _affine(args[0] if args else norm["input"], norm)
         if self._copied and args:
             args = (args[0].clone(), *args[1:])
@@ -74,8 +74,8 @@ class RecordedCall:
             return smoothed(self.name, self._beta, args, kwargs)
         if "." in self.name and self._lends:  # registered: it announces itself, and what it calls is not seen
             with SmoothedFunctions(self._beta):
-                return getattr(self._func, "__wrapped__", self._func)(*args, **kwargs)
-        return twice_differentiable(self._func, self.name)(*args, **kwargs)
+                return getattr(self.func, "__wrapped__", self.func)(*args, **kwargs)
+        return twice_differentiable(self.func, self.name)(*args, **kwargs)
 
     def rest(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments behind the first one, and the keywords; None stands for tensors that are kept out."""
@@ -95,13 +95,13 @@ class RecordedCall:
     def by(self, func: Callable[..., Any]) -> RecordedCall:
         """Return the same call of another function, which keeps no tensor alive of those that matter."""
         other = copy.copy(self)
-        other._func = func
+        other.func = func
         other.forget()
         return other
 
     def unsmoothed(self) -> RecordedCall:
         """Return the same call without a curvature at kinks, which keeps no tensor alive of those that matter."""
-        other = self.by(self._func)
+        other = self.by(self.func)
         other.smoothed, other._lends, other._copied = False, False, self._copied or self.target is not None
         return other
 
@@ -111,7 +111,7 @@ class RecordedCall:
         args, kwargs = pytree.tree_unflatten(filled, self._spec)
         named = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
         settings = {key: value for key, value in named.items() if key not in ("input", "weight", "bias")}
-        out: Tensor = self._func(named["input"], named["weight"], None, *args[3:], **settings)
+        out: Tensor = self.func(named["input"], named["weight"], None, *args[3:], **settings)
         return out
 
     def keeps_shape(self) -> bool:

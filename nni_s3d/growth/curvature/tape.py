@@ -29,6 +29,7 @@ from nni_s3d.growth.curvature.components import connected_components
 from nni_s3d.growth.curvature.elementwise_nodes import ChannelScale, Elementwise, derivatives, slope_of
 from nni_s3d.growth.curvature.kinks_on_tape import KinksOnTape
 from nni_s3d.growth.curvature.nodes import Function, Linear, MaxPool, Node, TwiceDifferentiable
+from nni_s3d.growth.curvature.norm_over_channels import norm_over_channels
 from nni_s3d.growth.curvature.recorded_call import RecordedCall
 from nni_s3d.growth.curvature.registered_functions import check_derivatives
 from nni_s3d.growth.curvature.segment import Segment
@@ -236,6 +237,7 @@ def _twice_differentiable(_: Tape, call: RecordedCall, inputs: list[int]) -> Nod
 
 # The first that answers makes the node: a name may be of several kinds, of which its arguments rule some out.
 _BUILDERS: tuple[Callable[[Tape, RecordedCall, list[int]], Node | None], ...] = (
+    norm_over_channels,
     _scale_of_norm,
     _scale,
     _elementwise,

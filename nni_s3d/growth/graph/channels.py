@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nni_s3d.errors import ModelError
+from nni_s3d.growth.graph.averages import Average, averaged
 from nni_s3d.growth.graph.row_norm import RowNorm
 from nni_s3d.growth.graph.width_attributes import WidthAttribute
 from nni_s3d.growth.text_table import table_lines
@@ -150,6 +151,8 @@ class ChannelGraph:
     growing_dims: Mapping[int, int] = field(default_factory=dict)  # {reshape: which dimension grows, if not the last}
     attributes: tuple[WidthAttribute, ...] = ()  # widths that modules keep, and that grow
     remark: str = ""  # why there is nothing to be seen
+    averages: tuple[Average, ...] = ()  # sets of channels that must all have the same number of copies
+    averaging_calls: tuple[tuple[str, bool], ...] = ()  # see `averages.AveragingCalls`
     _by_name: dict[str, ChannelGroup] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -175,6 +178,11 @@ class ChannelGraph:
     def widths(self) -> dict[str, int]:
         """The width of every splittable group."""
         return {group.name: group.width for group in self.splittable_groups}
+
+    @cached_property
+    def averaged(self) -> Tensor:
+        """Which channels are averaged together with others, bool (channels,)."""
+        return averaged(self.averages, self.num_channels)
 
     @property
     def num_channels(self) -> int:

@@ -1,8 +1,10 @@
-"""Which channels must grow by equally many copies, wherever a network cuts its channels into equal parts.
+"""Which channels must grow by equally many copies: where a network cuts channels into equal parts, or averages them.
 
 Channels of one group that lie in the same parts of every cut form a cell: the cuts do not care which of them grow.
-Cells that meet in a cut form a cluster, and clusters do not depend on each other. Mostly there is one way for the cells
-of a cluster to grow, all alike: the blocks of a grouped convolution, the halves of a chunk, the runs of a shuffle.
+Channels that are averaged together form a cell that is alike: all of them have the same number of copies. A step of a
+cell is one more copy, or one more copy of each of its channels. Cells that meet in a cut form a cluster, and clusters
+do not depend on each other. Mostly there is one way for the cells of a cluster to grow: the blocks of a grouped
+convolution, the halves of a chunk, the runs of a shuffle.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nni_s3d.growth.graph.averages import together
 from nni_s3d.growth.graph.channels import ChannelGraph, EqualParts
 
 _DENOMINATOR = 1000  # of the ratios between cells, at most
@@ -28,14 +31,19 @@ class Cluster:
     """Cells whose growth depends on each other."""
 
     cells: tuple[np.ndarray, ...]  # (n,) the channels of each, in ascending order
-    equations: np.ndarray  # (equations, cells) int64, whose product with the copies that each cell gets on top is 0
+    equations: np.ndarray  # (equations, cells) int64, whose product with the steps that the cells take is 0
+    alike: np.ndarray  # (cells,) bool, whether all channels of a cell must have the same number of copies
 
     @cached_property
     def ratio(self) -> np.ndarray | None:
-        """The only way to grow: (cells,) copies of each cell at the smallest step; None if there are several ways."""
+        """The only way to grow: (cells,) steps of each cell, as few as possible; None if there are several ways."""
         alike = np.ones(len(self.cells), np.int64)
         pairs = (np.count_nonzero(self.equations, axis=1) == 2).all()  # which hang together, as a cluster does
         return alike if pairs and not (self.equations @ alike).any() else _only_ray(self.equations)
+
+    def steps(self, most: int) -> np.ndarray:
+        """Return how many steps (cells,) each cell can take if no channel may get more than so many copies on top."""
+        return np.where(self.alike, 1, [len(cell) for cell in self.cells]) * most
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,25 +86,28 @@ def find_clusters(graph: ChannelGraph) -> Clusters:
     """Return the clusters of a graph.
 
     Cuts do not bind in which no splittable channel lies, or the same ones in all parts. Where one part cannot grow, no
-    channel of the others can either.
+    channel of the others can either, and likewise where channels are averaged.
     """
     group = np.full(graph.num_channels + 1, -1)  # the last one is for no channel
     for n, of_graph in enumerate(graph):
         group[of_graph.channels] = n if of_graph.splittable else -1
-    fixed = torch.zeros(graph.num_channels, dtype=torch.bool)
+    fixed = np.zeros(graph.num_channels, dtype=bool)
     cuts = [cut for cut in graph.equal_parts if (group[cut.parts.numpy()] >= 0).any()]
-    if not cuts:
-        return Clusters((), fixed)
+    averaged = [alike for alike in together(graph.averages, graph.num_channels) if (group[alike] >= 0).any()]
+    if not cuts and not averaged:
+        return Clusters((), torch.from_numpy(fixed))
     matrix, growing = equations(cuts, graph.num_channels), group[:-1] >= 0
     while True:
         matrix = _of_columns(matrix, growing)
         stuck = ((matrix > 0).sum(axis=1) == 0) | ((matrix < 0).sum(axis=1) == 0)
         stuck &= np.diff(matrix.indptr) > 0
-        if not stuck.any():
+        unlike = [alike for alike in averaged if not growing[alike].all()]
+        if not stuck.any() and not unlike:
             break
-        fixed[torch.from_numpy(np.unique(matrix[np.flatnonzero(stuck)].indices).astype(np.int64))] = True
-        growing = growing & ~fixed.numpy()
-    return Clusters(tuple(_clusters(matrix.tocsc(), group)), fixed)
+        fixed[np.concatenate([matrix[np.flatnonzero(stuck)].indices, *unlike])] = True
+        averaged = [alike for alike in averaged if growing[alike].all()]
+        growing = growing & ~fixed
+    return Clusters(tuple(_clusters(matrix.tocsc(), group, averaged)), torch.from_numpy(fixed & (group[:-1] >= 0)))
 
 
 def _of_columns(matrix: Any, kept: np.ndarray) -> Any:
@@ -107,25 +118,34 @@ def _of_columns(matrix: Any, kept: np.ndarray) -> Any:
     return matrix
 
 
-def _clusters(matrix: Any, group: np.ndarray) -> list[Cluster]:
-    """Gather channels with equal columns in cells, and cells that share equations in clusters."""
+def _clusters(matrix: Any, group: np.ndarray, averaged: Sequence[np.ndarray]) -> list[Cluster]:
+    """Gather channels with equal columns, or that are averaged, in cells, and cells that share equations likewise."""
+    from scipy.sparse import csc_array
     from scipy.sparse.csgraph import connected_components
 
     matrix.sort_indices()
     members: dict[tuple[bytes, bytes, int], list[int]] = {}
-    for channel in np.flatnonzero(np.diff(matrix.indptr)):
+    alone = np.diff(matrix.indptr)
+    for alike in averaged:
+        alone[alike] = 0
+    for channel in np.flatnonzero(alone):
         entries = slice(matrix.indptr[channel], matrix.indptr[channel + 1])
         key = (matrix.indices[entries].tobytes(), matrix.data[entries].tobytes(), int(group[channel]))
         members.setdefault(key, []).append(int(channel))
-    cells = [np.array(channels) for channels in members.values()]
-    of_cells = matrix[:, [cell[0] for cell in cells]].tocsc()
+    cells = [*(np.array(channels) for channels in members.values()), *averaged]
+    if not cells:
+        return []
+    in_step = [*(cell[:1] for cell in cells[: len(members)]), *averaged]  # the channels that one step gives a copy
+    rows, columns = np.concatenate(in_step), np.repeat(np.arange(len(cells)), [len(step) for step in in_step])
+    of_cells = matrix @ csc_array((np.ones_like(rows), (rows, columns)), shape=(matrix.shape[1], len(cells)))
+    of_cells.eliminate_zeros()
     count, cluster = connected_components(abs(of_cells.T) @ abs(of_cells), directed=False)
     clusters = []
     for n in range(count):
         inside = np.flatnonzero(cluster == n)
         own = of_cells[:, inside].tocsr()
         dense = own[np.flatnonzero(np.diff(own.indptr))].toarray()
-        clusters.append(Cluster(tuple(cells[cell] for cell in inside), dense))
+        clusters.append(Cluster(tuple(cells[cell] for cell in inside), dense, inside >= len(members)))
     return clusters
 
 

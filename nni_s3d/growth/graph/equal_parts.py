@@ -1,6 +1,7 @@
 """Keep the parts equally large into which a network cuts its channels, such as the blocks of a grouped convolution.
 
-Every part must grow by the same number of channels; which of its neurons grow is each part's own choice.
+Every part must grow by the same number of channels; which of its neurons grow is each part's own choice. Channels that
+are averaged must all have the same number of copies.
 """
 
 from __future__ import annotations
@@ -61,8 +62,9 @@ def with_equal_parts(graph: ChannelGraph, copies: Mapping[str, Tensor]) -> dict[
     """Return the copies of every splittable group, raised as little as possible until all parts are equally large.
 
     The number of copies that are added is the smallest that is possible, or within 1% of it where cuts overlap so that
-    parts may grow in several ratios. They go to the neurons with the fewest copies. Masks for `remove` are filled up
-    likewise: as few more neurons stay as possible.
+    parts may grow in several ratios. They go to the neurons with the fewest copies; channels that are averaged together
+    get as many as the one of them that has most. Masks for `remove` are filled up likewise: as few more neurons stay as
+    possible.
 
     Args:
         graph: the channel graph.
@@ -77,7 +79,7 @@ def with_equal_parts(graph: ChannelGraph, copies: Mapping[str, Tensor]) -> dict[
     for group in graph.splittable_groups:
         wanted[group.channels] = torch.as_tensor(copies.get(group.name, 1)).numpy(force=True)
     if not _fill_up(found, wanted):
-        expected = f"expected numbers that keep the parts equal into which {cutters(graph)} cuts channels"
+        expected = f"expected numbers that keep the parts equal into which {cutters(graph)} cuts or averages channels"
         got = f"got none with up to {MAX_COPIES} copies of each neuron; split fewer of the neurons there"
         raise ModelError(f"copies: {expected}, {got}")
     filled = torch.from_numpy(wanted > 0 if masks else wanted)
@@ -85,8 +87,9 @@ def with_equal_parts(graph: ChannelGraph, copies: Mapping[str, Tensor]) -> dict[
 
 
 def cutters(graph: ChannelGraph) -> str:
-    """Name the layers and functions that cut channels into equal parts."""
-    return ", ".join(dict.fromkeys(cut.where for cut in graph.equal_parts))
+    """Name the layers and functions that cut channels into equal parts, or average them."""
+    names = [*(cut.where for cut in graph.equal_parts), *(average.where for average in graph.averages)]
+    return ", ".join(dict.fromkeys(names))
 
 
 def part_sizes(parts: Tensor, copies: Tensor) -> Tensor:
@@ -100,26 +103,31 @@ def _fill_up(found: Clusters, copies: np.ndarray) -> bool:
         return False
     copies[found.fixed.numpy()] = 1
     for cluster in found.clusters:
-        now = np.array([int((copies[cell] - 1).sum()) for cell in cluster.cells])
+        more = [copies[cell] - 1 for cell in cluster.cells]
+        now = np.array([n.max() if alike else n.sum() for n, alike in zip(more, cluster.alike, strict=True)])
         target = _smallest_growth(cluster, now)
         if target is None:
             return False
-        for cell in np.flatnonzero(target > now):
-            copies[cluster.cells[cell]] = _raised(copies[cluster.cells[cell]], int(target[cell] - now[cell]))
+        for cell, alike in enumerate(cluster.alike):
+            of_cell = cluster.cells[cell]
+            if alike:
+                copies[of_cell] = 1 + target[cell]
+            else:
+                copies[of_cell] = _raised(copies[of_cell], int(target[cell] - now[cell]))
     return True
 
 
 def _smallest_growth(cluster: Cluster, least: np.ndarray) -> np.ndarray | None:
-    """Return the fewest copies (cells,) on top, at least so many in each cell, that leave all parts equal, if any."""
+    """Return the fewest steps (cells,), at least so many of each cell, that leave all parts equal, if any."""
     from scipy.optimize import Bounds, LinearConstraint
 
     grows = least.max() > 0  # else channels are removed, if anything
-    most = np.array([len(cell) * (MAX_COPIES - 1) * grows for cell in cluster.cells])
+    most = cluster.steps(MAX_COPIES - 1) * grows
     if cluster.ratio is not None:
         growth = cluster.ratio * int((-(-least // cluster.ratio)).max())
         return growth if bool((growth <= most).all()) else None
     solved = milp(
-        np.ones(len(most)),
+        np.where(cluster.alike, [len(cell) for cell in cluster.cells], 1),
         constraints=LinearConstraint(cluster.equations, 0, 0),
         bounds=Bounds(least, most),
         integrality=np.ones(len(most)),

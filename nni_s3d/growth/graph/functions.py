@@ -40,6 +40,7 @@ class Kind(Enum):
 
     MEAN = "a mean or sum over dimensions"
     REDUCTION = "another function that reduces dimensions"
+    NORM = "a norm over dimensions"
     EXTREME = "an extreme over a dimension, and where it is"
     ALONG_DIM = "a function of all elements along a dimension, of the same shape"
     NORMALIZE = "a division by the norm along a dimension"
@@ -121,7 +122,8 @@ _NAMES = {
     Kind.COMPARISON: "gt lt ge le eq ne greater less greater_equal less_equal sign sgn heaviside",
     Kind.GLU: "glu",
     Kind.MEAN: "mean sum",
-    Kind.REDUCTION: "amax amin std var logsumexp prod",
+    Kind.REDUCTION: "amax amin std var std_mean var_mean logsumexp prod",
+    Kind.NORM: "norm vector_norm",
     Kind.EXTREME: "max min median",
     Kind.ALONG_DIM: "softmax log_softmax softmin cumsum",
     Kind.NORMALIZE: "normalize",

@@ -15,9 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nni_s3d.growth.graph.averages import Average, averaged
 from nni_s3d.growth.graph.channels import Axis, ChannelGraph, ChannelGroup, EqualParts, Layer, Operation, Role
 from nni_s3d.growth.graph.labels import NONE, drop_repeats, evenly_cut
 from nni_s3d.growth.graph.notes import Notes
+from nni_s3d.growth.graph.refused_averages import averages_refused
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,12 @@ def build_graph(notes: Notes, example_inputs: object, growing_dims: Mapping[int,
     operations = (_renumbered_operation(operation, renumbering) for operation in notes.operations)
     cuts = [*notes.equal_parts, *_cuts_by_reshapes(notes.reshapes, renumbering, growing_dims)]
     equal_parts = (replace(cut, parts=renumbering(cut.parts)) for cut in cuts)
+    averages = [Average(average.where, renumbering(average.channels)) for average in notes.averages.found]
+    read = averaged(averages, int(renumbering.first[-1]))
+    groups = averages_refused(_groups(drafts, layers, _reasons(notes.refusals, renumbering), read), averages)
     frozen = [name for name, parameter in notes.parameters.items() if not parameter.requires_grad]
     return ChannelGraph(
-        groups=_groups(drafts, layers, _reasons(notes.refusals, renumbering)),
+        groups=groups,
         layers=layers,
         operations=tuple(operations),
         equal_parts=tuple(cut for cut in equal_parts if not _holds_always(cut.parts)),
@@ -59,6 +64,8 @@ def build_graph(notes: Notes, example_inputs: object, growing_dims: Mapping[int,
         not_followed=tuple(notes.not_followed()),
         frozen=frozenset(frozen if len(frozen) < len(notes.parameters) else ()),  # else it is only used
         growing_dims=growing_dims,
+        averages=tuple(average for average in averages if bool((average.channels >= 0).all())),
+        averaging_calls=tuple(notes.averages.calls),
     )
 
 
@@ -146,8 +153,10 @@ def _reasons(refusals: Sequence[tuple[Tensor, str]], renumbering: _Renumbering) 
     return reasons
 
 
-def _groups(drafts: Sequence[_Draft], layers: Sequence[Layer], reasons: Sequence[str]) -> tuple[ChannelGroup, ...]:
-    """Return the groups, named after their first producers."""
+def _groups(
+    drafts: Sequence[_Draft], layers: Sequence[Layer], reasons: Sequence[str], averaged: Tensor
+) -> tuple[ChannelGroup, ...]:
+    """Return the groups, named after their first producers; averages read channels (channels,) bool linearly too."""
     widths = [len(draft.channels) for draft in drafts]
     group_of = np.repeat(np.arange(len(drafts)), widths)
     followers, consumers = (_by_group(layers, role, group_of, len(drafts)) for role in (Role.FOLLOW, Role.COLUMN))
@@ -156,6 +165,7 @@ def _groups(drafts: Sequence[_Draft], layers: Sequence[Layer], reasons: Sequence
     for n, (draft, width) in enumerate(zip(drafts, widths, strict=True)):
         name = str(layers[draft.producers[0]])
         names[name] += 1
+        is_read = consumers[n] or bool(averaged[first : first + width].all())
         groups.append(
             ChannelGroup(
                 name=name if names[name] == 1 else f"{name}#{names[name]}",
@@ -164,7 +174,7 @@ def _groups(drafts: Sequence[_Draft], layers: Sequence[Layer], reasons: Sequence
                 producers=tuple(layers[place] for place in dict.fromkeys(draft.producers)),
                 followers=followers[n],
                 consumers=consumers[n],
-                reason=reasons[n] or ("" if consumers[n] else "nothing reads it linearly"),
+                reason=reasons[n] or ("" if is_read else "nothing reads it linearly"),
             )
         )
         first += width

@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from nni_s3d.growth.graph.averages import SeenAverages
 from nni_s3d.growth.graph.channels import Axis, EqualParts, Layer, Operation, Role
 from nni_s3d.growth.graph.functions import LENDS_SHAPE
 from nni_s3d.growth.graph.labels import NONE, evenly_cut
@@ -34,6 +35,7 @@ class Notes:
         layers: every use of a parameter whose dimensions are indexed by channels, in the order of the run.
         operations: what was computed for the whole batch; when the notes are closed, for one sample.
         equal_parts: where channels were cut into parts.
+        averages: where channels were averaged.
         reshapes: labels that run along several dimensions, and the function that laid them out so.
         cuts: how many functions have cut channels, or positions of them, into pieces.
         elsewhere: {parameter or buffer: a function that took it without a rule for that}.
@@ -50,6 +52,7 @@ class Notes:
         self.layers: list[Layer] = []
         self.operations: list[Operation] = []
         self.equal_parts: list[EqualParts] = []
+        self.averages = SeenAverages()
         self.reshapes: list[tuple[str, Tensor]] = []
         self.cuts = 0
         self.elsewhere: dict[str, str] = {}

@@ -51,6 +51,7 @@ def read_run(model: nn.Module, example_inputs: object) -> Run:
             again = Tracer(_as_if_training(model), RULES).run(example_inputs, training=True)
             if set(again.unreached()) < set(notes.unreached()):
                 again.operations = _also_in(notes.operations, again.operations)
+                again.averages.calls = notes.averages.calls
                 return Run(again, notes.outputs, None)
     return Run(notes, notes.outputs, tracer.log.calls if notes.in_order else None)
 

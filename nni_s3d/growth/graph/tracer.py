@@ -108,6 +108,7 @@ class Tracer(TorchFunctionMode):
         given = tensors((args, kwargs))
         if (product := self._product_for(name, args, kwargs)) is not None:
             return self._rewritten(name, given, product)
+        self.notes.averages.note_call(name)
         labelled = [x for x in given if self.notes.labels(x) is not None]
         if self._changed:  # as a rule, nothing
             self._refuse_changed(labelled)

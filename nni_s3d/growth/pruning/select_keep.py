@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nni_s3d.errors import ConfigError, ModelError
+from nni_s3d.growth.graph.averages import averaged
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.clusters import find_clusters
 from nni_s3d.growth.graph.cost import CostModel, check_budget
@@ -30,7 +31,7 @@ def select_keep(
 
     Neurons go in the order of their importance per cost, that of the network as it has become. Where channels are cut
     into parts that must stay equally large, such as the blocks of a grouped convolution, the least important neurons of
-    all parts go together.
+    all parts go together. Channels that are averaged, as by a layer norm, all stay.
 
     Args:
         importance: {group: (width,)}, from `importance` or of your own; groups that are left out keep all neurons.
@@ -93,7 +94,7 @@ def _scores(importance: Mapping[str, Tensor], graph: ChannelGraph) -> np.ndarray
 
 def _protected(graph: ChannelGraph, scores: np.ndarray, min_widths: Mapping[str, int]) -> np.ndarray:
     """Return which channels stay in any case, (channels,) bool: the most important ones of every group."""
-    protected: np.ndarray = np.isinf(scores)
+    protected: np.ndarray = np.isinf(scores) | averaged(graph.averages, graph.num_channels).numpy()
     for name, least in min_widths.items():
         require(is_number(least) and least >= 1, f"min_widths: {graph[name].name}", "a number >= 1", least)
     for group in graph.splittable_groups:

@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nni_s3d.growth.graph.averages import together
 from nni_s3d.growth.graph.channels import ChannelGraph, ChannelGroup
 from nni_s3d.growth.graph.equal_parts import MAX_COPIES, in_equal_parts, part_sizes, with_equal_parts
 
 _EVERY = 8  # of the neurons of a group one in so many is split, and the first; of a wide group fewer
 _MOST = 16  # neurons of a group, about
 _COPIES = 3
+_COPIES_OF_AVERAGED = 2  # or one more: all channels of an average grow, and a run takes the time of all of them
 _ROUNDS = 10  # of filling up unequal parts, one cut after the other, before an integer program does it
 
 
@@ -38,6 +40,8 @@ def rehearsed_copies(graph: ChannelGraph, groups: Sequence[ChannelGroup]) -> Ten
         copies[grow] = _pattern(len(grow), place, bool(cut[grow].any()))
         if graph.attributes:
             _grow_everywhere(grow, alike, copies)
+    for place, together_averaged in enumerate(_free_averages(graph)):
+        copies[together_averaged] = _COPIES_OF_AVERAGED + place % 2
     return _filled_up(graph, copies)
 
 
@@ -58,6 +62,12 @@ def _grow_everywhere(channels: Tensor, alike: Tensor, copies: Tensor) -> None:
             copies[those[n % len(those)]] = _COPIES - n % 2
 
 
+def _free_averages(graph: ChannelGraph) -> list[np.ndarray]:
+    """Return the sets of channels that are averaged together and can grow."""
+    still = stuck(graph).numpy()
+    return [alike for alike in together(graph.averages, graph.num_channels) if not still[alike].any()]
+
+
 def random_copies(graph: ChannelGraph, groups: Sequence[ChannelGroup], seed: int) -> Tensor:
     """Return random copies (channels,) of some neurons of each of these groups, and of more where parts need it.
 
@@ -71,6 +81,8 @@ def random_copies(graph: ChannelGraph, groups: Sequence[ChannelGroup], seed: int
     for group in groups:
         grow = group.first + np.flatnonzero(free[group.channels])
         copies[generator.choice(grow, generator.integers(1, len(grow) // 3 + 1, endpoint=True), replace=False)] = 2
+    for alike in _free_averages(graph):
+        copies[alike] = int(copies[alike].max())
     return _filled_up(graph, copies)
 
 
@@ -83,7 +95,7 @@ def _filled_up(graph: ChannelGraph, copies: Tensor) -> Tensor:
 
 
 def stuck(graph: ChannelGraph) -> Tensor:
-    """Return which channels cannot grow, bool (channels,): parts that must grow as they do, and cannot, hold them."""
+    """Return which channels cannot grow, bool (channels,): others must grow as they do, and cannot."""
     grows = torch.zeros(graph.num_channels + 1, dtype=torch.bool)  # the last one is for no channel
     for group in graph.splittable_groups:
         grows[group.channels] = True
@@ -93,6 +105,9 @@ def stuck(graph: ChannelGraph) -> Tensor:
         for cut in graph.equal_parts:
             if not bool(grows[cut.parts].any(dim=1).all()):
                 grows[cut.parts] = False
+        for average in graph.averages:
+            if not bool(grows[average.channels].all()):
+                grows[average.channels] = False
     return ~grows[:-1]
 
 
@@ -114,6 +129,7 @@ def _fill_up_all(graph: ChannelGraph, copies: Tensor) -> bool:
     to do; an integer program would find the fewest copies, which a rehearsal does not need.
     """
     most = torch.where(stuck(graph), 1, MAX_COPIES)
+    most = torch.where(graph.averaged, copies, most)  # these are as they must be
     room = [int(part_sizes(cut.parts, most).min()) for cut in graph.equal_parts]
     generator = np.random.default_rng(0)
     for _ in range(_ROUNDS):

@@ -26,15 +26,15 @@ from nni_s3d.growth.rehearsal.reasons import DIFFERENT, FAILS
 from nni_s3d.growth.rehearsal.same_outputs import STRICT, same_outputs
 from nni_s3d.growth.rehearsal.stand_ins import StandIns
 from nni_s3d.growth.rehearsal.training import asks_for_training, outputs_in_training
-from nni_s3d.growth.selection.schemes import scheme
-from nni_s3d.growth.selection.settings import COPIES
+from nni_s3d.growth.selection.schemes import scheme_of
+from nni_s3d.growth.selection.settings import COPIES, SchemeSettings
 from nni_s3d.growth.surgery.axis_growth import AxisGrowth, NewChannels
 from nni_s3d.growth.surgery.grown_graph import build_grown_graph, is_as_expected, read_grown_run
 from nni_s3d.growth.surgery.grown_values import grown_values
 from nni_s3d.growth.surgery.install import install
 from nni_s3d.growth.surgery.slots import slots_in_place
 
-_C = 2.0  # the weights of copies are unequal at this c, so that no two may be mistaken for each other
+_SETTINGS = SchemeSettings(c=2.0)  # so that weights are unequal, and no two copies may be mistaken for each other
 
 
 class Rehearsal:
@@ -106,7 +106,7 @@ class Rehearsal:
             graph: in which only the groups are splittable that grow.
             copies: (channels,) of every channel.
         """
-        new = _unmoved(copies)
+        new = _unmoved(graph, copies)
         trouble = self._trouble(graph, new)
         if not trouble:
             return []
@@ -187,12 +187,13 @@ def _with_costs(graph: ChannelGraph, other: ChannelGraph) -> ChannelGraph:
     return replace(graph, operations=other.operations, uncounted=other.uncounted) if same else graph
 
 
-def _unmoved(copies: Tensor) -> NewChannels:
-    """Return the new channels of neurons whose copies do not move."""
+def _unmoved(graph: ChannelGraph, copies: Tensor) -> NewChannels:
+    """Return the new channels of neurons whose copies do not move; those of averaged ones have equal weights."""
     parent, weights = copies.repeat_interleave(copies), torch.ones(int(copies.sum()), dtype=torch.float64)
     for m in COPIES:
-        still = torch.zeros(int((copies == m).sum()), dtype=torch.float64)
-        weights[parent == m] = scheme(still, still, m, _C).weights.flatten()
+        channels = copies == m
+        still = torch.zeros(int(channels.sum()), dtype=torch.float64)
+        weights[parent == m] = scheme_of(still, still, m, _SETTINGS, graph.averaged[channels]).weights.flatten()
     return NewChannels(copies, weights, torch.ones_like(weights))
 
 

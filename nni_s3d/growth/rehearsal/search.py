@@ -25,6 +25,7 @@ from nni_s3d.growth.rehearsal.rehearsal import Rehearsal
 from nni_s3d.growth.rehearsal.wrapped import check_floats, check_unwrapped, graph_of_torchscript
 
 _UNEQUAL = "its growth alone would leave unequal parts where its channels are cut"
+_UNLIKE = "its growth alone would change an average over its channels and others"
 _DRAWS = 2  # rehearsals with random neurons besides, where a function changes the order of channels that are cut
 _NOWHERE = -1  # the place of what fails before a run
 
@@ -121,7 +122,7 @@ class _Search:
 
     def _may_be_fine(self, group: ChannelGroup, doubtful: set[str]) -> bool:
         """Whether a group that was refused perhaps should not be, or only since others were."""
-        return group.name in doubtful or self.refused.get(group.name, "").startswith(_UNEQUAL)
+        return group.name in doubtful or self.refused.get(group.name, "").startswith((_UNEQUAL, _UNLIKE))
 
     def _divide(self, suspects: Sequence[ChannelGroup]) -> None:
         """Divide the suspects until those are found that fail together with the groups that are fine."""
@@ -161,26 +162,30 @@ class _Search:
         """Name what cuts the channels of a group into parts, and the groups in other parts that cannot grow."""
         mine = torch.zeros(part.num_channels + 1, dtype=torch.bool)  # the last one is for no channel
         mine[group.channels] = True
-        cuts = [cut for cut in part.equal_parts if bool(mine[cut.parts].any())]
-        met = torch.cat([cut.parts.flatten() for cut in cuts]).unique()
+        cuts = [(cut.where, cut.parts.flatten()) for cut in part.equal_parts if bool(mine[cut.parts].any())]
+        averages = [(one.where, one.channels) for one in part.averages if bool(mine[one.channels].any())]
+        met = torch.cat([channels for _, channels in (*cuts, *averages)]).unique()
         others = [one.name for one in part if not one.splittable and bool(_among(met, one).any())]
-        where = ", ".join(dict.fromkeys(cut.where for cut in cuts))
-        return f"{_UNEQUAL} ({where})" + (f": {', '.join(others)} cannot grow" if others else "")
+        where = ", ".join(dict.fromkeys(where for where, _ in cuts or averages))
+        why = _UNEQUAL if cuts else _UNLIKE
+        return f"{why} ({where})" + (f": {', '.join(others)} cannot grow" if others else "")
 
     def _divided(self, suspects: Sequence[ChannelGroup]) -> Sequence[Sequence[ChannelGroup]]:
-        """Return apart what nothing cuts into parts, and what is cut together; if all are of one kind, halves."""
-        free = [group for group in suspects if not self._is_cut[group.channels].any()]
-        clusters = self._clusters([group for group in suspects if self._is_cut[group.channels].any()])
+        """Return apart what grows for itself, and what is cut or averaged together; if all are of one kind, halves."""
+        bound = self._is_cut | self.graph.averaged
+        free = [group for group in suspects if not bound[group.channels].any()]
+        clusters = self._clusters([group for group in suspects if bound[group.channels].any()])
         apart = [*([free] if free else []), *clusters]
         half = len(suspects) // 2
         return apart if len(apart) > 1 else (suspects[:half], suspects[half:])
 
     def _clusters(self, groups: Sequence[ChannelGroup]) -> Sequence[Sequence[ChannelGroup]]:
-        """Gather the groups whose channels meet in a cut."""
+        """Gather the groups whose channels meet in a cut or an average."""
         same = UnionFind()
         channels = same.fresh(self.graph.num_channels)
         together = [channels[group.channels] for group in groups]
         together += [cut.parts[cut.parts >= 0] for cut in self.graph.equal_parts]
+        together += [average.channels for average in self.graph.averages]
         for connected in together:
             same.union(connected[:1].expand_as(connected), connected)
         clusters: dict[int, list[ChannelGroup]] = {}

@@ -28,7 +28,7 @@ class Ladder:
     """The ways of one cluster, the first of which is not to grow; from way to way it gains more."""
 
     cells: _Cells
-    extra: np.ndarray  # (ways, cells) more copies
+    extra: np.ndarray  # (ways, cells) steps, each one more copy of a cell, or of every channel of one that is alike
     gains: np.ndarray  # (ways,) <= 0
     corners: np.ndarray  # ascending: the ways at the corners of the hull of gain over cost, the first one included
 
@@ -44,7 +44,7 @@ class Ladder:
         """
         cells = _Cells.of(cluster, gains, choices)
         extra = _multiples(cluster.ratio, cells.most) if cluster.ratio is not None else _at_rates(cells, prices)
-        won, paid = cells.gain(extra), extra @ cells.mean(prices)
+        won, paid = cells.gain(extra), extra @ cells.per_step(prices)
         order = np.lexsort((won, paid))
         best = np.minimum.accumulate(np.concatenate([[0.0], won[order]]))
         ways = order[won[order] < best[:-1] - 1e-12 * np.abs(best[:-1])]  # those that win more than all cheaper ones
@@ -61,7 +61,7 @@ class Ladder:
 
         Channels of a cell have the same producers and readers, so their numbers are taken to be the same.
         """
-        return np.asarray(self.extra @ self.cells.mean(numbers))
+        return np.asarray(self.extra @ self.cells.per_step(numbers))
 
     def copies(self, way: int) -> Tensor:
         """Return how many copies every one of the cluster's `channels` has, (n,) int64."""
@@ -70,11 +70,11 @@ class Ladder:
 
 @dataclass(frozen=True, eq=False)
 class _Cells:
-    """The cells of a cluster, those of one size in one table."""
+    """The cells of a cluster, those of one size in one table; a cell that is alike counts as one channel there."""
 
     cluster: Cluster
     tables: list[tuple[np.ndarray, np.ndarray, CellTable]]  # which cells (k,), their channels (k, n), their best gains
-    most: np.ndarray = field(init=False)  # (cells,) more copies
+    most: np.ndarray = field(init=False)  # (cells,) steps
 
     def __post_init__(self) -> None:
         most = np.empty(len(self.cluster.cells), np.int64)
@@ -86,32 +86,35 @@ class _Cells:
     def of(cls, cluster: Cluster, gains: Tensor, choices: tuple[int, ...]) -> _Cells:
         sizes, added = np.array([len(cell) for cell in cluster.cells]), tuple(m - 1 for m in choices)
         tables = []
-        for size in np.unique(sizes):
-            which = np.flatnonzero(sizes == size)
+        for size, alike in sorted({*zip(sizes.tolist(), cluster.alike.tolist(), strict=True)}):
+            which = np.flatnonzero((sizes == size) & (cluster.alike == alike))
             channels = np.stack([cluster.cells[cell] for cell in which])
-            tables.append((which, channels, CellTable(gains.numpy()[:, channels], added)))
+            of_cells = gains.numpy()[:, channels]
+            of_cells = of_cells.sum(axis=2, keepdims=True) if alike else of_cells
+            tables.append((which, channels, CellTable(of_cells, added)))
         return cls(cluster, tables)
 
-    def mean(self, numbers: Tensor) -> np.ndarray:
-        """Return the mean over the channels of every cell (cells, ...) of numbers of all channels (channels, ...)."""
+    def per_step(self, numbers: Tensor) -> np.ndarray:
+        """Return (cells, ...) what a step adds of numbers per copy (channels, ...): the mean over a cell or the sum."""
         means = np.empty((len(self.most), *numbers.shape[1:]))
         for which, channels, _ in self.tables:
-            means[which] = numbers.numpy()[channels].mean(axis=1)
+            of_cells = numbers.numpy()[channels]
+            means[which] = of_cells.sum(axis=1) if self.cluster.alike[which[0]] else of_cells.mean(axis=1)
         return means
 
     def gain(self, extra: np.ndarray) -> np.ndarray:
-        """Return the gain (ways,) of so many more copies (ways, cells)."""
+        """Return the gain (ways,) of so many steps (ways, cells)."""
         gain = np.zeros(len(extra))
         for which, _, table in self.tables:
             gain += table.gain[np.arange(len(which)), extra[:, which]].sum(axis=1)
         return gain
 
     def more_copies(self, extra: np.ndarray) -> np.ndarray:
-        """Return more copies of every channel, cell after cell, so many (cells,) in each cell."""
+        """Return more copies of every channel, cell after cell, after so many steps (cells,) of each cell."""
         by_cell = [np.empty(0, np.int64)] * len(extra)
-        for which, _, table in self.tables:
+        for which, channels, table in self.tables:
             for cell, more in zip(which, table.more_copies(extra[which]), strict=True):
-                by_cell[cell] = more
+                by_cell[cell] = np.broadcast_to(more, channels.shape[1])
         return np.concatenate(by_cell)
 
     def pieces(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -142,14 +145,14 @@ def lower_hull(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _multiples(ratio: np.ndarray, most: np.ndarray) -> np.ndarray:
-    """Return (ways, cells) more copies, as many steps as all cells have room for."""
+    """Return (ways, cells) steps, as many as all cells have room for."""
     steps = np.arange(int((most // ratio).min()) + 1)
     return np.outer(steps, ratio)
 
 
 def _at_rates(cells: _Cells, prices: Tensor) -> np.ndarray:
     """Return (ways, cells) more copies that are best at some rates, found between those that are found before."""
-    paid_by, ways = cells.mean(prices), [np.zeros_like(cells.most)]
+    paid_by, ways = cells.per_step(prices), [np.zeros_like(cells.most)]
     pieces = cells.pieces()
     rates = [0.0]
     for _ in range(_RATES):

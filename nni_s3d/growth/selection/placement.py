@@ -21,7 +21,7 @@ from nni_s3d.growth.selection.new_neurons import NewNeurons
 from nni_s3d.growth.selection.plan import second_copies
 from nni_s3d.growth.selection.priorities import check_priorities
 from nni_s3d.growth.selection.random_splits import RandomSplits
-from nni_s3d.growth.selection.schemes import Scheme, best_scheme
+from nni_s3d.growth.selection.schemes import Scheme, scheme_of
 from nni_s3d.growth.selection.settings import COPIES, SchemeSettings
 
 
@@ -40,6 +40,10 @@ class Placement:
 def beside_old_neurons(graph: ChannelGraph, copies: Mapping[str, Tensor], evidence: NewNeurons) -> Placement:
     """Leave every neuron where it is, with all the output weight; second copies will be drawn from the seed."""
     check_priorities(graph, evidence.priorities, "new neurons")
+    for average in graph.averages:
+        if (graph.per_channel(copies)[average.channels] > 1).any():
+            expected = f"expected none among the channels that {average.where} averages"
+            raise ModelError(f"new neurons: {expected}, where copies must have equal weights; split these")
     _check_pairs(copies, "the second a new neuron")
     weights = {name: 1 - second_copies(numbers).float() for name, numbers in copies.items()}
     return Placement(weights, {}, seed=evidence.seed)
@@ -75,7 +79,7 @@ def along_eigenvectors(
             raise ModelError(f"{name}: expected finite eigenvectors, got infinity or NaN")
     of_channels = graph.per_channel(copies)
     lambda_min, lambda_max = eigenvalues(graph, spectra)
-    scheme = _schemes_of_all(of_channels, lambda_min, lambda_max, settings)
+    scheme = _schemes_of_all(of_channels, lambda_min, lambda_max, settings, graph.averaged)
     neuron = torch.arange(graph.num_channels).repeat_interleave(of_channels)
     unit = squared_norms(graph, theta_norms)
     # The gain of a neuron, sum_j w_j delta_j' S delta_j, is linear in both quotients v' S v.
@@ -125,7 +129,9 @@ def squared_norms(graph: ChannelGraph, theta_norms: Mapping[str, Tensor] | None)
     return squared
 
 
-def _schemes_of_all(copies: Tensor, lambda_min: Tensor, lambda_max: Tensor, settings: SchemeSettings) -> Scheme:
+def _schemes_of_all(
+    copies: Tensor, lambda_min: Tensor, lambda_max: Tensor, settings: SchemeSettings, averaged: Tensor
+) -> Scheme:
     """Return the scheme of all copies (new channels,), and of every neuron (channels,) its gain."""
     start = copies.cumsum(0) - copies  # the first copy of every neuron
     weights, along_min, along_max = lambda_min.new_zeros(3, int(copies.sum()))
@@ -134,7 +140,7 @@ def _schemes_of_all(copies: Tensor, lambda_min: Tensor, lambda_max: Tensor, sett
     for m in COPIES:
         neurons = (copies == m).nonzero()[:, 0]
         places = start[neurons, None] + torch.arange(m)
-        best = best_scheme(lambda_min[neurons], lambda_max[neurons], m, settings)
+        best = scheme_of(lambda_min[neurons], lambda_max[neurons], m, settings, averaged[neurons])
         weights[places], along_min[places], along_max[places] = best.weights, best.along_min, best.along_max
         gain[neurons] = best.gain
     return Scheme(weights, along_min, along_max, gain)

@@ -9,6 +9,7 @@ extreme eigenvalues: G = sum_j w_j (a_j^2 lambda_min + b_j^2 lambda_max).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -75,7 +76,11 @@ def gain(
 
 def best_scheme(lambda_min: Tensor, lambda_max: Tensor, m: int, settings: SchemeSettings) -> Scheme:
     """Return the scheme of m copies of least gain for every neuron; eigenvalues (n,)."""
-    stationary = _stationary_schemes(m, float(settings.c), settings.triplet)
+    return _best_of(_stationary_schemes(m, float(settings.c), settings.triplet), lambda_min, lambda_max)
+
+
+def _best_of(stationary: Sequence[StationaryScheme], lambda_min: Tensor, lambda_max: Tensor) -> Scheme:
+    """Return the one of least gain for every neuron, of which the first does not move."""
     gains = torch.stack([each.gain(lambda_min, lambda_max) for each in stationary])
     # The schemes that do not move come first, so a neuron whose spectrum promises nothing stays where it is.
     best_gain, best = gains.min(dim=0)
@@ -86,6 +91,16 @@ def best_scheme(lambda_min: Tensor, lambda_max: Tensor, m: int, settings: Scheme
         return torch.tensor(table, dtype=lambda_min.dtype, device=lambda_min.device)[best]
 
     return Scheme(rows("weights"), rows("along_min"), rows("along_max"), best_gain.clamp(max=0))
+
+
+def scheme_of(lambda_min: Tensor, lambda_max: Tensor, m: int, settings: SchemeSettings, averaged: Tensor) -> Scheme:
+    """Return the scheme as `best_scheme` does, of equal weights where channels are averaged with others; bool (n,)."""
+    free = best_scheme(lambda_min, lambda_max, m, settings)
+    if not averaged.any():  # as a rule
+        return free
+    equal = _best_of(equal_schemes(m), lambda_min, lambda_max)
+    fields = ((getattr(equal, name), getattr(free, name)) for name in ("weights", "along_min", "along_max", "gain"))
+    return Scheme(*(torch.where(averaged if a.dim() == 1 else averaged[:, None], a, b) for a, b in fields))
 
 
 # -- the theorems ------------------------------------------------------------------------------------------------
@@ -147,6 +162,16 @@ def quartet_schemes(c: float) -> list[StationaryScheme]:
         StationaryScheme(weights, still, of_max),
         StationaryScheme(weights, of_min, of_max),
     ]
+
+
+def equal_schemes(m: int) -> list[StationaryScheme]:
+    """List the schemes of m copies of equal weight, as an average over channels needs them, the still one first.
+
+    With two copies that is positive binary splitting (5). More copies gain less, and lie evenly between these two, so
+    that no two of them stay equal.
+    """
+    evenly = tuple(1 - 2 * j / (m - 1) for j in range(m))
+    return [StationaryScheme((1 / m,) * m, places, (0,) * m) for places in ((0,) * m, evenly)]
 
 
 def _stationary_schemes(m: int, c: float, triplet: str) -> list[StationaryScheme]:

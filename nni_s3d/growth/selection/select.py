@@ -19,7 +19,7 @@ from nni_s3d.growth.selection.plan_from_copies import Evidence, plan_of
 from nni_s3d.growth.selection.policies import choose
 from nni_s3d.growth.selection.priorities import check_priorities
 from nni_s3d.growth.selection.random_splits import RandomSplits
-from nni_s3d.growth.selection.schemes import best_scheme
+from nni_s3d.growth.selection.schemes import scheme_of
 from nni_s3d.growth.selection.settings import Policy, SchemeSettings, check_policy, is_number, require
 
 
@@ -102,7 +102,7 @@ def _second_order(
             raise ModelError(f"spectrum: expected finite numbers in {group.name}; has training diverged?")
     # Groups that cannot be split gain nothing.
     ends_of_all = eigenvalues(graph, {group.name: spectra[group.name] for group in graph.splittable_groups})
-    gains = [best_scheme(*ends_of_all, m, settings).gain for m in settings.choices]
+    gains = [scheme_of(*ends_of_all, m, settings, graph.averaged).gain for m in settings.choices]
     return torch.stack(gains) * squared_norms(graph, theta_norms)
 
 
@@ -116,7 +116,8 @@ def _priorities(evidence: NewNeurons | RandomSplits, graph: ChannelGraph, settin
     gains = torch.zeros(1, graph.num_channels, dtype=torch.float64)
     for group in graph.splittable_groups:
         gains[0, group.channels] = -evidence.priorities[group.name]
-    return gains
+    # Beside averaged channels no new neuron can come, since its sibling would keep all the weight.
+    return gains.masked_fill(graph.averaged, 0) if new else gains
 
 
 def _limits(graph: ChannelGraph, max_widths: Mapping[str, int] | None) -> Mapping[str, int]:

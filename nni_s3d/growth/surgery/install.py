@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -48,9 +49,9 @@ def install(
 
 def _written_sizes(
     modules: Mapping[str, nn.Module], tensors: Mapping[str, Tensor], layers: Iterable[Layer]
-) -> list[tuple[nn.Module, str, int]]:
+) -> list[tuple[nn.Module, str, Any]]:
     """Return the sizes that modules of other people's own say of tensors that grow, under names that are usual."""
-    found = []
+    found: list[tuple[nn.Module, str, Any]] = []
     for axis in (axis for layer in layers for axis in layer.axes if axis.tensor in tensors):
         path, _, attribute = axis.tensor.rpartition(".")
         module = modules[path]
@@ -59,6 +60,11 @@ def _written_sizes(
             value = vars(module).get(name)
             if type(value) is int and value == old:
                 found.append((module, name, new))
+        shape = vars(module).get("normalized_shape")  # of a layer norm
+        if isinstance(shape, (tuple, list)) and tuple(shape) == getattr(module, attribute).shape:
+            found.append((module, "normalized_shape", type(shape)(tensors[axis.tensor].shape)))
+        elif type(shape) is int and shape == old:
+            found.append((module, "normalized_shape", new))
     return found
 
 
@@ -95,5 +101,7 @@ def _set_sizes(module: nn.Module, follows: bool) -> None:
         module.out_channels, module.in_channels = rows, columns * module.groups
     elif isinstance(module, nn.modules.batchnorm._NormBase):
         module.num_features = next(t for t in (module.weight, module.running_mean) if t is not None).numel()
+    elif isinstance(module, nn.GroupNorm):
+        module.num_channels = module.weight.numel()
     elif isinstance(module, nn.PReLU):
         module.num_parameters = module.weight.numel()

@@ -57,7 +57,7 @@ def remove(
     Raises:
         ConfigError: keep or into are no masks or numbers of neurons of a group, or nothing stays of a group.
         ModelError: the model does not belong to this graph, there is no such group or it cannot be split, parts would
-            be left unequal that must be equal, a single neuron stays where a trace cannot tell its place (a grouped
+            be left unequal that must be equal, channels are removed that are averaged with others, a single neuron stays where a trace cannot tell its place (a grouped
             convolution with one channel in each block looks depthwise, say), or an optimizer keeps state that nobody
             knows how to carry over.
 
@@ -79,6 +79,12 @@ def remove(
         masks[name] = _mask(graph[name], neurons)
     copies = graph.per_channel(masks)
     _check_parts(graph, copies, masks)
+    for average in graph.averages:
+        if not copies[average.channels].all():
+            raise ModelError(
+                f"keep: expected all channels that {average.where} averages, got some that are to be removed, which "
+                "would change the average of the others"
+            )
     stays, ones = copies.bool(), torch.ones(int(copies.sum()), dtype=torch.float64)
     takers = find_takers(graph, stays, into or {})
     gradients = slopes(model, graph, takers)[stays] if into and optimizer is not None else None

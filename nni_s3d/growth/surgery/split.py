@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from nni_s3d.errors import ModelError
+from nni_s3d.growth.graph.averages import check_averages
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.equal_parts import check_equal_parts
 from nni_s3d.growth.modules import call, evaluation_mode, tensors
@@ -86,6 +87,7 @@ def split(
     graph.check(model)
     new = _new_channels(graph, plan)
     check_equal_parts(graph, new.copies)
+    check_averages(graph.averages, new.copies, new.weights)
 
     def moved(growth: AxisGrowth) -> Mapping[str, Tensor]:
         return moves(dict(model.named_parameters()), graph, growth, plan, step)

@@ -6,6 +6,7 @@ Search strategies that propose widths need this for models whose constructor doe
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +41,8 @@ def widen(model: nn.Module, graph: ChannelGraph, widths: Mapping[str, int]) -> n
     cost = count(graph, graph.per_channel(copies))
     shares = {name: (1 / of_group.double()).repeat_interleave(of_group) for name, of_group in copies.items()}
     plan = GrowthPlan(copies, shares, {}, 0.0, cost.params, cost.macs, cost.flops)
-    grown = split(model, graph, plan, epsilon=0).model
+    # The function need not stay as it is, so that channels of one average may have different numbers of copies.
+    grown = split(model, replace(graph, averages=()), plan, epsilon=0).model
     old = dict(model.named_parameters())
     for name, module in grown.named_modules():
         parameters = ((f"{name}.{n}" if name else n, p) for n, p in module.named_parameters(recurse=False))

@@ -11,7 +11,7 @@ import nni_s3d as s3d
 from nni_s3d.growth.graph.channels import EqualParts
 from nni_s3d.growth.graph.clusters import Clusters, equations, find_clusters
 from tests.cases import BY_NAME, measured
-from tests.growth.selection.made_up import cut_network
+from tests.growth.selection.made_up import averaged_network, cut_network
 from tests.wide import WIDE
 
 CASES = {case.name: case for case in WIDE}
@@ -120,6 +120,54 @@ def test_graphs_without_cuts_have_no_clusters():
     graph = measured(BY_NAME["mlp-tanh"]).graph
     assert not find_clusters(graph).clusters
     assert equations((), graph.num_channels).shape == (0, graph.num_channels)
+
+
+AVERAGES = {
+    "one": ([[0, 1, 2]], ()),
+    "of two groups": ([[2, 3, 4, 5]], ()),
+    "two that meet": ([[0, 1], [1, 4]], ()),
+    "two apart": ([[0, 1], [4, 5]], ()),
+    "halves of one": ([[0, 1, 2, 3]], CUTS["halves"]),
+    "a half and one that is cut": ([[0, 1]], CUTS["halves"]),
+    "both halves": ([[0, 1], [2, 3]], CUTS["halves"]),
+    "across the halves": ([[0, 2, 4]], CUTS["halves"]),
+    "a part that cannot grow": ([[0, 1]], [[[0], [-1]]]),
+}
+
+
+@pytest.mark.parametrize("refused", [(), ("2",)])
+@pytest.mark.parametrize("name", AVERAGES)
+def test_clusters_ask_for_what_averages_ask_for(name, refused):
+    averages, cuts = AVERAGES[name]
+    graph = averaged_network(4, 2, averages=averages, cuts=cuts)
+    graph = graph.refuse_others(graph.widths.keys() - set(refused), "it is left alone")
+    found, growing = find_clusters(graph), torch.zeros(graph.num_channels, dtype=torch.bool)
+    for group in graph.splittable_groups:
+        growing[group.channels] = True
+    for choice in product((1, 2, 3), repeat=6):
+        copies = torch.where(growing, torch.tensor([*choice, 1, 1, 1]), 1)
+        alike = all(len(set(copies[channels].tolist())) == 1 for channels in averages)
+        assert _allowed_steps(found, copies) == (alike and are_equal(graph, copies))
+
+
+def _allowed_steps(found: Clusters, copies: torch.Tensor) -> bool:
+    extra = (copies - 1).numpy()
+    if extra[found.fixed.numpy()].any():
+        return False
+    for cluster in found.clusters:
+        if any(len(set(extra[c])) > 1 for c, alike in zip(cluster.cells, cluster.alike, strict=True) if alike):
+            return False
+        pairs = zip(cluster.cells, cluster.alike, strict=True)
+        steps = np.array([extra[cell][0] if alike else extra[cell].sum() for cell, alike in pairs])
+        if (cluster.equations @ steps).any():
+            return False
+    return True
+
+
+def test_channels_that_are_averaged_are_one_cell_and_one_step():
+    (cluster,) = find_clusters(averaged_network(4, 2, averages=[[0, 1, 2]])).clusters
+    assert [cell.tolist() for cell in cluster.cells] == [[0, 1, 2]]
+    assert (cluster.alike.tolist(), cluster.ratio.tolist(), cluster.steps(3).tolist()) == ([True], [1], [3])
 
 
 def test_the_blocks_of_a_grouped_convolution_are_cells():

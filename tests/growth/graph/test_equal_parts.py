@@ -7,6 +7,7 @@ import nni_s3d as s3d
 from nni_s3d.growth.graph.channels import EqualParts
 from nni_s3d.growth.graph.equal_parts import check_equal_parts, in_equal_parts, smallest_step, unequal_cut
 from tests.cases import BY_NAME, measured
+from tests.growth.selection.made_up import averaged_network
 from tests.wide import WIDE, random_case
 
 CASES = {case.name: case for case in WIDE}
@@ -60,6 +61,15 @@ def test_graphs_without_cuts_have_no_parts():
     assert smallest_step(graph, "0") == 1
 
 
+def test_averaged_channels_get_as_many_copies_as_one_of_them_has():
+    graph = averaged_network(4, 2, averages=[[0, 1, 2]], cuts=[[[0, 1], [3, 4]]])
+    found = s3d.with_equal_parts(graph, {"0": torch.tensor([1, 2, 1, 1])})
+    assert found["0"][:3].tolist() == [2, 2, 2]
+    assert found["0"][3] + found["2"][0] == 4  # two more, as the other part has
+    assert found["2"][1] == 1
+    assert [smallest_step(graph, name) for name in ("0", "2")] == [2, 1]
+
+
 def test_parts_that_never_become_equal_are_refused():
     graph = measured(CASES["grouped"]).graph
     cut = graph.equal_parts[0]
@@ -68,7 +78,7 @@ def test_parts_that_never_become_equal_are_refused():
     copies = {group.name: torch.full((group.width,), 2) for group in graph.splittable_groups}
     with pytest.raises(
         s3d.ModelError,
-        match="copies: expected numbers that keep the parts equal into which a slice cuts channels, got none",
+        match="copies: expected numbers that keep the parts equal into which a slice cuts or averages channels, got",
     ):
         s3d.with_equal_parts(impossible, copies)
 

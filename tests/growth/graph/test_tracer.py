@@ -97,7 +97,7 @@ def test_channels_in_an_argument_that_a_rule_does_not_read_are_refused():
     "forward",
     [
         lambda x: x.std(dim=-1, keepdim=True) + x,
-        lambda x: torch.std(x, False) + x,
+        lambda x: torch.std(x, True) + x,
         lambda x: x.sum(dim=[]) + x,
         lambda x: x[0, 0].amax(-1) + x,
         lambda x: torch.softmax(x[0, 0], 0) + x,

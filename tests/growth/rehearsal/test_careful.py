@@ -16,7 +16,7 @@ from tests.wide import WIDE, random_case
 def failures(model: nn.Module, inputs: object, careful: Careful | None = None):
     graph = read_graph(model, inputs)
     careful = careful or Careful(model, inputs, graph, {}, training=False)
-    return careful.failures(graph, _unmoved(rehearsed_copies(graph, graph.splittable_groups)))
+    return careful.failures(graph, _unmoved(graph, rehearsed_copies(graph, graph.splittable_groups)))
 
 
 @torch.no_grad()
@@ -36,7 +36,7 @@ def test_no_place_fails_in_any_structure(case):
     model, inputs = case.model(), case.inputs()
     graph = s3d.trace(model, inputs)
     careful = Careful(model, inputs, graph, {}, training=False)
-    assert not careful.failures(graph, _unmoved(rehearsed_copies(graph, graph.splittable_groups)))
+    assert not careful.failures(graph, _unmoved(graph, rehearsed_copies(graph, graph.splittable_groups)))
 
 
 @torch.no_grad()

@@ -12,8 +12,9 @@ from nni_s3d.growth.graph.equal_parts import check_equal_parts
 from nni_s3d.growth.graph.following import with_attributes
 from nni_s3d.growth.graph.read import read_graph
 from nni_s3d.growth.graph.width_attributes import WidthAttribute
-from nni_s3d.growth.rehearsal.pattern import random_copies, rehearsed_copies
+from nni_s3d.growth.rehearsal.pattern import random_copies, rehearsed_copies, stuck
 from tests.cases import all_cases, measured
+from tests.growth.selection.made_up import averaged_network
 from tests.wide import WIDE
 
 wide_cases = pytest.mark.parametrize("case", WIDE, ids=lambda case: case.name)
@@ -120,3 +121,19 @@ sys.exit("scipy.optimize" in sys.modules)
 
 def test_filling_up_parts_needs_no_integer_program():
     assert subprocess.run([sys.executable, "-c", PROGRAM], check=False).returncode == 0
+
+
+def test_averaged_channels_grow_together_and_every_second_average_by_more():
+    graph = averaged_network(4, 2, averages=[[0, 1, 2], [4, 5]])
+    for copies in (
+        rehearsed_copies(graph, graph.splittable_groups),
+        random_copies(graph, graph.splittable_groups, 0),
+    ):
+        assert len(set(copies[:3].tolist())) == len(set(copies[4:6].tolist())) == 1
+    assert rehearsed_copies(graph, graph.splittable_groups)[[0, 4]].tolist() == [2, 3]
+
+
+def test_averages_with_channels_that_cannot_grow_are_stuck():
+    graph = averaged_network(4, 2, averages=[[0, 1, 4]])
+    assert not stuck(graph)[:6].any()
+    assert stuck(graph.refuse_others({"0"}, "it is left alone"))[:4].tolist() == [True, True, False, False]

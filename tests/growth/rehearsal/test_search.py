@@ -205,3 +205,20 @@ def test_rounding_of_the_models_own_precision_is_no_trouble(monkeypatch):
     graph = s3d.trace(Blocks((False, False)), torch.randn(3, 4))
     assert set(graph.widths) == {"stem", "wide.0", "wide.1"}
     assert len(careful) == 1
+
+
+def test_what_is_averaged_with_a_group_that_fails_is_refused_with_it():
+    class Together(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.norm, self.c = nn.Linear(4, 3), nn.Linear(4, 3), nn.LayerNorm(6), nn.Linear(6, 2)
+            self.d, self.e = nn.Linear(4, 5), nn.Linear(5, 2)
+
+        def forward(self, x):
+            return self.c(self.norm(torch.cat([self.a(x).view(-1, 3), self.b(x)], 1))) + self.e(self.d(x).tanh())
+
+    graph = s3d.trace(Together(), torch.randn(5, 4))
+    assert graph.widths == {"d": 5}
+    assert "view in the model" in graph["a"].reason
+    said = "its growth alone would change an average over its channels and others (norm): a cannot grow"
+    assert graph["b"].reason == said

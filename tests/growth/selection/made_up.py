@@ -10,6 +10,7 @@ from torch import nn
 
 import nni_s3d as s3d
 from nni_s3d import GrowthPlan, Spectrum
+from nni_s3d.growth.graph.averages import Average
 from nni_s3d.growth.graph.channels import EqualParts
 
 C = 1.3
@@ -53,3 +54,11 @@ def chosen(plan: GrowthPlan) -> list[int]:
 def cut_network(*widths: int, cuts: Sequence[Sequence[Sequence[int]]]) -> s3d.ChannelGraph:
     """Return the graph of `network`, cut into these parts of channels, which are numbered over all groups."""
     return replace(network(*widths), equal_parts=tuple(EqualParts("a cut", torch.tensor(parts)) for parts in cuts))
+
+
+def averaged_network(
+    *widths: int, averages: Sequence[Sequence[int]], cuts: Sequence[Sequence[Sequence[int]]] = ()
+) -> s3d.ChannelGraph:
+    """Return the graph of `cut_network` with averages over these channels too."""
+    of_channels = tuple(Average("a norm", torch.tensor(channels)) for channels in averages)
+    return replace(cut_network(*widths, cuts=cuts), averages=of_channels)

@@ -8,7 +8,7 @@ import torch
 
 from nni_s3d.growth.graph.clusters import find_clusters
 from nni_s3d.growth.selection.ladder import Ladder, lower_hull
-from tests.growth.selection.made_up import cut_network
+from tests.growth.selection.made_up import averaged_network, cut_network
 
 HALVES = [[[0, 1], [2, 3]]]
 SEVERAL = [[[0, 1], [2, 3]], [[0, 4], [2, 5]], [[1], [5]]]
@@ -44,6 +44,30 @@ def test_ways_in_one_ratio_are_the_best_for_each_number_of_copies(seed, choices)
         assert all(m in (1, *choices) for m in copies.tolist())
         gain = sum(float(gains[choices.index(m), c]) for c, m in enumerate(copies.tolist()) if m > 1)
         assert gain == pytest.approx(found.gains[way])
+
+
+@pytest.mark.parametrize(
+    ("averages", "cuts"), [([[0, 1, 2]], ()), ([[0, 1], [2, 3]], HALVES), ([[0, 1]], HALVES), ([[1, 4]], ())]
+)
+@pytest.mark.parametrize("choices", [(2,), (2, 3, 4)])
+def test_ways_of_averages_are_the_best_for_each_number_of_copies(choices, averages, cuts):
+    graph = averaged_network(4, 2, averages=averages, cuts=cuts)
+    gains = -torch.rand(len(choices), graph.num_channels, generator=torch.Generator().manual_seed(0)).double()
+    found = Ladder.of(find_clusters(graph).clusters[0], gains, choices, torch.ones(9).double())
+    inside, best = found.channels.tolist(), dict[float, float]()
+    for copies in product((1, *choices), repeat=len(inside)):
+        number = dict(zip(inside, copies, strict=True))
+        alike = all(len({number.get(c, 1) for c in channels}) == 1 for channels in averages)
+        if alike and all(len({sum(number.get(c, 1) for c in part) for part in cut}) == 1 for cut in cuts):
+            gain = sum(float(gains[choices.index(m), c]) for c, m in number.items() if m > 1)
+            best[sum(copies) - len(copies)] = min(best.get(sum(copies) - len(copies), 0.0), gain)
+    for way, (total, gain) in enumerate(zip(found.total(torch.ones(9)).tolist(), found.gains.tolist(), strict=True)):
+        assert gain == pytest.approx(best[total])
+        copies = found.copies(way)
+        assert int((copies - 1).sum()) == total
+        number = dict(zip(inside, copies.tolist(), strict=True))
+        assert all(len({number.get(c, 1) for c in channels}) == 1 for channels in averages)
+    assert found.gains[-1] == pytest.approx(min(best.values()))
 
 
 @pytest.mark.parametrize("choices", [(2,), (2, 3, 4)])

@@ -9,6 +9,7 @@ from torch.optim.swa_utils import AveragedModel
 import nni_s3d as s3d
 from nni_s3d.errors import ConfigError, ModelError
 from nni_s3d.growth.graph.channels import Role
+from nni_s3d.growth.graph.equal_parts import with_equal_parts
 from nni_s3d.growth.graph.theta import pack, theta_norms
 from tests.cases import BY_NAME, Case, all_cases, measured
 from tests.wide import WIDE, random_case
@@ -18,7 +19,10 @@ wide_and_random = pytest.mark.parametrize("case", [*WIDE, *RANDOM], ids=lambda c
 
 
 def one_beside_each(graph: s3d.ChannelGraph) -> dict[str, torch.Tensor]:
-    return {group.name: torch.full((group.width,), 2) for group in graph.splittable_groups}
+    """Return two copies of every neuron that is not averaged with others, if the parts allow it."""
+    free = {g.name: torch.where(graph.averaged[g.channels], 1, 2) for g in graph.splittable_groups}
+    raised = with_equal_parts(graph, free)
+    return raised if all(map(torch.equal, raised.values(), free.values())) else {}
 
 
 def grown(case: Case, seed: int = 0, **settings) -> s3d.SplitResult:

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from nni_s3d import ConfigError, Scheme, gain, scheme
+from nni_s3d.growth.selection.schemes import best_scheme, scheme_of
+from nni_s3d.growth.selection.settings import SchemeSettings
 from tests import reference
 
 CS = (1, 1.3, 2.0, 3.0)
@@ -120,6 +122,23 @@ def test_the_guarantee_of_eq_12(c):
     radius = torch.maximum(low.abs(), high.abs())
     for m, kappa in ((2, (c - 1) / (c + 1)), (3, (c - 1) / 2), (4, (c - 1) / 2)):
         assert (gain(low, high, m, c) <= -kappa * radius + 1e-12).all()
+
+
+@pytest.mark.parametrize("copies", [2, 3, 4])
+def test_schemes_of_averaged_neurons_have_equal_weights(copies):
+    low, high = torch.tensor([-1.0, 1.0, -1.0]).double(), torch.tensor([2.0, 2.0, 2.0]).double()
+    averaged, settings = torch.tensor([True, True, False]), SchemeSettings(copies, 3.0)
+    found = scheme_of(low, high, copies, settings, averaged)
+    assert found.weights[:2].tolist() == [[1 / copies] * copies] * 2
+    along = found.along_min[:2]
+    torch.testing.assert_close(along.sum(dim=1), torch.zeros(2).double())
+    assert len(set(along[0].tolist())) == copies  # no two copies stay equal
+    assert not along[1].any()
+    assert not found.along_max[:2].any()
+    torch.testing.assert_close(found.gain[:2], (along**2).mean(dim=1) * low[:2].clamp(max=0))
+    alone = best_scheme(low[2:], high[2:], copies, settings)
+    assert torch.equal(found.weights[2:], alone.weights)
+    assert torch.equal(found.gain[2:], alone.gain)
 
 
 def test_c_of_one_is_splitting_steepest_descent():

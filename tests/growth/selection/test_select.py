@@ -1,11 +1,12 @@
 """From a spectrum to a plan: limits hold, and what is no spectrum is refused."""
 
 import pytest
+import torch
 
 import nni_s3d as s3d
 from nni_s3d import ConfigError, Knapsack, ModelError, TopFraction, TopK
 from tests.cases import all_cases, measured
-from tests.growth.selection.made_up import C, network, spectrum_of
+from tests.growth.selection.made_up import C, averaged_network, network, spectrum_of
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,50 @@ def test_a_spectrum_without_one_of_the_groups_is_refused():
     del found["2"]
     with pytest.raises(ModelError, match="spectrum: expected one of every splittable group, got none of 2"):
         s3d.select(found, graph, TopK(1), 2, c=C)
+
+
+ENDS = [(-1.0, 1.0), (1.0, 2.0), (-3.0, 1.0), (-0.1, 1.0), (-0.1, 9.0), (-0.2, 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("policy", "copies", "expected"),
+    [
+        (TopK(2), 2, [1, 1, 1, 1, 2, 2]),  # three neurons together are one more
+        (TopK(4), 2, [2, 2, 2, 1, 2, 1]),
+        (TopFraction(0.5), 2, [2, 2, 2, 1, 1, 1]),
+        (TopFraction(1.0), 4, [4, 4, 4, 4, 4, 4]),
+        (Knapsack(growth=9.0), 2, [2, 2, 2, 2, 2, 2]),
+        (Knapsack(growth=9.0, relaxed=True), 2, [2, 2, 2, 2, 2, 2]),
+        (Knapsack(budget=8, cost="neurons"), 2, [1, 1, 1, 1, 2, 2]),
+        (Knapsack(budget=9, cost="neurons"), {2, 3, 4}, [2, 2, 2, 1, 1, 1]),
+    ],
+)
+def test_averaged_channels_are_one_choice(policy, copies, expected):
+    graph = averaged_network(4, 2, averages=[[0, 1, 2]])
+    plan = s3d.select(spectrum_of(graph, ENDS), graph, policy, copies, c=C)
+    assert torch.cat(list(plan.copies.values())).tolist() == expected
+    first = plan.weights["0"][: 3 * expected[0]]
+    assert first.tolist() == [1 / expected[0]] * len(first)
+    moves = plan.displacements["0"][: 3 * expected[0]].norm(dim=1).reshape(3, -1)
+    assert not moves[1].any()  # where the smallest eigenvalue is positive
+    if expected[0] == 2:
+        assert moves[0].tolist() == moves[2].tolist() == [1, 1]
+
+
+def test_new_neurons_stay_away_from_averaged_channels():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.LayerNorm(4), torch.nn.Linear(4, 5), torch.nn.Tanh())
+    model.append(torch.nn.Linear(5, 2))
+    graph = s3d.trace(model, torch.randn(6, 3))
+    found = s3d.new_neurons(model, graph)
+    plan = s3d.select(found, graph, TopFraction(1.0))
+    assert [copies.tolist() for copies in plan.copies.values()] == [[1] * 4, [2] * 5]
+    said = "new neurons: expected none among the channels that 1 averages, where copies must have equal weights"
+    with pytest.raises(ModelError, match=said):
+        s3d.plan_from_copies(graph, {"0": torch.full((4,), 2)}, found)
+    plan = s3d.select(s3d.random_splits(model, graph), graph, TopK(7))
+    assert plan.copies["0"].tolist() in ([1] * 4, [2] * 4)
+    x = torch.randn(6, 3)
+    torch.testing.assert_close(s3d.split(model, graph, plan, epsilon=0).model(x), model(x))
 
 
 @pytest.mark.parametrize(

@@ -97,3 +97,36 @@ def test_sizes_that_modules_of_your_own_have_written_down():
     graph = s3d.trace(model, torch.randn(2, 4))
     scale = s3d.split(model, graph, s3d.plan_from_copies(graph, {"0": torch.tensor([2, 1, 1])})).model[1]
     assert (scale.channels, scale.dim, scale.kernel, scale.groups) == (4, 4, 3, 1)
+
+
+@pytest.mark.parametrize("kept", [tuple, list, torch.Size])
+def test_norms_say_what_they_are_over(kept):
+    class Norm(nn.Module):
+        def __init__(self, channels: int) -> None:
+            super().__init__()
+            self.normalized_shape, self.weight = kept((channels,)), nn.Parameter(torch.rand(channels))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.layer_norm(x, self.normalized_shape, self.weight)
+
+    norms = (Norm(3), nn.LayerNorm(3), nn.RMSNorm(3), nn.GroupNorm(1, 3))
+    model = nn.Sequential(nn.Linear(4, 3), *norms, nn.Linear(3, 2))
+    graph = s3d.trace(model, torch.randn(2, 4))
+    grown = s3d.split(model, graph, s3d.plan_from_copies(graph, {"0": torch.tensor([2, 2, 2])})).model
+    assert [tuple(norm.normalized_shape) for norm in grown[1:4]] == [(6,)] * 3
+    assert type(grown[1].normalized_shape) is kept
+    assert (grown[4].num_channels, grown[4].num_groups) == (6, 1)
+
+
+def test_one_number_that_a_norm_is_over():
+    class Norm(nn.Module):
+        def __init__(self, channels: int) -> None:
+            super().__init__()
+            self.normalized_shape, self.weight = channels, nn.Parameter(torch.rand(channels))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.rms_norm(x, (self.normalized_shape,), self.weight)
+
+    model = nn.Sequential(nn.Linear(4, 3), Norm(3), nn.Linear(3, 2))
+    graph = s3d.trace(model, torch.randn(2, 4))
+    assert s3d.split(model, graph, s3d.plan_from_copies(graph, {"0": [2, 2, 2]})).model[1].normalized_shape == 6

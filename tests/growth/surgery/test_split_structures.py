@@ -41,6 +41,8 @@ WIDTHS = {
     "points": {"point": 4, "deep": 5},
     "window-merge": {"embed": 3, "merge": 4},
     "constants": {"a": 4, "b": 4, "read": 3},
+    "stream": {"embed": 4, "fc1": 6},
+    "averages": {"stem": 4, "wide": 6, "free": 5},
 }
 
 

@@ -126,7 +126,7 @@ def _operand(notes: Notes, tensor: object, partner: object, dims: int) -> _Opera
     if not isinstance(tensor, Tensor) or (labels is None and tensor.numel() == 1):
         return None
     if labels is None:
-        labels = _as_follower(notes, tensor, notes.labels(partner))
+        labels = as_follower(notes, tensor, notes.labels(partner))
     labels, shape = _padded(labels, dims), (1,) * (dims - tensor.dim()) + tensor.shape
     belongs = labels.numpy() >= 0
     if belongs.all():
@@ -158,7 +158,7 @@ def _varies(notes: Notes, tensor: object, dim: int) -> bool:
     return labels.numel() == 1 or growing_dim(labels) == dim + labels.dim()
 
 
-def _as_follower(notes: Notes, tensor: Tensor, partner: Tensor | None) -> Tensor:
+def as_follower(notes: Notes, tensor: Tensor, partner: Tensor | None) -> Tensor:
     """Return the labels of a tensor without any: those of its partner, if it is the model's own, one entry each."""
     sources, none = notes.own.sources(tensor), torch.full((1,) * tensor.dim(), NONE)
     if not sources or partner is None or bool((partner < 0).any()):

@@ -11,6 +11,7 @@ from nni_s3d.growth.graph.functions import Kind, batch_norm_arguments, functions
 from nni_s3d.growth.graph.notes import Notes
 from nni_s3d.growth.graph.rule_table import TracedCall, rule_table
 from nni_s3d.growth.graph.rules.layers import follow
+from nni_s3d.growth.graph.rules.reductions import note_average
 
 RULES, rule = rule_table()
 
@@ -68,22 +69,47 @@ def _group_norm(
     **__: object,
 ) -> Any:
     slots = notes.along(input, 1)
-    if slots is None or num_groups != input.shape[1]:
-        return notes.refuse_inputs(call.name, (input,), f"{call.name} mixes its channels")
+    if slots is None:
+        return notes.refuse_inputs(call.name, (input,), f"{call.name} runs over another dimension than its channels")
+    if num_groups != input.shape[1] and notes.labels(input) is not None:
+        note_average(notes, _where(notes, call, weight), input)
     return follow(notes, call.name, slots, [(weight, 0), (bias, 0)], notes.spread(slots, out.dim(), 1))
 
 
 @rule("layer_norm", "rms_norm")
 def _norm_over_last_dimensions(
-    notes: Notes, call: TracedCall, out: Tensor, input: Tensor, normalized_shape: Any, *_: object, **__: object
+    notes: Notes,
+    call: TracedCall,
+    out: Tensor,
+    input: Tensor,
+    normalized_shape: Any,
+    weight: Tensor | None = None,
+    bias: Any = None,
+    *_: object,
+    **__: object,
 ) -> Any:
-    labels = notes.labels(input)
+    """Weight and bias have an entry for each element; in the place of a bias, `rms_norm` takes a number."""
+    labels, where = notes.labels(input), _where(notes, call, weight)
     if labels is None:
         return None
-    inside = labels.shape[-len(normalized_shape) :]
-    if labels.numel() == 1 or max(inside) > 1:
-        return notes.refuse_inputs(call.name, (input,), f"{call.name} mixes its channels")
-    return labels
+    along = [dim for dim, size in enumerate(labels.shape) if size > 1]
+    over = labels.dim() - len(normalized_shape)  # the first dimension of a norm
+    if along and max(along) < over:  # every channel has a norm of its own
+        return labels
+    if len(along) > 1:
+        return notes.refuse_inputs(call.name, (input,), f"{where} mixes channels that run along several dimensions")
+    note_average(notes, where, input)
+    if not along:
+        return None
+    slots, dim = notes.along(input, along[0]), along[0] - over
+    assert slots is not None
+    followers = [(tensor, dim) for tensor in (weight, bias) if isinstance(tensor, Tensor)]
+    return follow(notes, call.name, slots, followers, labels)
+
+
+def _where(notes: Notes, call: TracedCall, weight: Tensor | None) -> str:
+    """Name the layer that a norm is, or the function."""
+    return (notes.owner(weight) or "").rpartition(".")[0] or call.name
 
 
 @rule("local_response_norm")

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from nni_s3d.growth.graph.averages import AVERAGING, divides_by_one_less
 from nni_s3d.growth.graph.functions import Kind, functions
 from nni_s3d.growth.graph.labels import growing_dim
 from nni_s3d.growth.graph.notes import Notes
@@ -14,6 +15,7 @@ from nni_s3d.growth.graph.rule_table import TracedCall, rule_table
 from nni_s3d.growth.graph.rules.elementwise import meet
 
 RULES, rule = rule_table()
+_SUMS = {"sum", *functions(Kind.NORM)}
 
 
 @rule(*functions(Kind.AVERAGE_POOL, Kind.MAX_POOL, Kind.OTHER_POOL))
@@ -37,17 +39,17 @@ def resize(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, *_: objec
 def _reduce(
     notes: Notes,
     call: TracedCall,
-    out: Tensor,
+    out: Any,
     input: Tensor,
     dim: Any = None,
-    *_: Any,
+    *args: Any,
     keepdim: bool = False,
-    **__: object,
+    **kwargs: object,
 ) -> Any:
-    labels = notes.labels(input)
+    labels, first = notes.labels(input), out if isinstance(out, Tensor) else out[0]
     if labels is None:
         return None
-    keepdim = keepdim or out.dim() == input.dim()
+    keepdim = keepdim or first.dim() == input.dim()
     # Without dimensions it reduces all; std(x, True) says something about its denominator.
     reduces_all = dim is None or isinstance(dim, bool) or dim in ((), [])
     named = range(labels.dim()) if reduces_all else [dim] if isinstance(dim, int) else dim
@@ -55,8 +57,48 @@ def _reduce(
     left = [n for d, n in enumerate(input.shape) if d and d not in dims]
     # The labels of a single channel do not say which way it runs: a dimension of size one must be left for it.
     if (labels.numel() == 1 and 1 not in left) or not _are_parts(labels, dims):
-        return notes.refuse_inputs(call.name, (input,), f"{call.name} reduces over its channels")
-    return labels.amax(_joined(notes, labels, dims), keepdim)
+        return _over_channels(notes, call, input, labels, divides_by_one_less(call.name, (dim, *args), kwargs))
+    reduced = labels.amax(_joined(notes, labels, dims), keepdim)
+    return reduced if isinstance(out, Tensor) else (reduced,) * len(out)
+
+
+@rule(*functions(Kind.NORM))
+def _norm(
+    notes: Notes,
+    call: TracedCall,
+    out: Tensor,
+    input: Tensor,
+    p: Any = None,
+    dim: Any = None,
+    keepdim: bool = False,
+    *_: object,
+    **__: object,
+) -> Any:
+    return _reduce(notes, call, out, input, dim, keepdim=keepdim)
+
+
+def _over_channels(notes: Notes, call: TracedCall, input: Tensor, labels: Tensor, by_one_less: bool) -> Any:
+    """Follow a reduction over channels: an average stays as it is if all of them get equally many copies."""
+    if call.name not in AVERAGING:
+        hint = "; write mean, which stays as it is when channels are split" if call.name in _SUMS else ""
+        return notes.refuse_inputs(call.name, (input,), f"{call.name} reduces over its channels{hint}")
+    if by_one_less:
+        reason = f"{call.name} divides by one less than the number of its channels; write correction=0"
+        return notes.refuse_inputs(call.name, (input,), reason)
+    return note_average(notes, call.name, input)
+
+
+def note_average(notes: Notes, where: str, input: Tensor) -> None:
+    """Note an average over all channels of a tensor; what comes out has none, or the same ones."""
+    labels = notes.labels(input)
+    assert labels is not None
+    if labels.numel() == 1 or bool((labels < 0).any()):
+        reason = f"{where} averages it together with entries that are no channels of a layer"
+        if labels.numel() == 1:
+            reason = f"{where} may average it: of a single channel the trace cannot tell along which dimension it runs"
+        notes.refuse([labels], reason)
+    else:
+        notes.averages.note(where, labels)
 
 
 def _are_parts(labels: Tensor, dims: Sequence[int]) -> bool:

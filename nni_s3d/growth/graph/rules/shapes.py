@@ -12,6 +12,7 @@ from nni_s3d.growth.graph.functions import Kind, functions
 from nni_s3d.growth.graph.labels import drop_repeats, in_same_order
 from nni_s3d.growth.graph.notes import Notes
 from nni_s3d.growth.graph.rule_table import TracedCall, rule_table
+from nni_s3d.growth.graph.rules.elementwise import as_follower
 
 RULES, rule = rule_table()
 PICKED = "its channels are picked by an index tensor; pick positions and leave the channels whole"
@@ -143,6 +144,11 @@ def _cat(notes: Notes, call: TracedCall, out: Tensor, tensors: Any, dim: int = 0
     dim %= out.dim()
     if dim == 0:
         return notes.refuse_inputs(call.name, tensors, "its channels are concatenated along the samples")
+    partner = next(label for label in labels if label is not None)
+    if partner.shape[dim] == 1 < partner.numel():  # parameters such as a class token lie beside positions
+        labels = [
+            as_follower(notes, x, partner) if one is None else one for x, one in zip(tensors, labels, strict=True)
+        ]
     wide = [_wide(x, label, dim) for x, label in zip(tensors, labels, strict=True) if x.dim() == out.dim()]
     shape = [max(label.shape[d] for label in wide) for d in range(out.dim())]
     full = [label.expand(*shape[:dim], label.shape[dim], *shape[dim + 1 :]) for label in wide]

@@ -7,12 +7,6 @@ import nni_s3d as s3d
 from tests.wide import Number, check_accepted, check_refused, check_rest_grows, linears, sample
 
 REFUSED = {
-    "layer norm": (
-        lambda m, x: m.b(m.norm(m.a(x))),
-        linears((4, 3), (3, 2)) | {"norm": nn.LayerNorm(3)},
-        (5, 4),
-        "layer_norm mixes its channels",
-    ),
     "batch norm without running statistics": (
         lambda m, x: m.b(m.norm(m.a(x))),
         linears((4, 3), (3, 2)) | {"norm": nn.BatchNorm1d(3, track_running_stats=False)},
@@ -31,17 +25,30 @@ REFUSED = {
         (5, 4),
         "its batch norm takes the statistics of the batch",
     ),
-    "group norm of two channels each": (
+    "layer norm over a single channel": (
         lambda m, x: m.b(m.norm(m.a(x))),
-        linears((4, 4), (4, 2)) | {"norm": nn.GroupNorm(2, 4)},
+        linears((4, 1), (1, 2)) | {"norm": nn.LayerNorm(1)},
         (5, 4),
-        "group_norm mixes its channels",
+        "norm may average it: of a single channel the trace cannot tell along which dimension it runs",
     ),
-    "root mean square norm": (
-        lambda m, x: m.b(m.norm(m.a(x))),
-        linears((4, 3), (3, 2)) | {"norm": nn.RMSNorm(3)},
+    "layer norm of channels that cannot be split": (
+        lambda m, x: m.b(m.norm(torch.cat([m.a(x), h := m.c(x)], 1))) + h.sum(),
+        linears((4, 3), (5, 2), (4, 2)) | {"norm": nn.LayerNorm(5)},
         (5, 4),
-        "rms_norm mixes its channels",
+        r"norm averages them together with channels that cannot be split \(c: sum reduces over its channels; write "
+        r"mean, which stays as it is when channels are split\)",
+    ),
+    "group norm of channels that run along another dimension": (
+        lambda m, x: m.b(m.norm(m.a(x))),
+        linears((4, 3), (3, 2)) | {"norm": nn.GroupNorm(2, 6)},
+        (5, 6, 4),
+        "group_norm runs over another dimension than its channels",
+    ),
+    "root mean square norm over several dimensions of channels": (
+        lambda m, x: m.b(F.rms_norm(m.a(x).view(5, 2, 3), (2, 3)).flatten(1)),
+        linears((4, 6), (6, 2)),
+        (5, 4),
+        "rms_norm mixes channels that run along several dimensions",
     ),
     "local response norm": (
         lambda m, x: m.b(m.norm(m.a(x))).mean(2),
@@ -63,6 +70,66 @@ def test_the_rest_of_a_network_still_grows(name):
 
 
 ACCEPTED = {
+    "layer norm": (
+        lambda m, x: m.b(m.norm(m.a(x))),
+        linears((4, 3), (3, 2)) | {"norm": nn.LayerNorm(3)},
+        (5, 4),
+        {"a": 3},
+    ),
+    "layer norm as a function": (
+        lambda m, x: m.b(F.layer_norm(h := m.a(x).tanh(), h.shape[-1:], m.scale)),
+        linears((4, 3), (3, 2)) | {"scale": Number(3)},
+        (5, 2, 4),
+        {"a": 3},
+    ),
+    "layer norm over channels and positions": (
+        lambda m, x: m.b(m.norm(m.a(x))).mean(2),
+        {"a": nn.Conv1d(2, 3, 2), "b": nn.Conv1d(3, 2, 1), "norm": nn.LayerNorm((3, 4))},
+        (5, 2, 5),
+        {"a": 3},
+    ),
+    "layer norm of two layers side by side": (
+        lambda m, x: m.b(m.norm(torch.cat([m.a(x), m.c(x)], 1))),
+        linears((4, 3), (5, 2), (4, 2)) | {"norm": nn.LayerNorm(5)},
+        (5, 4),
+        {"a": 3, "c": 2},
+    ),
+    "group norm of two channels each": (
+        lambda m, x: m.b(m.norm(m.a(x))),
+        linears((4, 4), (4, 2)) | {"norm": nn.GroupNorm(2, 4)},
+        (5, 4),
+        {"a": 4},
+    ),
+    "group norm of all channels": (
+        lambda m, x: m.b(m.norm(m.a(x))).mean(2),
+        {"a": nn.Conv1d(2, 3, 2), "b": nn.Conv1d(3, 2, 1), "norm": nn.GroupNorm(1, 3)},
+        (5, 2, 5),
+        {"a": 3},
+    ),
+    "root mean square norm": (
+        lambda m, x: m.b(m.norm(m.a(x))),
+        linears((4, 3), (3, 2)) | {"norm": nn.RMSNorm(3)},
+        (5, 4),
+        {"a": 3},
+    ),
+    "root mean square norm that is written out": (
+        lambda m, x: m.b(m.scale * (h := m.a(x)) * torch.rsqrt(h.pow(2).mean(-1, keepdim=True) + 1e-6)),
+        linears((4, 3), (3, 2)) | {"scale": Number(3)},
+        (5, 4),
+        {"a": 3},
+    ),
+    "layer norm that is written out": (
+        lambda m, x: m.b(((h := m.a(x)) - h.mean(-1, True)) / (h.var(-1, False, True) + 1e-5).sqrt()),
+        linears((4, 3), (3, 2)),
+        (5, 4),
+        {"a": 3},
+    ),
+    "group norm that is written out": (
+        lambda m, x: m.b(((h := m.a(x).unflatten(1, (2, -1))) / h.std(2, correction=0, keepdim=True)).flatten(1)),
+        linears((4, 4), (4, 2)),
+        (5, 4),
+        {"a": 4},
+    ),
     "batch norm without affine parameters": (
         lambda m, x: m.b(m.norm(m.a(x)).tanh()),
         linears((4, 3), (3, 2)) | {"norm": nn.BatchNorm1d(3, affine=False)},

@@ -10,7 +10,7 @@ REFUSED = {
         lambda m, x: m.b(m.a(x).view(len(x), 2, -1).sum(2)),
         linears((4, 6), (2, 2)),
         (5, 4),
-        "sum reduces over its channels",
+        "sum reduces over its channels; write mean, which stays as it is when channels are split",
     ),
     "a softmax over the channels of every part": (
         lambda m, x: m.b(m.a(x).unflatten(1, (2, -1)).softmax(2).flatten(1)),
@@ -24,23 +24,59 @@ REFUSED = {
         (5, 4),
         "softmax mixes its channels",
     ),
-    "a mean over channels": (
-        lambda m, x: m.b(m.a(x).mean(1)),
-        {"a": nn.Conv1d(2, 3, 2), "b": nn.Linear(5, 2)},
-        (5, 2, 6),
-        "mean reduces over its channels",
-    ),
     "a mean over one channel": (
         lambda m, x: m.b(m.a(x).mean(1)),
         {"a": nn.Conv1d(2, 1, 2), "b": nn.Linear(5, 2)},
         (5, 2, 6),
-        "mean reduces over its channels",
+        "mean may average it: of a single channel the trace cannot tell along which dimension it runs",
     ),
     "a sum over everything": (
         lambda m, x: m.b(x) + m.a(x).sum(),
         linears((4, 3), (4, 2)),
         (5, 4),
-        "sum reduces over its channels",
+        "sum reduces over its channels; write mean, which stays as it is when channels are split",
+    ),
+    "a norm over channels": (
+        lambda m, x: m.b(h := m.a(x)) + h.norm(dim=-1, keepdim=True),
+        linears((4, 3), (3, 2)),
+        (5, 4),
+        "norm reduces over its channels; write mean, which stays as it is when channels are split",
+    ),
+    "another norm over channels": (
+        lambda m, x: m.b(h := m.a(x)) + torch.linalg.vector_norm(h, dim=-1, keepdim=True),
+        linears((4, 3), (3, 2)),
+        (5, 4),
+        "vector_norm reduces over its channels; write mean, which stays as it is when channels are split",
+    ),
+    "a variance over channels less one": (
+        lambda m, x: m.b(h := m.a(x)) * h.var(-1, keepdim=True),
+        linears((4, 3), (3, 2)),
+        (5, 4),
+        "var divides by one less than the number of its channels; write correction=0",
+    ),
+    "a deviation over channels less one": (
+        lambda m, x: m.b(h := m.a(x)) * torch.std_mean(h, -1, True, True)[0],
+        linears((4, 3), (3, 2)),
+        (5, 4),
+        "std_mean divides by one less than the number of its channels; write correction=0",
+    ),
+    "a mean of channels and constants": (
+        lambda m, x: m.b(h := m.a(x)) * torch.cat([h, x.new_ones(5, 2)], 1).mean(1, keepdim=True),
+        linears((4, 3), (3, 2)),
+        (5, 4),
+        "mean averages it together with entries that are no channels of a layer",
+    ),
+    "a mean with channels that cannot be split": (
+        lambda m, x: m.b(h := m.a(x)) * torch.cat([h, m.c(x).softmax(-1)], 1).mean(1, keepdim=True),
+        linears((4, 3), (3, 2), (4, 3)),
+        (5, 4),
+        "mean averages it together with entries that are no channels of a layer",
+    ),
+    "a mean with channels that are put out": (
+        lambda m, x: (m.b(h := m.a(x)) * torch.cat([h, c := m.c(x)], 1).mean(1, keepdim=True), c),
+        linears((4, 3), (3, 2), (4, 3)),
+        (5, 4),
+        r"mean averages them together with channels that cannot be split \(c: it is an output of the network\)",
     ),
     "pooling across channels": (
         lambda m, x: m.b(F.max_pool1d(m.a(x), 3)),
@@ -68,6 +104,54 @@ def test_the_rest_of_a_network_still_grows(name):
 
 
 ACCEPTED = {
+    "a mean over channels": (
+        lambda m, x: m.b(m.a(x).mean(1)),
+        {"a": nn.Conv1d(2, 3, 2), "b": nn.Linear(5, 2)},
+        (5, 2, 6),
+        {"a": 3},
+    ),
+    "a deviation over channels": (
+        lambda m, x: m.b((h := m.a(x).tanh()) / h.std(-1, correction=0, keepdim=True)),
+        linears((4, 3), (3, 2)),
+        (5, 4),
+        {"a": 3},
+    ),
+    "a variance and a mean over channels": (
+        lambda m, x: m.b(((h := m.a(x).tanh()) - (v := torch.var_mean(h, -1, False, True))[1]) * v[0]),
+        linears((4, 3), (3, 2)),
+        (5, 4),
+        {"a": 3},
+    ),
+    "a deviation of everything": (
+        lambda m, x: m.b((h := m.a(x).tanh()) / torch.std(h, False)),
+        linears((4, 3), (3, 2)),
+        (5, 4),
+        {"a": 3},
+    ),
+    "a mean over the channels of every part": (
+        lambda m, x: m.b((m.a(x).tanh().view(len(x), 2, -1) ** 2).mean(2)),
+        linears((4, 6), (2, 2)),
+        (5, 4),
+        {"a": 6},
+    ),
+    "a norm over positions": (
+        lambda m, x: m.b(m.a(x).norm(p=2, dim=(1, 2)) + torch.linalg.vector_norm(m.c(x), 3, dim=(1, 2))),
+        {"a": nn.Linear(2, 3), "b": nn.Linear(3, 2), "c": nn.Linear(2, 3)},
+        (5, 2, 2, 2),
+        {"a": 3},
+    ),
+    "norms over positions, relative to their mean": (
+        lambda m, x: m.b((h := m.a(x)) * (n := h.norm(dim=1, keepdim=True)) / n.mean(-1, keepdim=True)),
+        linears((4, 3), (3, 2)),
+        (5, 2, 4),
+        {"a": 3},
+    ),
+    "a mean of two layers side by side": (
+        lambda m, x: m.b((h := torch.cat([m.a(x), m.c(x)], 1).tanh()) - h.mean(1, keepdim=True)),
+        linears((4, 3), (5, 2), (4, 2)),
+        (5, 4),
+        {"a": 3, "c": 2},
+    ),
     "a sum over a stack": (
         lambda m, x: m.b(torch.stack([m.a(x), m.c(x)], 1).sum(1).tanh()),
         linears((4, 3), (3, 2), (4, 3)),

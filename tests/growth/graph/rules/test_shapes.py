@@ -8,7 +8,17 @@ from torch.nn import functional as F
 import nni_s3d as s3d
 from nni_s3d.growth.graph.channels import Role
 from tests.cases import BY_NAME, measured
-from tests.wide import Net, check_accepted, check_refused, check_rest_grows, check_split, linears, sample
+from tests.wide import (
+    Fixed,
+    Net,
+    Number,
+    check_accepted,
+    check_refused,
+    check_rest_grows,
+    check_split,
+    linears,
+    sample,
+)
 
 REFUSED = {
     "channels that a tensor names": (
@@ -61,6 +71,24 @@ def test_the_rest_of_a_network_still_grows(name):
 
 
 ACCEPTED = {
+    "a class token before positions": (
+        lambda m, x: m.b(torch.cat([m.token.expand(len(x), -1, -1), m.a(x).tanh()], 1) + m.places),
+        linears((4, 3), (3, 2)) | {"token": Number(1, 1, 3), "places": Number(1, 5, 3)},
+        (5, 4, 4),
+        {"a": 3},
+    ),
+    "two tokens behind positions, with fixed places": (
+        lambda m, x: m.b((torch.cat([m.a(x), *(t.repeat(5, 1, 1) for t in (m.one, m.two))], 1) + m.places).tanh()),
+        linears((4, 3), (3, 2)) | {"one": Number(1, 1, 3), "two": Number(1, 2, 3), "places": Fixed(7, 3)},
+        (5, 4, 4),
+        {"a": 3},
+    ),
+    "learnt padding of an image": (
+        lambda m, x: m.b(torch.cat([m.a(x), m.pad.expand(5, -1, -1)], 2)).mean(2),
+        {"a": nn.Conv1d(2, 3, 2), "b": nn.Conv1d(3, 2, 2), "pad": Number(1, 3, 1)},
+        (5, 2, 5),
+        {"a": 3},
+    ),
     "the last step of every sequence": (
         lambda m, x: m.b(m.a(x).tanh()[torch.arange(5), torch.tensor([1, 2, 0, 2, 1])]),
         linears((4, 3), (3, 2)),
