@@ -18,7 +18,7 @@ from nni_s3d.growth.curvature.producer import LinearCall, Producer
 from nni_s3d.growth.curvature.second_derivatives import twice_differentiable
 from nni_s3d.growth.curvature.tape import Tape
 from nni_s3d.growth.curvature.zero_buffer import ZeroBuffer
-from nni_s3d.growth.graph.channels import ChannelGraph
+from nni_s3d.growth.graph.channels import ChannelGraph, Layer
 from nni_s3d.growth.graph.functions import KINDS, Kind, canonical_name
 from nni_s3d.growth.graph.own_tensors import OwnTensors
 from nni_s3d.growth.graph.rewriting import as_linear
@@ -37,7 +37,7 @@ class Cut(TorchFunctionMode):
         self._consumers = {layer.weight for group in graph.splittable_groups for layer in group.consumers}
         self._weights = {layer.weight: layer for group in graph.splittable_groups for layer in group.producers}
         self.tape = Tape(smoothing, zeros)
-        self.producers: dict[str, Producer] = {}
+        self.producers: list[tuple[Layer, Producer]] = []  # a layer once for each of its calls
 
     def __torch_function__(
         self,
@@ -79,14 +79,14 @@ class Cut(TorchFunctionMode):
             producer: Producer = ComputedProducer(linear, self._own, self._weights[weight].parameters)
         else:
             producer = Producer(linear)
-        self.producers[weight] = producer
+        self.producers.append((self._weights[weight], producer))
         out, producer.value = self.tape.leaf(producer, linear.input)
         return out
 
     def linearize(self, loss: Tensor) -> None:
         """Find the derivatives that the products need."""
         self.tape.prune()
-        for producer in self.producers.values():
+        for _, producer in self.producers:
             reader = self.tape.sole_reader(producer.value)
             if isinstance(reader, Elementwise) and reader.scale is not None and producer.absorb_scale(reader.scale):
                 reader.scale = None

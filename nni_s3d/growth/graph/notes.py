@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from nni_s3d.growth.graph.channels import Axis, EqualParts, Layer, Operation, Role, RowNorm
 from nni_s3d.growth.graph.functions import LENDS_SHAPE
 from nni_s3d.growth.graph.labels import NONE, evenly_cut
+from nni_s3d.growth.graph.layer_notes import Block, LayerNotes
 from nni_s3d.growth.graph.own_tensors import OwnTensors
 from nni_s3d.growth.graph.samples import SampleSizes
 from nni_s3d.growth.graph.union_find import UnionFind
@@ -30,7 +31,6 @@ class Notes:
         own: both of them, and what is made of them alone.
         same: which channels were found to be one.
         refusals: labels of channels that cannot be split, and why; of several reasons for a channel the first counts.
-        layers: every use of a parameter whose dimensions are indexed by channels, in the order of the run.
         operations: what was computed for the whole batch; when the notes are closed, for one sample.
         equal_parts: where channels were cut into parts.
         reshapes: labels that run along several dimensions, and the function that laid them out so.
@@ -45,7 +45,6 @@ class Notes:
     def __init__(self, model: nn.Module) -> None:
         self.same = UnionFind()
         self.refusals: list[tuple[Tensor, str]] = []
-        self.layers: list[Layer] = []
         self.operations: list[Operation] = []
         self.equal_parts: list[EqualParts] = []
         self.reshapes: list[tuple[str, Tensor]] = []
@@ -66,9 +65,9 @@ class Notes:
                         if id(tensor) not in self._owners:
                             kept[name] = tensor
                         self._owners.setdefault(id(tensor), []).append(name)
-        self._shared = {name for names in self._owners.values() if len(names) > 1 for name in names}
+        shared = (name for names in self._owners.values() if len(names) > 1 for name in names)
+        self._layers = LayerNotes(self.same, self.refuse, shared)
         self.own = OwnTensors(self.parameters | self.buffers)
-        self._used: set[str] = set()  # parameters and buffers of layers
         self._followers: dict[str, Axis] = {}  # by parameter or buffer
         self._understood: set[str] = set()  # what the rule of the function that runs has followed
         self._reached: set[str] = set()  # what functions have taken
@@ -77,6 +76,11 @@ class Notes:
         # Layers after each other share the channels between them; so what is made of them once is found again.
         self._spread: dict[tuple[int, int, int], Tensor] = {}  # labels by the ids of their slots
         self._slots: dict[int, Tensor] = {}  # and slots by the ids of their labels
+
+    @property
+    def layers(self) -> list[Layer]:
+        """Parameters with channels along a dimension, and those that belong to them, in the order of the run."""
+        return self._layers.layers
 
     def labels(self, tensor: object) -> Tensor | None:
         """Return the labels of a tensor, None if it carries no channels."""
@@ -153,42 +157,51 @@ class Notes:
         if stands_for_it is None:  # a weight of a layer that cannot grow
             self.operations.append(Operation(name, macs))
         else:
-            self.operations.append(Operation(name, macs / weight.numel(), weight=stands_for_it))
+            self.operations.append(Operation(name, macs / self.own.tensor(stands_for_it).numel(), weight=stands_for_it))
 
     def note_products(self, name: str, macs: float, labels: Tensor | None = None) -> None:
         """Note multiplications of the whole batch, which grow as the channels of these labels do, or never."""
         slots = None if labels is None else labels.flatten()
         self.operations.append(Operation(name, macs if slots is None else macs / slots.numel(), slots=slots))
 
-    def add_layer(
-        self, kind: str, parameters: Iterable[str | None], axes: list[Axis], norm: RowNorm | None = None
-    ) -> None:
-        """Note one use of a module's parameters; a second use of the same ones refuses everything they touch."""
-        name = axes[0].tensor.rpartition(".")[0].partition("parametrizations.")[0].removesuffix(".")
-        names = list(dict.fromkeys(axis.tensor for axis in axes))
-        self.layers.append(Layer(name, kind, tuple(p for p in parameters if p), tuple(axes), norm))
-        shared = next((n for n in names if n in self._shared), None)
-        twice = shared or next((n for n in names if n in self._used), None)
-        self._used.update(names)
-        self._understood.update(names)
-        if twice is not None:
-            users = (layer.axes for layer in self.layers if any(axis.tensor in names for axis in layer.axes))
-            again = (axis.slots for axes in users for axis in axes)
-            self.refuse(again, f"the parameter {twice} is used more than once")
+    def rows(self, weight: str, size: int, block: Block | None = None) -> Tensor:
+        """Return the channels (size,) that the rows of a weight produce, or those of one block of a stack."""
+        return self._layers.rows(weight, size, block)
 
-    def add_followers(self, kind: str, slots: Tensor, entries: Iterable[tuple[str, int | None]]) -> None:
+    def add_layer(
+        self,
+        kind: str,
+        parameters: Iterable[str | None],
+        axes: list[Axis],
+        norm: RowNorm | None = None,
+        block: Block | None = None,
+    ) -> None:
+        """Note one use of a module's parameters; of a stack the axes have the slots of one block."""
+        name = axes[0].tensor.rpartition(".")[0].partition("parametrizations.")[0].removesuffix(".")
+        self._understood.update(axis.tensor for axis in axes)
+        self._layers.add(Layer(name, kind, tuple(p for p in parameters if p), tuple(axes), norm), block)
+
+    def add_followers(
+        self, kind: str, slots: Tensor, entries: Iterable[tuple[str, int | None]], block: Block | None = None
+    ) -> None:
         """Note tensors with an entry for each of these channels; those that follow channels already make them one.
 
         Args:
             kind: of the layer.
             slots: (n,) the channel of each entry.
             entries: names of parameters and buffers, and the dimension of each; None for one number for all channels.
+            block: of all of them, if they are stacks.
         """
         by_module: dict[str, list[Axis]] = {}
         for name, dim in entries:
             self._understood.add(name)
             before = self._followers.get(name)
             if dim is None:
+                continue
+            if block is not None:
+                self.add_layer(
+                    kind, [name] if name in self.parameters else [], [Axis(name, dim, Role.FOLLOW, slots)], block=block
+                )
                 continue
             if before is not None and before.dim == dim and before.slots.shape == slots.shape:
                 self.join(before.slots, slots)
@@ -214,6 +227,7 @@ class Notes:
 
         What was computed is from now on per sample.
         """
+        self._layers.complete(self.equal_parts, self.reshapes)
         self.outputs = tensors(outputs)
         self.refuse(map(self.labels, self.outputs), "it is an output of the network")
         self.note_elsewhere("the outputs of the network", self.outputs)

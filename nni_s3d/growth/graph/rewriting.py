@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nni_s3d.growth.graph.own_tensors import OwnTensors
+from nni_s3d.growth.graph.stacked_products import STACKED, StackedProduct, as_stacked
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,10 @@ class Rewritten:
         return self.finish(F.linear(x, weight, self.bias))
 
 
-def as_linear(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], own: OwnTensors) -> Rewritten | None:
-    """Return a call as a call of `linear`, if it is a product with a matrix or vector of the model.
+def as_linear(
+    name: str, args: tuple[Any, ...], kwargs: dict[str, Any], own: OwnTensors
+) -> Rewritten | StackedProduct | None:
+    """Return a call as calls of `linear`, if it is a product with a matrix, a vector or a stack of the model.
 
     Args:
         name: of the function that is called.
@@ -46,12 +49,13 @@ def as_linear(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], own: Own
         kwargs: its keywords.
         own: knows which tensors are the model's own.
     """
-    if name not in _REWRITES:
+    if name not in _REWRITES and name not in STACKED:
         return None
     settings = {key: value for key, value in kwargs.items() if value is not None}
     if settings.keys() - {"dims"}:  # multiples of the product, say
         return None
-    return _REWRITES[name](own, *args, **settings)
+    linear = _REWRITES[name](own, *args, **settings) if name in _REWRITES else None
+    return as_stacked(name, args, own) if linear is None and name in STACKED else linear
 
 
 def as_product(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], Tensor] | None:
@@ -141,8 +145,10 @@ def _are_input_and_weight(own: OwnTensors, first: Any, second: Any) -> bool:
 
 
 def _is_weight(own: OwnTensors, tensor: Any) -> bool:
-    """Whether this is a matrix or a vector of the model, as it is or transposed."""
-    return isinstance(tensor, Tensor) and tensor.dim() in (1, 2) and own.view(tensor) is not None
+    """Whether this is a matrix or a vector of the model, as it is or transposed, or a matrix of a stack."""
+    if not isinstance(tensor, Tensor) or tensor.dim() not in (1, 2):
+        return False
+    return own.view(tensor) is not None or (tensor.dim() == 2 and own.block(tensor) is not None)
 
 
 def _as_it_is(out: Tensor) -> Tensor:

@@ -21,11 +21,13 @@ from nni_s3d.errors import ModelError
 from nni_s3d.growth.graph.autograd_functions import announced_functions
 from nni_s3d.growth.graph.calls import CallLog
 from nni_s3d.growth.graph.functions import DROPOUTS, READS_SHAPES, canonical_name
+from nni_s3d.growth.graph.labels import growing_dim
 from nni_s3d.growth.graph.macs import MacCounter
 from nni_s3d.growth.graph.notes import Notes
-from nni_s3d.growth.graph.rewriting import as_linear, as_product
+from nni_s3d.growth.graph.rewriting import Rewritten, as_linear, as_product
 from nni_s3d.growth.graph.rule_table import Rule, TracedCall
 from nni_s3d.growth.graph.script_calls import script_calls_announced
+from nni_s3d.growth.graph.stacked_products import StackedProduct
 from nni_s3d.growth.modules import call, check_device, evaluation_mode, tensors
 
 _READS_VALUES = {"item", "tolist", "numpy", "array", "bool", "int", "float", "setitem"}
@@ -155,9 +157,20 @@ class Tracer(TorchFunctionMode):
     def _product_for(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], Tensor] | None:
         """Return other functions that compute what a call does, if it is a product that they say more plainly."""
         linear = as_linear(name, args, kwargs, self.notes.own)
-        if linear is not None and self.notes.along(linear.input, linear.dim) is not None:
+        if linear is not None and self._sums_over_channels(linear):
             return linear
         return as_product(name, args, kwargs)
+
+    def _sums_over_channels(self, linear: Rewritten | StackedProduct) -> bool:
+        """Whether the channels of what a product reads, if there are any, run along the dimension that it sums over."""
+        if isinstance(linear, Rewritten):
+            return self.notes.along(linear.input, linear.dim) is not None
+        labels = self.notes.labels(linear.input)
+        if labels is None:
+            return True
+        summed, along = (None if dim is None else dim % labels.dim() for dim in (linear.dim, linear.along))
+        varying = {dim for dim, size in enumerate(labels.shape) if size > 1}
+        return growing_dim(labels) == summed and varying <= {summed, along}
 
     def _rewritten(self, name: str, given: list[Tensor], product: Callable[[], Tensor]) -> Tensor:
         """Compute a product by other functions, and follow these; the log has the call that the model makes."""

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from nni_s3d.growth.graph.functions import KINDS, Kind, functions
 from nni_s3d.growth.graph.labels import NONE, drop_repeats, growing_dim
+from nni_s3d.growth.graph.layer_notes import Block
 from nni_s3d.growth.graph.notes import Notes
+from nni_s3d.growth.graph.own_tensors import Source
 from nni_s3d.growth.graph.rule_table import TracedCall, rule_table
 
 RULES, rule = rule_table()
@@ -76,6 +78,17 @@ def _binary(notes: Notes, call: TracedCall, out: Tensor, input: object, other: o
 @rule(*functions(Kind.CHOICE), "addcmul", "addcdiv", "lerp", reads=("operands",))
 def _several(notes: Notes, call: TracedCall, out: Tensor, *operands: object, **_: object) -> Any:
     return meet_all(notes, call.name, out, operands)
+
+
+@rule(*functions(Kind.ADD_AT), reads=("input", "source"))
+def _add_at(
+    notes: Notes, call: TracedCall, out: Tensor, input: Tensor, dim: int, index: Tensor, source: Tensor, **_: object
+) -> Any:
+    """A sum along one dimension, in which positions of the second tensor come to places of their own."""
+    given = (notes.labels(input), notes.labels(source))
+    if any(labels is not None and (labels.shape[dim] > 1 or labels.numel() == 1) for labels in given):
+        return notes.refuse_inputs(call.name, (input, source), f"{call.name} adds to some of its channels alone")
+    return meet(notes, call.name, out, input, source)
 
 
 def meet_all(notes: Notes, name: str, out: Tensor, operands: Sequence[object]) -> Tensor | None:
@@ -163,12 +176,41 @@ def _as_follower(notes: Notes, tensor: Tensor, partner: Tensor | None) -> Tensor
     sources, none = notes.own.sources(tensor), torch.full((1,) * tensor.dim(), NONE)
     if not sources or partner is None or bool((partner < 0).any()):
         return none
-    varying = [dim for dim, size in enumerate(partner.shape, start=-partner.dim()) if size > 1]
-    if len(varying) != 1 or -varying[0] > tensor.dim() or tensor.shape[varying[0]] != partner.numel():
+    missing = tensor.dim() - partner.dim()
+    varying = [dim + missing for dim, size in enumerate(partner.shape) if size > 1]
+    if not varying or varying[0] < 0 or any(tensor.shape[dim] != partner.shape[dim - missing] for dim in varying):
         return none
-    dim = varying[0] + tensor.dim()
-    notes.add_followers("scale", partner.flatten(), [(source.name, source.dims[dim]) for source in sources])
-    return partner.reshape([-1 if d == dim else 1 for d in range(tensor.dim())])
+    if len(varying) == 1:
+        for block, entries in _by_block(notes, sources, varying[0]).items():
+            notes.add_followers("scale", partner.flatten(), entries, block)
+    elif not _follow_blocks(notes, sources, partner, varying):
+        return none
+    return partner.reshape([tensor.shape[dim] if dim in varying else 1 for dim in range(tensor.dim())])
+
+
+def _by_block(notes: Notes, sources: Sequence[Source], dim: int) -> dict[Block | None, list[tuple[str, int | None]]]:
+    """Return the sources of a tensor with their dimensions along one of its own, by the block that it is of them."""
+    found: dict[Block | None, list[tuple[str, int | None]]] = {}
+    for source in sources:
+        block = None if source.block is None else Block(source.block, len(notes.own.tensor(source.name)))
+        found.setdefault(block, []).append((source.name, source.dims[dim]))
+    return found
+
+
+def _follow_blocks(notes: Notes, sources: Sequence[Source], partner: Tensor, varying: Sequence[int]) -> bool:
+    """Let stacks follow channels that run along two dimensions, the blocks along the first; return whether they can."""
+    stacked = all(source.block is None and source.dims[varying[0]] == 0 for source in sources)
+    if len(varying) != 2 or not stacked or growing_dim(partner) != varying[1] - varying[0] + _first_varying(partner):
+        return False
+    entries = [(source.name, source.dims[varying[1]]) for source in sources]
+    blocks = partner.movedim(_first_varying(partner), 0)
+    for index, slots in enumerate(blocks):
+        notes.add_followers("scale", slots.flatten(), entries, Block(index, len(blocks)))
+    return True
+
+
+def _first_varying(labels: Tensor) -> int:
+    return next(dim for dim, size in enumerate(labels.shape) if size > 1)
 
 
 def _padded(labels: Tensor, dims: int) -> Tensor:

@@ -72,15 +72,20 @@ def _passed(notes: Notes, name: str, operands: Sequence[tuple[Tensor, str]], res
     ((other, others),) = ((y, of_other) for y, of_other in operands if y is not x)
     labels = notes.labels(x)
     assert labels is not None
-    along = {letter for letter, size in zip(letters, labels.shape, strict=True) if size > 1}
-    if along - set(result) or labels.numel() == 1:
+    dim = growing_dim(labels)
+    if labels.numel() == 1 or (dim is not None and letters[dim] not in result):
         reason = f"{name} sums over its channels with factors that are no parameter of the model"
         return notes.refuse_inputs(name, (x,), reason)
-    dim = growing_dim(labels)
     own = dict(zip(others, other.shape, strict=True))
     if len(set(letters)) < len(letters) or (dim is not None and own.get(letters[dim], 1) > 1):
         return notes.refuse_inputs(name, (x,))
-    moved = labels.permute([letters.index(letter) for letter in result if letter in letters] + _summed(letters, result))
+    summed = _summed(letters, result)  # over parts, such as experts, whose channels become one
+    for place in summed:
+        if labels.shape[place] > 1:
+            notes.join(labels.narrow(place, 0, 1), labels)
+            labels = labels.narrow(place, 0, 1)
+            notes.in_order = False
+    moved = labels.permute([letters.index(letter) for letter in result if letter in letters] + summed)
     shape = iter(moved.shape)
     return moved.reshape([next(shape) if letter in letters else 1 for letter in result])
 
