@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nni_s3d.growth.graph.channels import Axis, EqualParts, Layer, Operation, Role, RowNorm
+from nni_s3d.growth.graph.filled import FilledTensors
 from nni_s3d.growth.graph.functions import LENDS_SHAPE
 from nni_s3d.growth.graph.labels import NONE, evenly_cut
 from nni_s3d.growth.graph.layer_notes import Block, LayerNotes
@@ -38,6 +39,7 @@ class Notes:
         uncounted: in order, the names of functions that may multiply and whose MACs nobody knows.
         sample_sizes: what layers take for a sample.
         sizes_of_values: whether the values of tensors decide how much is computed, as a detector's scores do.
+        filled: tensors that hold one number.
         outputs: the tensors that the model returned.
         in_order: whether no function changed the order of channels, or left some of them out.
     """
@@ -52,6 +54,7 @@ class Notes:
         self.uncounted: dict[str, None] = {}
         self.sample_sizes = SampleSizes()
         self.sizes_of_values = False
+        self.filled = FilledTensors()
         self.outputs: list[Tensor] = []
         self.in_order = True
         self.parameters: dict[str, nn.Parameter] = {}
@@ -154,10 +157,9 @@ class Notes:
     def note_weight(self, name: str, macs: float, weight: Tensor) -> None:
         """Note multiplications of the whole batch that grow as the weight does; it may be the model's own or not."""
         stands_for_it = self.own.stands_for(weight)
-        if stands_for_it is None:  # a weight of a layer that cannot grow
-            self.operations.append(Operation(name, macs))
-        else:
-            self.operations.append(Operation(name, macs / self.own.tensor(stands_for_it).numel(), weight=stands_for_it))
+        if stands_for_it is not None:  # else a weight of a layer that cannot grow
+            macs /= self.own.tensor(stands_for_it).numel()
+        self.operations.append(Operation(name, macs, weight=stands_for_it))
 
     def note_products(self, name: str, macs: float, labels: Tensor | None = None) -> None:
         """Note multiplications of the whole batch, which grow as the channels of these labels do, or never."""
@@ -199,9 +201,8 @@ class Notes:
             if dim is None:
                 continue
             if block is not None:
-                self.add_layer(
-                    kind, [name] if name in self.parameters else [], [Axis(name, dim, Role.FOLLOW, slots)], block=block
-                )
+                axes = [Axis(name, dim, Role.FOLLOW, slots)]
+                self.add_layer(kind, {name} & self.parameters.keys(), axes, block=block)
                 continue
             if before is not None and before.dim == dim and before.slots.shape == slots.shape:
                 self.join(before.slots, slots)

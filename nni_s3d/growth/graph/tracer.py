@@ -122,6 +122,7 @@ class Tracer(TorchFunctionMode):
             self.log.add(name, given, outputs)
         picks = name in ("where", "getitem") and _picks(args, kwargs)
         self.notes.sizes_of_values |= picks or name in _SIZES_OF_VALUES
+        self.notes.filled.follow(name, args, outputs)
         if name.startswith("new_") or name in _READS_NO_VALUES:  # they read a type and a device
             return self._filled(name, labelled, out)
         if outputs:

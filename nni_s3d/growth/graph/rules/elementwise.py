@@ -114,11 +114,11 @@ def meet(notes: Notes, name: str, out: Tensor, input: object, other: object) -> 
         return None if only is None else only.labels
     narrow = [one for one, met in ((first, second), (second, first)) if _stretches(notes, one, over=met)]
     if narrow:
-        notes.refuse_inputs(
-            name, [one.tensor for one in narrow], f"{name} repeats it along the channels of another tensor"
-        )
-        wide = second if narrow[0] is first else first
-        return wide.labels if len(narrow) == 1 else None
+        # Where each is repeated along the channels of the other one, as in an outer product, the wider one passes.
+        wide = max((first, second), key=lambda one: one.labels.numel()) if len(narrow) == 2 else None
+        refused = [one.tensor for one in narrow if one is not wide]
+        notes.refuse_inputs(name, refused, f"{name} repeats it along the channels of another tensor")
+        return next(one.labels for one in (first, second) if all(one.tensor is not x for x in refused))
     labels = torch.broadcast_tensors(first.labels, second.labels)
     for foreign in (first.foreign, second.foreign):
         if foreign is not None:
@@ -149,7 +149,7 @@ def _operand(notes: Notes, tensor: object, partner: object, dims: int) -> _Opera
         return _Operand(tensor, labels, labels < 0)
     beside = [size if d and _varies(notes, partner, d - dims) else 1 for d, size in enumerate(shape)]
     none = torch.full(beside, NONE)
-    return _Operand(tensor, none, none < 0 if max(beside) > 1 else None)
+    return _Operand(tensor, none, none < 0 if max(beside) > 1 and tensor not in notes.filled else None)
 
 
 def _stretches(notes: Notes, narrow: _Operand, over: _Operand) -> bool:

@@ -136,6 +136,12 @@ ACCEPTED = {
         (5, 4),
         {"a": 2},
     ),
+    "values of linear attention": (
+        lambda m, x: m.b(m.c(x) @ (m.d(x).mT @ m.a(x).tanh())).mean(1),
+        linears((4, 3), (3, 2), (4, 3), (4, 3)),
+        (5, 3, 4),
+        {"a": 3},
+    ),
     "a graph convolution": (
         lambda m, x: m.b(F.silu(m.graph @ m.a(x))).mean(1),
         linears((4, 3), (3, 2)) | {"graph": Fixed(3, 3)},
