@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
+from nni_s3d.growth.graph.kernel_products import KernelProduct, as_kernel_product
 from nni_s3d.growth.graph.own_tensors import OwnTensors
 from nni_s3d.growth.graph.stacked_products import STACKED, StackedProduct, as_stacked
 
@@ -40,7 +41,7 @@ class Rewritten:
 
 def as_linear(
     name: str, args: tuple[Any, ...], kwargs: dict[str, Any], own: OwnTensors
-) -> Rewritten | StackedProduct | None:
+) -> Rewritten | StackedProduct | KernelProduct | None:
     """Return a call as calls of `linear`, if it is a product with a matrix, a vector or a stack of the model.
 
     Args:
@@ -54,8 +55,10 @@ def as_linear(
     settings = {key: value for key, value in kwargs.items() if value is not None}
     if settings.keys() - {"dims"}:  # multiples of the product, say
         return None
-    linear = _REWRITES[name](own, *args, **settings) if name in _REWRITES else None
-    return as_stacked(name, args, own) if linear is None and name in STACKED else linear
+    if name in _REWRITES and (linear := _REWRITES[name](own, *args, **settings)) is not None:
+        return linear
+    stacked = as_stacked(name, args, own) if name in STACKED else None
+    return as_kernel_product(own, *args) if stacked is None and name == "einsum" else stacked
 
 
 def as_product(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], Tensor] | None:

@@ -21,6 +21,7 @@ from nni_s3d.errors import ModelError
 from nni_s3d.growth.graph.autograd_functions import announced_functions
 from nni_s3d.growth.graph.calls import CallLog
 from nni_s3d.growth.graph.functions import DROPOUTS, READS_SHAPES, canonical_name
+from nni_s3d.growth.graph.kernel_products import KernelProduct
 from nni_s3d.growth.graph.labels import growing_dim
 from nni_s3d.growth.graph.macs import MacCounter
 from nni_s3d.growth.graph.notes import Notes
@@ -158,13 +159,15 @@ class Tracer(TorchFunctionMode):
     def _product_for(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], Tensor] | None:
         """Return other functions that compute what a call does, if it is a product that they say more plainly."""
         linear = as_linear(name, args, kwargs, self.notes.own)
+        if isinstance(linear, KernelProduct) and self.notes.along(linear.input, linear.dim) is None:
+            linear = linear.turned()
         if linear is not None and self._sums_over_channels(linear):
             return linear
         return as_product(name, args, kwargs)
 
-    def _sums_over_channels(self, linear: Rewritten | StackedProduct) -> bool:
+    def _sums_over_channels(self, linear: Rewritten | StackedProduct | KernelProduct) -> bool:
         """Whether the channels of what a product reads, if there are any, run along the dimension that it sums over."""
-        if isinstance(linear, Rewritten):
+        if not isinstance(linear, StackedProduct):
             return self.notes.along(linear.input, linear.dim) is not None
         labels = self.notes.labels(linear.input)
         if labels is None:
