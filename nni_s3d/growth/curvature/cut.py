@@ -22,6 +22,7 @@ from nni_s3d.growth.graph.channels import ChannelGraph, Layer
 from nni_s3d.growth.graph.functions import KINDS, Kind, canonical_name
 from nni_s3d.growth.graph.own_tensors import OwnTensors
 from nni_s3d.growth.graph.rewriting import as_linear
+from nni_s3d.growth.graph.written_kinks import WrittenKinks
 
 
 class Cut(TorchFunctionMode):
@@ -36,6 +37,7 @@ class Cut(TorchFunctionMode):
         self._own = OwnTensors.of(model)
         self._consumers = {layer.weight for group in graph.splittable_groups for layer in group.consumers}
         self._weights = {layer.weight: layer for group in graph.splittable_groups for layer in group.producers}
+        self._kinks = WrittenKinks()
         self.tape = Tape(smoothing, zeros)
         self.producers: list[tuple[Layer, Producer]] = []  # a layer once for each of its calls
 
@@ -48,16 +50,17 @@ class Cut(TorchFunctionMode):
     ) -> Any:
         kwargs, name = kwargs or {}, canonical_name(func)
         func = twice_differentiable(func, name)
-        linear = as_linear(name, args, kwargs, self._own)
-        if linear is not None:
+        plainer = as_linear(name, args, kwargs, self._own) or self._kinks.as_ramp(func, name, args, kwargs)
+        if plainer is not None:
             with self:
-                return linear()
+                return plainer()
         # What is kept for the backward pass is kept as it is: checkpoints would compute it again, outside of the cut.
         with saved_tensors_hooks(_itself, _itself):
             if KINDS.get(name) not in (Kind.LINEAR, Kind.EMBEDDING):
                 check_deterministic(name, args, kwargs)
                 out = self.tape.apply(func, name, args, kwargs)
                 self._own.follow(func, args, kwargs, out)
+                self._kinks.follow(name, args, kwargs, out)
                 return out
             return self._linear(LinearCall(func, args, kwargs, self._own))
 

@@ -33,6 +33,7 @@ from nni_s3d.growth.graph.functions import KINDS, Kind, canonical_name
 from nni_s3d.growth.graph.own_tensors import OwnTensors
 from nni_s3d.growth.graph.rewriting import as_linear
 from nni_s3d.growth.graph.theta import pack, scatter
+from nni_s3d.growth.graph.written_kinks import WrittenKinks
 from nni_s3d.growth.modules import call, check_device, modules_restored, untouched_state
 
 
@@ -136,6 +137,7 @@ class _Consumers(TorchFunctionMode):
     def __init__(self, weights: set[str], own: OwnTensors, smoothing: float, cut: bool) -> None:
         super().__init__()
         self._weights, self._own, self._cut, self._kinks = weights, own, cut, PlainKinks(smoothing)
+        self._written = WrittenKinks()
         self.read: list[Tensor] = []
 
     def __torch_function__(
@@ -143,10 +145,10 @@ class _Consumers(TorchFunctionMode):
     ) -> Any:
         kwargs, name = dict(kwargs or {}), canonical_name(func)
         check_deterministic(name, args, kwargs)
-        linear = as_linear(name, args, kwargs, self._own)
-        if linear is not None:
+        plainer = as_linear(name, args, kwargs, self._own) or self._written.as_ramp(func, name, args, kwargs)
+        if plainer is not None:
             with self:
-                return linear()
+                return plainer()
         if KINDS.get(name) is Kind.EMBEDDING and kwargs.get("max_norm") is None:
             embedding = LinearCall(func, args, kwargs, self._own)
             return embedding.run(embedding.parameters)
@@ -154,6 +156,7 @@ class _Consumers(TorchFunctionMode):
         if layer is None or layer.names[0] not in self._weights:
             out = self._kinks.run(twice_differentiable(func, name), elementwise_name(name, args, kwargs), args, kwargs)
             self._own.follow(func, args, kwargs, out)
+            self._written.follow(name, args, kwargs, out)
             return out
         self.read.append(layer.input.clone())
         layer.input = self.read[-1].detach() if self._cut else self.read[-1]

@@ -7,7 +7,6 @@ function without a rule refuses the channels that enter it, with the reason.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -29,7 +28,8 @@ from nni_s3d.growth.graph.rewriting import Rewritten, as_linear, as_product
 from nni_s3d.growth.graph.rule_table import Rule, TracedCall
 from nni_s3d.growth.graph.script_calls import script_calls_announced
 from nni_s3d.growth.graph.stacked_products import StackedProduct
-from nni_s3d.growth.modules import call, check_device, evaluation_mode, tensors
+from nni_s3d.growth.graph.written_kinks import WRITTEN, WrittenKinks, masks_among
+from nni_s3d.growth.modules import call, check_device, evaluation_mode, innermost, tensors
 
 _READS_VALUES = {"item", "tolist", "numpy", "array", "bool", "int", "float", "setitem"}
 _READS_NO_VALUES = {f"{what}_like" for what in ("zeros", "ones", "empty", "full", "rand", "randn", "randint")}
@@ -53,6 +53,7 @@ class Tracer(TorchFunctionMode):
         super().__init__()
         self.notes, self.log = Notes(model), CallLog(model)
         self._model, self._rules = model, rules
+        self._kinks = WrittenKinks()
         self._by_storage: dict[int, list[Tensor]] = {}
         self._bug: Exception | None = None  # an error inside a rule
         self.rewrites = False  # whether the calls are not the model's, but stand for one of them
@@ -69,6 +70,7 @@ class Tracer(TorchFunctionMode):
             outputs = self._outputs(example_inputs)
         if not tensors(outputs):
             raise ModelError(f"model: expected tensors among its outputs, got {type(outputs).__name__}")
+        self._refuse_masks("an output of the network", tensors(outputs))
         self.notes.close(example_inputs, outputs)
         return self.notes
 
@@ -91,7 +93,7 @@ class Tracer(TorchFunctionMode):
         except Exception as error:
             if self._bug is not None:
                 raise self._bug from None
-            where = _innermost(self._model, error)
+            where = innermost(self._model, error)
             raise ModelError(f"{where} fails on the example inputs: {error}") from error
         if self._bug is not None:  # which the model's own code has caught
             raise self._bug
@@ -108,8 +110,9 @@ class Tracer(TorchFunctionMode):
         if name in READS_SHAPES:
             return func(*args, **kwargs)
         given = tensors((args, kwargs))
-        if (product := self._product_for(name, args, kwargs)) is not None:
+        if (product := self._product_for(func, name, args, kwargs)) is not None:
             return self._rewritten(name, given, product)
+        self._refuse_masks(name, given)
         labelled = [x for x in given if self.notes.labels(x) is not None]
         shapes = {id(x): x.shape for x in labelled}
         rule = self._rules.get(name)
@@ -124,18 +127,18 @@ class Tracer(TorchFunctionMode):
         picks = name in ("where", "getitem") and _picks(args, kwargs)
         self.notes.sizes_of_values |= picks or name in _SIZES_OF_VALUES
         self.notes.filled.follow(name, args, outputs)
+        self._kinks.follow(name, args, kwargs, out)
         if name.startswith("new_") or name in _READS_NO_VALUES:  # they read a type and a device
             return self._filled(name, labelled, out)
         if outputs:
             self._refuse_views(name, labelled, outputs)
-            labels: Sequence[Tensor | None] = [None] * len(outputs)
+            followed = None
             if rule is None or bound is None:
                 self._refuse_unknown(name, func, labelled, macs)
-            else:
-                keywords, read = bound
-                followed = self._follow(rule, TracedCall(name, func, shapes, macs), out, args, keywords)
-                self._refuse_options(name, labelled, read)
-                labels = followed if isinstance(followed, tuple) else [followed] * len(outputs)
+            elif self._kinks.mask(out) is None:  # of which what takes it will tell
+                followed = self._follow(rule, TracedCall(name, func, shapes, macs), out, args, bound[0])
+                self._refuse_options(name, labelled, bound[1])
+            labels = followed if isinstance(followed, tuple) else [followed] * len(outputs)
             for output, label in zip(outputs, labels, strict=True):
                 self.notes.label(output, label)
             if self.notes.own.are_among(given) and not self.notes.own.follow(func, args, kwargs, out):
@@ -143,6 +146,12 @@ class Tracer(TorchFunctionMode):
         elif name in _READS_VALUES:
             self.notes.refuse_inputs(name, labelled)
         return out
+
+    def _refuse_masks(self, name: str, given: Sequence[Tensor]) -> None:
+        """Refuse the channels that comparisons among these tensors were made of, but where these stay such."""
+        if not self._kinks.keeps_masks(name):
+            compared = masks_among(self._kinks, given)
+            self.notes.refuse_inputs(name, compared, f"{name} takes a comparison of its channels; {WRITTEN}")
 
     def _refuse_unknown(self, name: str, func: Callable[..., Any], labelled: list[Tensor], macs: int) -> None:
         """Refuse the channels that enter a function without a rule, and note its cost."""
@@ -156,8 +165,12 @@ class Tracer(TorchFunctionMode):
             self.notes.label(out, self.notes.labels(labelled[0]))
         return out
 
-    def _product_for(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], Tensor] | None:
-        """Return other functions that compute what a call does, if it is a product that they say more plainly."""
+    def _product_for(
+        self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Callable[[], Tensor] | None:
+        """Return other functions that compute what a call does, if they say it more plainly: a product, or a kink."""
+        if (ramp := self._kinks.as_ramp(func, name, args, kwargs)) is not None:
+            return ramp
         linear = as_linear(name, args, kwargs, self.notes.own)
         if isinstance(linear, KernelProduct) and self.notes.along(linear.input, linear.dim) is None:
             linear = linear.turned()
@@ -234,11 +247,3 @@ class Tracer(TorchFunctionMode):
 def _picks(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether elements are picked where a condition holds: where(condition), x[mask]."""
     return len(args) + len(kwargs) == 1 or any(x.dtype == torch.bool for x in tensors(args[1:]) if len(args) == 2)
-
-
-def _innermost(model: nn.Module, error: BaseException) -> str:
-    """Return the name of the innermost module of a model whose code an error came through."""
-    names = {id(module): name for name, module in model.named_modules()}
-    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
-    inside = [names[id(owner)] for frame in frames if id(owner := frame.f_locals.get("self")) in names]
-    return next((name for name in reversed(inside) if name), type(model).__name__)

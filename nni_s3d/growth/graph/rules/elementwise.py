@@ -15,6 +15,7 @@ from nni_s3d.growth.graph.layer_notes import Block
 from nni_s3d.growth.graph.notes import Notes
 from nni_s3d.growth.graph.own_tensors import Source
 from nni_s3d.growth.graph.rule_table import TracedCall, rule_table
+from nni_s3d.growth.graph.written_kinks import WRITTEN
 
 RULES, rule = rule_table()
 
@@ -36,8 +37,7 @@ def _cast(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, other: Any
 @rule(*functions(Kind.COMPARISON), reads=("input", "other"))
 def _compare(notes: Notes, call: TracedCall, out: Tensor, input: object, other: object = None, **_: object) -> Any:
     """Autograd takes the result for a constant, so that a kink that is written with it would have no curvature."""
-    written = "write a kink with relu, clamp, abs or maximum"
-    return notes.refuse_inputs(call.name, (input, other), f"{call.name} compares its channels; {written}")
+    return notes.refuse_inputs(call.name, (input, other), f"{call.name} compares its channels; {WRITTEN}")
 
 
 @rule(*functions(Kind.GLU))

@@ -12,15 +12,9 @@ REFUSED = {
         (5, 4),
         "the parameter gamma also enters sum",
     ),
-    "a kink by a mask": (
-        lambda m, x: m.b((h := m.a(x)) * (h > 0)),
-        linears((4, 3), (3, 2)),
-        (5, 4),
-        "gt compares its channels; write a kink with relu, clamp, abs or maximum",
-    ),
-    "a kink by a choice": (
-        lambda m, x: m.b(torch.where((h := m.a(x)) < 0, 0.1 * h, h)),
-        linears((4, 3), (3, 2)),
+    "a comparison of two layers": (
+        lambda m, x: m.b(torch.where((h := m.a(x)) < m.c(x), 0.1 * h, h)),
+        linears((4, 3), (3, 2), (4, 3)),
         (5, 4),
         "lt compares its channels; write a kink with relu, clamp, abs or maximum",
     ),
