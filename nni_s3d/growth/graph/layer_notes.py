@@ -49,15 +49,16 @@ class LayerNotes:
         self.used: set[str] = set()
         self._same, self._refuse, self._shared = same, refuse, set(shared)
         self._of_weight: dict[str, Layer] = {}
+        self._rows: dict[str, Tensor] = {}  # which weights produce
         self._calls: dict[tuple[str, int], Sequence[Axis]] = {}  # the axes of the first call, by weight and block
         self._blocks: dict[str, set[int]] = {}  # of stacks, which the run has come to
 
     def rows(self, weight: str, size: int, block: Block | None) -> Tensor:
         """Return the channels (size,) that the rows of a weight produce: fresh ones for the first call."""
-        layer, blocks = self._of_weight.get(weight), 1 if block is None else block.blocks
-        rows = torch.empty(0) if layer is None else layer.row_slots
-        if len(rows) != size * blocks:
-            return self._same.fresh(size)
+        blocks = 1 if block is None else block.blocks
+        if weight not in self._rows or len(self._rows[weight]) != size * blocks:
+            self._rows[weight] = self._same.fresh(size * blocks)
+        rows = self._rows[weight]
         return rows if block is None else rows[block.index * size : (block.index + 1) * size]
 
     def add(self, layer: Layer, block: Block | None) -> None:
@@ -84,13 +85,13 @@ class LayerNotes:
         self._refuse((axis.slots for axes in users for axis in axes), f"the parameter {name} is used more than once")
 
     def _stack(self, layer: Layer, block: Block) -> Layer:
-        """Return the layer of all blocks, with fresh channels but for rows, which its first call has made."""
-        axes = tuple(
-            replace(axis, slots=self._same.fresh(len(axis.slots) * block.blocks), blocks=block.blocks)
-            for axis in layer.axes
-        )
-        rows = [axis for axis in axes if axis.role is Role.ROW]
-        return replace(layer, axes=tuple(replace(a, slots=rows[0].slots) if a in rows else a for a in axes))
+        """Return the layer of all blocks, with fresh channels but for the rows."""
+        axes = []
+        for axis in layer.axes:
+            is_row = axis.role is Role.ROW
+            slots = self._rows[layer.weight] if is_row else self._same.fresh(len(axis.slots) * block.blocks)
+            axes.append(replace(axis, slots=slots, blocks=block.blocks))
+        return replace(layer, axes=tuple(axes))
 
     def _join(self, whole: Layer, layer: Layer, block: Block | None) -> None:
         """Make one what a call reads and puts out, and what the layer does."""
