@@ -659,9 +659,71 @@ class Averaged(nn.Module):
         return F.rms_norm(x.permute(0, 2, 3, 1), x.shape[1:2], eps=0.1).permute(0, 3, 1, 2)
 
 
+class Computed(nn.Module):
+    """A layer whose weight is computed: by weight norm, with a product of low rank, or with a mask."""
+
+    def __init__(self, width: int, pick: Callable[[int, int], int]) -> None:
+        super().__init__()
+        self.width, self.way = pick(2, 4), pick(0, 2)
+        self.conv = nn.Conv2d(width, self.width, 1)
+        if self.way == 0:
+            self.conv = nn.utils.parametrizations.weight_norm(self.conv)
+        self.first, self.second = Number(self.width, 2), Number(2, width)
+        self.mask = nn.Buffer((torch.arange(self.width * width) % 3 > 0).double().view(self.width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.way == 0:
+            return self.conv(x)
+        matrix = self.conv.weight.flatten(1)
+        low_rank = (self.first[:, :, None] * self.second).sum(1)  # whose MACs are no work on a sample
+        matrix = matrix + low_rank if self.way == 1 else matrix * self.mask
+        return F.conv2d(x, matrix[..., None, None], self.conv.bias)
+
+
+class Mixture(nn.Module):
+    """Experts in a stack, weighed by a gate for each position: in a loop, or by products of all at once."""
+
+    def __init__(self, width: int, pick: Callable[[int, int], int]) -> None:
+        super().__init__()
+        self.width, self.way, experts = width, pick(0, 2), pick(2, 3)
+        self.gate, self.up, self.bias = nn.Linear(width, experts), Number(experts, 4, width), Number(experts, 4)
+        self.down = Number(experts, width, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.permute(0, 2, 3, 1).flatten(1, 2).flatten(0, 1)
+        gates = self.gate(rows).softmax(1)
+        if self.way == 0:
+            y = torch.zeros_like(rows)
+            for e, (up, bias, down) in enumerate(zip(self.up, self.bias, self.down, strict=True)):
+                seen = torch.arange(e % 2, len(rows), 2)
+                y.index_add_(0, seen, F.glu(F.linear(rows[seen], up, bias)) @ down.T * gates[seen, e, None])
+        elif self.way == 1:
+            hidden = F.glu(rows @ self.up.mT + self.bias[:, None], dim=-1)
+            y = (torch.bmm(hidden, self.down.mT) * gates.T[..., None]).sum(0)
+        else:
+            hidden = F.glu(torch.einsum("tc,erc->ter", rows, self.up) + self.bias, dim=-1)
+            y = torch.einsum("te,tec->tc", gates, torch.einsum("ter,ecr->tec", hidden, self.down))
+        return x + y.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
+
+
+class Again(nn.Module):
+    """A layer that is called twice, on two sizes of a pyramid or on what it has put out."""
+
+    def __init__(self, width: int, pick: Callable[[int, int], int]) -> None:
+        super().__init__()
+        self.width, self.way = width, pick(0, 1)
+        self.conv = nn.Conv2d(width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.way:
+            return self.conv(torch.tanh(self.conv(x)))
+        small = self.conv(torch.tanh(F.avg_pool2d(x, 2)))
+        return torch.tanh(self.conv(x)) + F.interpolate(small, scale_factor=2)
+
+
 BLOCKS = (
     *(Chain, Branches, Add, Concatenation, Gate, Depthwise, GroupedBlock),
-    *(Kernels, ByHand, Frozen, Filtered, Up, Positions, Partial, Averaged),
+    *(Kernels, ByHand, Frozen, Filtered, Up, Positions, Partial, Averaged, Computed, Mixture, Again),
 )
 
 

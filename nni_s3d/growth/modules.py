@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
@@ -155,3 +156,11 @@ def map_tensors(function: Callable[[Tensor], Tensor], tree: object) -> Any:
 
 
 _PLAIN = {int, float, bool, str, type(None), type(...), torch.dtype, torch.device, torch.Size}
+
+
+def innermost(model: nn.Module, error: BaseException) -> str:
+    """Return the name of the innermost module of a model whose code an error came through."""
+    names = {id(module): name for name, module in model.named_modules()}
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    inside = [names[id(owner)] for frame in frames if id(owner := frame.f_locals.get("self")) in names]
+    return next((name for name in reversed(inside) if name), type(model).__name__)

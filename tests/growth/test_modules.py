@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import nni_s3d as s3d
-from nni_s3d.growth.modules import evaluation_mode, map_tensors, tensors
+from nni_s3d.growth.modules import evaluation_mode, innermost, map_tensors, tensors
 from tests.cases import BY_NAME
 
 
@@ -77,3 +77,10 @@ def test_networks_grow_whatever_their_inputs_come_in(kind):
     grown = s3d.split(model.double(), graph, plan, epsilon=0).model
     x = X.double()
     torch.testing.assert_close(grown(x)["logits"], model(x)["logits"])
+
+
+def test_the_innermost_module_that_fails_is_named():
+    model = nn.Sequential(nn.ReLU(), nn.Sequential(nn.Linear(3, 2)))
+    with pytest.raises(RuntimeError) as caught:
+        model(torch.ones(1, 4))
+    assert innermost(model, caught.value) == "1.0"

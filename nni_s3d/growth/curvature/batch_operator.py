@@ -58,7 +58,7 @@ class BatchOperator:
         with untouched_state(model), torch.enable_grad():
             with cut:
                 outputs = call(model, inputs)
-            first = next(iter(cut.producers.values()))
+            _, first = cut.producers[0]
             self._scale = loss_scale(first.dtype, self.samples)
             cut.linearize(scalar_loss(loss_fn, outputs, targets) * self._scale)
         self._producers = cut.producers
@@ -85,7 +85,7 @@ class BatchOperator:
     @property
     def nbytes(self) -> int:
         """Bytes of the tensors that the linearised batch keeps, without what autograd may keep of rare functions."""
-        tensors = [producer.input for producer in self._producers.values()]
+        tensors = [producer.input for _, producer in self._producers]
         for cluster in self._clusters:
             tensors += [tensor for segment in cluster.segments for tensor in segment.tensors()]
         storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in tensors}
@@ -99,27 +99,35 @@ class BatchOperator:
             scatter(group, vectors[group.name], filters, self._graph.shapes)
         for name in filters.keys() & self._graph.frozen:
             filters[name].zero_()
-        # Producers without curvature, or that do not run in evaluation mode, leave zeros.
-        rows = {name: torch.zeros_like(tensor) for name, tensor in filters.items()}
-        layers = self._layers_by_value(groups)
+        rows: dict[str, Tensor] = {}
+        calls = self._calls_by_value(groups)
         for segment in segments:
-            moved = segment.inputs & layers.keys()
-            tangents = {value: self._producers[layers[value].weight].times(filters, layers[value]) for value in moved}
+            moved = segment.inputs & calls.keys()
+            tangents = {value: calls[value][1].times(filters, calls[value][0]) for value in moved}
             for value, cotangent in segment.hessian_times(tangents).items():
-                if value in layers:
-                    producer = self._producers[layers[value].weight]
-                    rows |= producer.transpose_times(cotangent, layers[value])
-        for layer in layers.values():
-            for name, row in self._producers[layer.weight].second_order(filters).items():
-                rows[name] = rows[name] + row
-        for name in self._graph.frozen & rows.keys():
-            rows[name] = torch.zeros_like(rows[name])
+                if value in calls:
+                    layer, producer = calls[value]
+                    _add(rows, producer.transpose_times(cotangent, layer), producer.block, filters)
+        for _, producer in calls.values():
+            _add(rows, producer.second_order(filters), None, filters)
+        for name in filters.keys() - (rows.keys() - self._graph.frozen):
+            # Producers without curvature, or that do not run in evaluation mode, leave zeros.
+            rows[name] = torch.zeros_like(filters[name])
         return {group.name: pack(group, rows).to(self.dtype).div_(self._scale) for group in groups}
 
-    def _layers_by_value(self, groups: Sequence[ChannelGroup]) -> dict[int, Layer]:
-        """Return the producers of some groups by the number of their output on the tape, where they have run."""
-        layers = {layer.weight: layer for group in groups for layer in group.producers}
-        return {self._producers[w].value: layer for w, layer in layers.items() if w in self._producers}
+    def _calls_by_value(self, groups: Sequence[ChannelGroup]) -> dict[int, tuple[Layer, Producer]]:
+        """Return the calls of the producers of some groups, by the number of what they return on the tape."""
+        weights = {layer.weight for group in groups for layer in group.producers}
+        return {made.value: (layer, made) for layer, made in self._producers if layer.weight in weights}
+
+
+def _add(rows: dict[str, Tensor], more: Mapping[str, Tensor], block: int | None, filters: Mapping[str, Tensor]) -> None:
+    """Add what a call of a layer has brought, for a block of its parameters or for all, to what earlier ones have."""
+    for name, row in more.items():
+        if block is not None:
+            rows.setdefault(name, torch.zeros_like(filters[name]))[block] += row
+        else:
+            rows[name] = rows[name] + row if name in rows else row
 
 
 class RecomputedBatchOperator:
@@ -154,13 +162,13 @@ class Cluster:
 
 
 def clusters(
-    groups: Sequence[ChannelGroup], producers: Mapping[str, Producer], segments: Sequence[Segment]
+    groups: Sequence[ChannelGroup], producers: Sequence[tuple[Layer, Producer]], segments: Sequence[Segment]
 ) -> list[Cluster]:
     """Gather groups and segments that have to do with each other: vertices joined by the weights of producers."""
     names = dict.fromkeys(layer.weight for group in groups for layer in group.producers)
     weights = {weight: n for n, weight in enumerate(names)}
     first_group, first_segment = len(weights), len(weights) + len(groups)
-    by_value = {producer.value: weights[weight] for weight, producer in producers.items()}
+    by_value = {producer.value: weights[layer.weight] for layer, producer in producers}
     edges = [(first_group + n, weights[layer.weight]) for n, group in enumerate(groups) for layer in group.producers]
     for n, segment in enumerate(segments):
         edges += [(first_segment + n, by_value[value]) for value in segment.inputs & by_value.keys()]

@@ -21,10 +21,11 @@ from nni_s3d.growth.curvature.second_derivatives import twice_differentiable
 from nni_s3d.growth.curvature.tape import Tape
 from nni_s3d.growth.curvature.zero_buffer import ZeroBuffer
 from nni_s3d.growth.graph.averages import AveragingCalls
-from nni_s3d.growth.graph.channels import ChannelGraph
+from nni_s3d.growth.graph.channels import ChannelGraph, Layer
 from nni_s3d.growth.graph.functions import KINDS, Kind, canonical_name
 from nni_s3d.growth.graph.own_tensors import OwnTensors
 from nni_s3d.growth.graph.rewriting import as_linear
+from nni_s3d.growth.graph.written_kinks import WrittenKinks
 
 
 class Cut(TorchFunctionMode):
@@ -39,9 +40,9 @@ class Cut(TorchFunctionMode):
         self._own = OwnTensors.of(model)
         self._consumers = {layer.weight for group in graph.splittable_groups for layer in group.consumers}
         self._weights = {layer.weight: layer for group in graph.splittable_groups for layer in group.producers}
-        self._averages = AveragingCalls(graph.averaging_calls)
+        self._averages, self._kinks = AveragingCalls(graph.averaging_calls), WrittenKinks()
         self.tape = Tape(smoothing, zeros)
-        self.producers: dict[str, Producer] = {}
+        self.producers: list[tuple[Layer, Producer]] = []  # a layer once for each of its calls
         self._follows = True  # whether functions are recorded
 
     def __torch_function__(
@@ -55,10 +56,10 @@ class Cut(TorchFunctionMode):
         if not self._follows:
             return func(*args, **kwargs)
         func = twice_differentiable(func, name)
-        linear = as_linear(name, args, kwargs, self._own)
-        if linear is not None:
+        plainer = as_linear(name, args, kwargs, self._own) or self._kinks.as_ramp(func, name, args, kwargs)
+        if plainer is not None:
             with self:
-                return linear()
+                return plainer()
         if self._averages.met(name):
             if not is_usual(name, args, kwargs):
                 with self:
@@ -71,6 +72,7 @@ class Cut(TorchFunctionMode):
                 check_deterministic(name, args, kwargs)
                 out = self.tape.apply(func, name, args, kwargs)
                 self._own.follow(func, args, kwargs, out)
+                self._kinks.follow(name, args, kwargs, out)
                 return out
             return self._linear(LinearCall(func, args, kwargs, self._own))
 
@@ -88,7 +90,7 @@ class Cut(TorchFunctionMode):
             producer: Producer = ComputedProducer(linear, self._own, self._weights[weight].parameters)
         else:
             producer = Producer(linear)
-        self.producers[weight] = producer
+        self.producers.append((self._weights[weight], producer))
         out, producer.value = self.tape.leaf(producer, linear.input)
         return out
 
@@ -106,7 +108,7 @@ class Cut(TorchFunctionMode):
         """Find the derivatives that the products need."""
         self._averages.check()
         self.tape.prune()
-        for producer in self.producers.values():
+        for _, producer in self.producers:
             reader = self.tape.sole_reader(producer.value)
             if isinstance(reader, Elementwise) and reader.scale is not None and producer.absorb_scale(reader.scale):
                 reader.scale = None

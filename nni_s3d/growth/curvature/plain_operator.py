@@ -35,6 +35,7 @@ from nni_s3d.growth.graph.functions import KINDS, Kind, canonical_name
 from nni_s3d.growth.graph.own_tensors import OwnTensors
 from nni_s3d.growth.graph.rewriting import as_linear
 from nni_s3d.growth.graph.theta import pack, scatter
+from nni_s3d.growth.graph.written_kinks import WrittenKinks
 from nni_s3d.growth.modules import call, check_device, modules_restored, untouched_state
 
 
@@ -143,7 +144,7 @@ class _Consumers(TorchFunctionMode):
         self, weights: set[str], own: OwnTensors, averages: AveragingCalls, smoothing: float, cut: bool
     ) -> None:
         super().__init__()
-        self._averages, self._kinks = averages, PlainKinks(smoothing)
+        self._averages, self._kinks, self._written = averages, PlainKinks(smoothing), WrittenKinks()
         self._weights, self._own, self._cut = weights, own, cut
         self._follows = True  # whether functions are looked at
         self.read: list[Tensor] = []
@@ -155,10 +156,10 @@ class _Consumers(TorchFunctionMode):
         if not self._follows:
             return func(*args, **kwargs)
         check_deterministic(name, args, kwargs)
-        linear = as_linear(name, args, kwargs, self._own)
-        if linear is not None:
+        plainer = as_linear(name, args, kwargs, self._own) or self._written.as_ramp(func, name, args, kwargs)
+        if plainer is not None:
             with self:
-                return linear()
+                return plainer()
         if self._averages.met(name):
             with self:
                 return written_with_means(name, self._mean, args, kwargs)
@@ -169,6 +170,7 @@ class _Consumers(TorchFunctionMode):
         if layer is None or layer.names[0] not in self._weights:
             out = self._kinks.run(twice_differentiable(func, name), elementwise_name(name, args, kwargs), args, kwargs)
             self._own.follow(func, args, kwargs, out)
+            self._written.follow(name, args, kwargs, out)
             return out
         layer.input = self._at_reader(layer.input)
         return layer.run(layer.parameters)

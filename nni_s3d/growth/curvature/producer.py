@@ -24,8 +24,9 @@ class LinearCall:
         own: knows what views of the model's own tensors are, such as a transposed weight.
 
     Attributes:
-        parameters: weight and bias, as the model owns them, or as they are given if it does not.
+        parameters: weight and bias, as the model owns them, or as they are given if it does not; of stacks, one block.
         names: theirs, or of what stands for them; None for a tensor that is not made of the model's own.
+        block: which one of a stack, None if they are in none.
     """
 
     def __init__(
@@ -38,10 +39,11 @@ class LinearCall:
         named = dict(zip(places, args, strict=False)) | kwargs
         self.input: Tensor = named.pop("input")
         self._given: list[Tensor] = [p for p in (named.pop("weight"), named.pop("bias", None)) if p is not None]
-        self._views = [None if own is None else own.view(tensor) for tensor in self._given]
+        self._views = [None if own is None else own.view(x) or own.block(x) for x in self._given]
         self.names = [None if own is None else own.stands_for(tensor) for tensor in self._given]
+        self.block = None if self._views[0] is None else self._views[0].block
         self.parameters = [
-            given if own is None or view is None else own.tensor(view.name)
+            given if own is None or view is None else _of(own.tensor(view.name), view.block)
             for given, view in zip(self._given, self._views, strict=True)
         ]
         self._func, self._settings, self._places = func, named, len(places)
@@ -56,7 +58,8 @@ class LinearCall:
     def transposed(self) -> bool:
         """Whether the filters are not along the first dimension of the weight."""
         view = self._views[0]
-        return not filters_come_first(self._func) or (view is not None and view.dims[0] != 0)
+        first = int(self.block is not None)
+        return not filters_come_first(self._func) or (view is not None and view.dims[0] != first)
 
     @property
     def call(self) -> tuple[Callable[..., Tensor], str, tuple[Any, ...], dict[str, Any]]:
@@ -117,6 +120,11 @@ class Producer:
         return fits
 
     @property
+    def block(self) -> int | None:
+        """Which block of its parameters it applies, None for all of them."""
+        return self._linear.block
+
+    @property
     def input(self) -> Tensor:
         """X, as the layer takes it."""
         return self._linear.input
@@ -126,12 +134,11 @@ class Producer:
         """Return X v for filters v that are shaped like the parameters."""
         # Laid out like the parameters, since tangents would else be laid out unlike what they are multiplied by.
         laid_out = [torch.empty_like(p) for p in self._parameters]
-        return self._linear.run(
-            [q.copy_(self._scaled(filters[n])) for q, n in zip(laid_out, layer.parameters, strict=True)]
-        )
+        given = (_of(filters[name], self.block) for name in layer.parameters)
+        return self._linear.run([q.copy_(self._scaled(v)) for q, v in zip(laid_out, given, strict=True)])
 
     def transpose_times(self, cotangent: Tensor, layer: Layer) -> dict[str, Tensor]:
-        """Return X' w by parameter, for w that is shaped like the value."""
+        """Return X' w by parameter, or of the block of it, for w that is shaped like the value."""
         rows = self._vjp([cotangent], self._parameters)
         return dict(zip(layer.parameters, map(self._scaled, rows), strict=True))
 
@@ -141,3 +148,7 @@ class Producer:
 
     def _scaled(self, filters: Tensor) -> Tensor:
         return filters if self._scale is None else filters * self._scale.reshape(-1, *[1] * (filters.dim() - 1))
+
+
+def _of(tensor: Tensor, block: int | None) -> Tensor:
+    return tensor if block is None else tensor[block]

@@ -56,6 +56,8 @@ class RecordedCall:
         ]
         self._copied = self.target is not None and (not self.smoothed or name in KEEP_INPUT)
         self._flat = [None if i in self._places else x for i, x in enumerate(flat)]
+        if self.target is not None and not any(x is self.target for x in self.tensors):  # a constant, about to change
+            self._flat = [x.clone() if x is self.target else x for x in self._flat]
 
     def __call__(self, *tensors: Tensor) -> Any:
         """Call the function with these tensors."""

@@ -35,7 +35,7 @@ from nni_s3d.growth.curvature.registered_functions import check_derivatives
 from nni_s3d.growth.curvature.segment import Segment
 from nni_s3d.growth.curvature.smoothing import elementwise_name, ramp_derivatives
 from nni_s3d.growth.curvature.zero_buffer import ZeroBuffer
-from nni_s3d.growth.graph.functions import ELEMENTWISE, KINDS, LINEAR, Kind
+from nni_s3d.growth.graph.functions import ELEMENTWISE, KINDS, LENDS_SHAPE, LINEAR, Kind
 
 
 class Tape:
@@ -78,7 +78,7 @@ class Tape:
         name = elementwise_name(name, args, kwargs)
         args, kwargs = pytree.tree_map_only(nn.Parameter, Tensor.detach, (args, kwargs))
         call = RecordedCall(func, name, args, kwargs, beta=self.beta, matters=self._is_alive)
-        if not call.tensors or name not in KINDS:
+        if not call.tensors or name not in KINDS or (name in LENDS_SHAPE and not call.leads):
             return _run_unrecorded(call) if call.smoothed else func(*args, **kwargs)
         if _keeps_value(call):
             target, out = call.target, self._run_as_same_value(call)

@@ -38,8 +38,8 @@ class Axis:
     dim: int
     role: Role
     slots: Tensor  # (n,) int64: the channel at every slot, numbered over the whole graph; -1 where there is none
-    # The columns of a grouped convolution: its rows form this many blocks, each with slots of its own, one block after
-    # the other in `slots`; the dimension of the tensor has the slots of one block.
+    # Of a grouped convolution or a stack of weights: along its first dimension lie this many blocks, each with slots of
+    # its own, one block after the other in `slots`; the dimension of the tensor has the slots of one block.
     blocks: int = 1
 
 

@@ -57,6 +57,7 @@ class Kind(Enum):
     CONCATENATE = "the elements of several tensors, one after the other along a dimension"
     STACK = "several tensors, one after the other along a new dimension"
     PAD = "constants around the elements"
+    ADD_AT = "the elements of one tensor, with those of another one added at positions that an index tensor names"
 
     MATRIX_PRODUCT = "the product of two matrices"
     AFFINE_MATRIX_PRODUCT = "a matrix and the product of two others"
@@ -94,6 +95,7 @@ LINEAR = frozenset(  # in all tensors with channels together
         Kind.PICK,
         Kind.CONCATENATE,
         Kind.STACK,
+        Kind.ADD_AT,
     )
 )
 
@@ -143,6 +145,7 @@ _NAMES = {
     Kind.CONCATENATE: "cat concat concatenate",
     Kind.STACK: "stack",
     Kind.PAD: "pad",
+    Kind.ADD_AT: "index_add",
     Kind.MATRIX_PRODUCT: "matmul bmm mm spmm mv rmatmul",
     Kind.AFFINE_MATRIX_PRODUCT: "addmm baddbmm",
     Kind.SUM_OF_PRODUCTS: "einsum",

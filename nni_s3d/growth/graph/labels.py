@@ -69,3 +69,28 @@ def interleaved_runs(slots: Tensor) -> int:
         if bool(((steps == 1) | (steps == 0)).all()):
             return runs
     return 1
+
+
+class SpreadLabels:
+    """Labels whose channels run along one dimension.
+
+    Layers after each other share the channels between them; so what is made of them once is found again.
+    """
+
+    def __init__(self) -> None:
+        self._labels: dict[tuple[int, int, int], Tensor] = {}  # by the ids of their slots
+        self._slots: dict[int, Tensor] = {}  # by the ids of their labels
+
+    def labels(self, slots: Tensor, dims: int, dim: int) -> Tensor:
+        """Return the labels of a tensor with so many dimensions whose channels (n,) run along one of them."""
+        key = (id(slots), dims, dim % dims)
+        if key not in self._labels:
+            shape = [1] * dims
+            shape[dim] = slots.numel()
+            labels = slots.reshape(shape)
+            self._labels[key], self._slots[id(labels)] = labels, slots
+        return self._labels[key]
+
+    def slots(self, labels: Tensor) -> Tensor:
+        """Return labels (n,) in one dimension, those that were spread if they are such."""
+        return self._slots[id(labels)] if id(labels) in self._slots else labels.flatten()

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from nni_s3d.growth.graph.averages import SeenAverages
 from nni_s3d.growth.graph.channels import Axis, EqualParts, Layer, Operation, Role
+from nni_s3d.growth.graph.filled import FilledTensors
 from nni_s3d.growth.graph.functions import LENDS_SHAPE
-from nni_s3d.growth.graph.labels import NONE, evenly_cut
+from nni_s3d.growth.graph.labels import NONE, SpreadLabels, evenly_cut
+from nni_s3d.growth.graph.layer_notes import Block, LayerNotes
 from nni_s3d.growth.graph.own_tensors import OwnTensors
 from nni_s3d.growth.graph.row_norm import RowNorm
 from nni_s3d.growth.graph.samples import SampleSizes
@@ -32,7 +34,6 @@ class Notes:
         own: both of them, and what is made of them alone.
         same: which channels were found to be one.
         refusals: labels of channels that cannot be split, and why; of several reasons for a channel the first counts.
-        layers: every use of a parameter whose dimensions are indexed by channels, in the order of the run.
         operations: what was computed for the whole batch; when the notes are closed, for one sample.
         equal_parts: where channels were cut into parts.
         averages: where channels were averaged.
@@ -42,6 +43,7 @@ class Notes:
         uncounted: in order, the names of functions that may multiply and whose MACs nobody knows.
         sample_sizes: what layers take for a sample.
         sizes_of_values: whether the values of tensors decide how much is computed, as a detector's scores do.
+        filled: tensors that hold one number.
         outputs: the tensors that the model returned.
         in_order: whether no function changed the order of channels, or left some of them out.
     """
@@ -49,7 +51,6 @@ class Notes:
     def __init__(self, model: nn.Module) -> None:
         self.same = UnionFind()
         self.refusals: list[tuple[Tensor, str]] = []
-        self.layers: list[Layer] = []
         self.operations: list[Operation] = []
         self.equal_parts: list[EqualParts] = []
         self.averages = SeenAverages()
@@ -59,6 +60,7 @@ class Notes:
         self.uncounted: dict[str, None] = {}
         self.sample_sizes = SampleSizes()
         self.sizes_of_values = False
+        self.filled = FilledTensors()
         self.outputs: list[Tensor] = []
         self.in_order = True
         self.parameters: dict[str, nn.Parameter] = {}
@@ -72,17 +74,20 @@ class Notes:
                         if id(tensor) not in self._owners:
                             kept[name] = tensor
                         self._owners.setdefault(id(tensor), []).append(name)
-        self._shared = {name for names in self._owners.values() if len(names) > 1 for name in names}
+        shared = (name for names in self._owners.values() if len(names) > 1 for name in names)
+        self._layers = LayerNotes(self.same, self.refuse, shared)
         self.own = OwnTensors(self.parameters | self.buffers)
-        self._used: set[str] = set()  # parameters and buffers of layers
         self._followers: dict[str, Axis] = {}  # by parameter or buffer
         self._understood: set[str] = set()  # what the rule of the function that runs has followed
         self._reached: set[str] = set()  # what functions have taken
         # The run's tensors are kept alive so that no two of them ever share an id.
         self._labels: dict[int, tuple[Tensor, Tensor | None]] = {}
-        # Layers after each other share the channels between them; so what is made of them once is found again.
-        self._spread: dict[tuple[int, int, int], Tensor] = {}  # labels by the ids of their slots
-        self._slots: dict[int, Tensor] = {}  # and slots by the ids of their labels
+        self._spread = SpreadLabels()
+
+    @property
+    def layers(self) -> list[Layer]:
+        """Parameters with channels along a dimension, and those that belong to them, in the order of the run."""
+        return self._layers.layers
 
     def labels(self, tensor: object) -> Tensor | None:
         """Return the labels of a tensor, None if it carries no channels."""
@@ -103,7 +108,7 @@ class Notes:
         if labels is None:
             return torch.full((size,), NONE)
         if labels.numel() == labels.shape[dim] == size > 1:
-            return self._slots_of(labels)
+            return self._spread.slots(labels)
         others = [n for d, n in enumerate(tensor.shape) if d not in (0, dim % tensor.dim())]
         # The labels of a single channel do not say which way it runs: along a dimension of size one, if there is one.
         elsewhere = labels.numel() == 1 and size > 1 and 1 in others
@@ -113,17 +118,7 @@ class Notes:
 
     def spread(self, slots: Tensor, dims: int, dim: int) -> Tensor:
         """Return the labels of a tensor with so many dimensions whose channels (n,) run along one of them."""
-        key = (id(slots), dims, dim % dims)
-        if key not in self._spread:
-            shape = [1] * dims
-            shape[dim] = slots.numel()
-            labels = slots.reshape(shape)
-            self._spread[key], self._slots[id(labels)] = labels, slots
-        return self._spread[key]
-
-    def _slots_of(self, labels: Tensor) -> Tensor:
-        """Return labels (n,) in one dimension, those that were spread if they are such."""
-        return self._slots[id(labels)] if id(labels) in self._slots else labels.flatten()
+        return self._spread.labels(slots, dims, dim)
 
     def refuse(self, labels: Iterable[Tensor | None], reason: str) -> Tensor | None:
         """Refuse all these channels, for the first reason given; what comes out carries no labels."""
@@ -150,51 +145,58 @@ class Notes:
 
     def note_activation(self, name: str, out: Tensor, labels: Tensor | None) -> None:
         """Note that an activation is applied to every element."""
-        slots = torch.full((1,), NONE) if labels is None else self._slots_of(labels)
+        slots = torch.full((1,), NONE) if labels is None else self._spread.slots(labels)
         self.operations.append(Operation(name, out.numel() / slots.numel(), slots=slots))
 
     def note_weight(self, name: str, macs: float, weight: Tensor) -> None:
         """Note multiplications of the whole batch that grow as the weight does; it may be the model's own or not."""
         stands_for_it = self.own.stands_for(weight)
-        if stands_for_it is None:  # a weight of a layer that cannot grow
-            self.operations.append(Operation(name, macs))
-        else:
-            self.operations.append(Operation(name, macs / weight.numel(), weight=stands_for_it))
+        if stands_for_it is not None:  # else a weight of a layer that cannot grow
+            macs /= self.own.tensor(stands_for_it).numel()
+        self.operations.append(Operation(name, macs, weight=stands_for_it))
 
     def note_products(self, name: str, macs: float, labels: Tensor | None = None) -> None:
         """Note multiplications of the whole batch, which grow as the channels of these labels do, or never."""
         slots = None if labels is None else labels.flatten()
         self.operations.append(Operation(name, macs if slots is None else macs / slots.numel(), slots=slots))
 
-    def add_layer(
-        self, kind: str, parameters: Iterable[str | None], axes: list[Axis], norm: RowNorm | None = None
-    ) -> None:
-        """Note one use of a module's parameters; a second use of the same ones refuses everything they touch."""
-        name = axes[0].tensor.rpartition(".")[0].partition("parametrizations.")[0].removesuffix(".")
-        names = list(dict.fromkeys(axis.tensor for axis in axes))
-        self.layers.append(Layer(name, kind, tuple(p for p in parameters if p), tuple(axes), norm))
-        shared = next((n for n in names if n in self._shared), None)
-        twice = shared or next((n for n in names if n in self._used), None)
-        self._used.update(names)
-        self._understood.update(names)
-        if twice is not None:
-            users = (layer.axes for layer in self.layers if any(axis.tensor in names for axis in layer.axes))
-            again = (axis.slots for axes in users for axis in axes)
-            self.refuse(again, f"the parameter {twice} is used more than once")
+    def rows(self, weight: str, size: int, block: Block | None = None) -> Tensor:
+        """Return the channels (size,) that the rows of a weight produce, or those of one block of a stack."""
+        return self._layers.rows(weight, size, block)
 
-    def add_followers(self, kind: str, slots: Tensor, entries: Iterable[tuple[str, int | None]]) -> None:
+    def add_layer(
+        self,
+        kind: str,
+        parameters: Iterable[str | None],
+        axes: list[Axis],
+        norm: RowNorm | None = None,
+        block: Block | None = None,
+    ) -> None:
+        """Note one use of a module's parameters; of a stack the axes have the slots of one block."""
+        name = axes[0].tensor.rpartition(".")[0].partition("parametrizations.")[0].removesuffix(".")
+        self._understood.update(axis.tensor for axis in axes)
+        self._layers.add(Layer(name, kind, tuple(p for p in parameters if p), tuple(axes), norm), block)
+
+    def add_followers(
+        self, kind: str, slots: Tensor, entries: Iterable[tuple[str, int | None]], block: Block | None = None
+    ) -> None:
         """Note tensors with an entry for each of these channels; those that follow channels already make them one.
 
         Args:
             kind: of the layer.
             slots: (n,) the channel of each entry.
             entries: names of parameters and buffers, and the dimension of each; None for one number for all channels.
+            block: of all of them, if they are stacks.
         """
         by_module: dict[str, list[Axis]] = {}
         for name, dim in entries:
             self._understood.add(name)
             before = self._followers.get(name)
             if dim is None:
+                continue
+            if block is not None:
+                axes = [Axis(name, dim, Role.FOLLOW, slots)]
+                self.add_layer(kind, {name} & self.parameters.keys(), axes, block=block)
                 continue
             if before is not None and before.dim == dim and before.slots.shape == slots.shape:
                 self.join(before.slots, slots)
@@ -220,6 +222,7 @@ class Notes:
 
         What was computed is from now on per sample.
         """
+        self._layers.complete(self.equal_parts, self.reshapes)
         self.outputs = tensors(outputs)
         self.refuse(map(self.labels, self.outputs), "it is an output of the network")
         self.note_elsewhere("the outputs of the network", self.outputs)

@@ -8,7 +8,7 @@ made, such as a weight that is normalised, the recipe is kept, so that it can be
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -28,14 +28,16 @@ class Source:
 
     name: str
     dims: tuple[int | None, ...]  # by dimension of the tensor: that of the source which runs along it, None for none
+    block: int | None = None  # which index of its first dimension, if the source is a stack and the tensor one of it
 
     def seen(self, tensor: Tensor) -> Tensor:
-        """Return the view of another tensor in the place of the source, which may be larger."""
-        if self.dims == tuple(range(tensor.dim())):
+        """Return the view of another tensor in the place of the source, or of its block; it may be larger."""
+        dims = self.dims if self.block is None else tuple(None if dim is None else dim - 1 for dim in self.dims)
+        if dims == tuple(range(tensor.dim())):
             return tensor
-        order = [dim for dim in self.dims if dim is not None]
+        order = [dim for dim in dims if dim is not None]
         rest = [dim for dim in range(tensor.dim()) if dim not in order]  # of size 1
-        return tensor.permute(*order, *rest).reshape([1 if dim is None else tensor.shape[dim] for dim in self.dims])
+        return tensor.permute(*order, *rest).reshape([1 if dim is None else tensor.shape[dim] for dim in dims])
 
 
 @dataclass(frozen=True)
@@ -103,21 +105,28 @@ class OwnTensors:
 
         A dimension of size 1 is that of the source if there is only one to choose from.
         """
-        if tensor is None:
-            return None
+        view = None if tensor is None else self._view(tensor)
+        return view if view is not None and view.block is None else None
+
+    def block(self, tensor: Tensor | None) -> Source | None:
+        """Return the stack of which this is a view of one block, as W[e] is of the weights of all experts."""
+        view = None if tensor is None else self._view(tensor)
+        return view if view is not None and view.block is not None else None
+
+    def _view(self, tensor: Tensor) -> Source | None:
         if id(tensor) in self._names:
             return self.sources(tensor)[0]
         if id(tensor) not in self._views:
             return None
         (source,) = self.sources(tensor)
         shape, dims = self._tensors[source.name].shape, list(source.dims)
-        missing = [dim for dim in range(len(shape)) if dim not in dims]
+        missing = [dim for dim in range(source.block is not None, len(shape)) if dim not in dims]
         free = [place for place, dim in enumerate(dims) if dim is None]
         if any(shape[dim] > 1 for dim in missing) or any(tensor.shape[place] > 1 for place in free):
             return None
         if len(missing) == len(free) == 1:
             dims[free[0]] = missing[0]
-        return Source(source.name, tuple(dims))
+        return replace(source, dims=tuple(dims))
 
     def behind(self, tensor: object) -> tuple[str, ...]:
         """Return the names of all parameters and buffers that a tensor is made of, if of the model's own alone."""
@@ -129,7 +138,9 @@ class OwnTensors:
         return tuple(dict.fromkeys(name for x in tensors((recipe.args, recipe.kwargs)) for name in self.behind(x)))
 
     def stands_for(self, tensor: Tensor) -> str | None:
-        """Return the name of the first tensor with as many elements that a weight is made of, None if there is none."""
+        """Return the name of the first tensor of as many elements behind a weight, or of its stack; None for none."""
+        if (block := self.block(tensor)) is not None:
+            return block.name
         return next((n for n in self.behind(tensor) if self._tensors[n].numel() == tensor.numel()), None)
 
     def recipe(self, tensor: object) -> Recipe | None:
@@ -171,7 +182,7 @@ class OwnTensors:
         """Note which dimensions of the sources run along those of the outputs, where that can be said."""
         kind = KINDS.get(name)
         if kind in _SAME_PLACES or kind in _VIEWS:
-            if len(given) == 1:
+            if len(given) == 1 or all(x.dim() == 0 for x in given[1:]):  # W[e] with a tensor e
                 follow = self._follow_copy if kind in _SAME_PLACES else self._follow_view
                 for out in outputs:
                     follow(name, given[0], out)
@@ -190,11 +201,20 @@ class OwnTensors:
         places = _places(given, out) if out._is_view() else None
         if places is None:
             return
-        sources = (
-            Source(source.name, tuple(None if place is None else source.dims[place] for place in places))
+        sources = [
+            replace(source, dims=tuple(None if place is None else source.dims[place] for place in places))
             for source in self.sources(given)
-        )
-        self._add(out, tuple(sources), is_view=self.view(given) is not None)
+        ]
+        is_view = self._view(given) is not None
+        self._add(out, tuple(self._of_block(s, out) if is_view else s for s in sources), is_view)
+
+    def _of_block(self, source: Source, out: Tensor) -> Source:
+        """Return the source of a view, which knows its block if the view has all dimensions of it but the first."""
+        stack = self._tensors[source.name]
+        missing = [dim for dim, size in enumerate(stack.shape) if size > 1 and dim not in source.dims]
+        if source.block is not None or missing != [0] or stack.dim() < 2:
+            return source
+        return replace(source, block=int(out.storage_offset() - stack.storage_offset()) // stack.stride(0))
 
 
 def _stretched(sources: Sequence[Source], given: Tensor, out: Tensor) -> tuple[Source, ...]:
@@ -202,7 +222,7 @@ def _stretched(sources: Sequence[Source], given: Tensor, out: Tensor) -> tuple[S
     before = (None,) * (out.dim() - given.dim())
     kept = [size == n for size, n in zip(given.shape[::-1], out.shape[::-1], strict=False)][::-1]
     return tuple(
-        Source(source.name, before + tuple(dim if keep else None for dim, keep in zip(source.dims, kept, strict=True)))
+        replace(source, dims=before + tuple(d if keep else None for d, keep in zip(source.dims, kept, strict=True)))
         for source in sources
     )
 

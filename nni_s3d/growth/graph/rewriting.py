@@ -14,7 +14,9 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
+from nni_s3d.growth.graph.kernel_products import KernelProduct, as_kernel_product
 from nni_s3d.growth.graph.own_tensors import OwnTensors
+from nni_s3d.growth.graph.stacked_products import STACKED, StackedProduct, as_stacked
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,10 @@ class Rewritten:
         return self.finish(F.linear(x, weight, self.bias))
 
 
-def as_linear(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], own: OwnTensors) -> Rewritten | None:
-    """Return a call as a call of `linear`, if it is a product with a matrix or vector of the model.
+def as_linear(
+    name: str, args: tuple[Any, ...], kwargs: dict[str, Any], own: OwnTensors
+) -> Rewritten | StackedProduct | KernelProduct | None:
+    """Return a call as calls of `linear`, if it is a product with a matrix, a vector or a stack of the model.
 
     Args:
         name: of the function that is called.
@@ -46,12 +50,15 @@ def as_linear(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], own: Own
         kwargs: its keywords.
         own: knows which tensors are the model's own.
     """
-    if name not in _REWRITES:
+    if name not in _REWRITES and name not in STACKED:
         return None
     settings = {key: value for key, value in kwargs.items() if value is not None}
     if settings.keys() - {"dims"}:  # multiples of the product, say
         return None
-    return _REWRITES[name](own, *args, **settings)
+    if name in _REWRITES and (linear := _REWRITES[name](own, *args, **settings)) is not None:
+        return linear
+    stacked = as_stacked(name, args, own) if name in STACKED else None
+    return as_kernel_product(own, *args) if stacked is None and name == "einsum" else stacked
 
 
 def as_product(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], Tensor] | None:
@@ -141,8 +148,10 @@ def _are_input_and_weight(own: OwnTensors, first: Any, second: Any) -> bool:
 
 
 def _is_weight(own: OwnTensors, tensor: Any) -> bool:
-    """Whether this is a matrix or a vector of the model, as it is or transposed."""
-    return isinstance(tensor, Tensor) and tensor.dim() in (1, 2) and own.view(tensor) is not None
+    """Whether this is a matrix or a vector of the model, as it is or transposed, or a matrix of a stack."""
+    if not isinstance(tensor, Tensor) or tensor.dim() not in (1, 2):
+        return False
+    return own.view(tensor) is not None or (tensor.dim() == 2 and own.block(tensor) is not None)
 
 
 def _as_it_is(out: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ function without a rule refuses the channels that enter it, with the reason.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -20,22 +19,23 @@ from torch.overrides import TorchFunctionMode
 from nni_s3d.errors import ModelError
 from nni_s3d.growth.graph.autograd_functions import announced_functions
 from nni_s3d.growth.graph.calls import CallLog
-from nni_s3d.growth.graph.functions import DROPOUTS, READS_SHAPES, canonical_name
+from nni_s3d.growth.graph.functions import READS_SHAPES, canonical_name
+from nni_s3d.growth.graph.in_place import ChangesInPlace
+from nni_s3d.growth.graph.kernel_products import KernelProduct
+from nni_s3d.growth.graph.labels import growing_dim
 from nni_s3d.growth.graph.macs import MacCounter
 from nni_s3d.growth.graph.notes import Notes
-from nni_s3d.growth.graph.rewriting import as_linear, as_product
+from nni_s3d.growth.graph.rewriting import Rewritten, as_linear, as_product
 from nni_s3d.growth.graph.rule_table import Rule, TracedCall
 from nni_s3d.growth.graph.script_calls import script_calls_announced
-from nni_s3d.growth.modules import call, check_device, evaluation_mode, tensors
+from nni_s3d.growth.graph.stacked_products import StackedProduct
+from nni_s3d.growth.graph.written_kinks import WRITTEN, WrittenKinks, masks_among
+from nni_s3d.growth.modules import call, check_device, evaluation_mode, innermost, tensors
 
 _READS_VALUES = {"item", "tolist", "numpy", "array", "bool", "int", "float", "setitem"}
 _READS_NO_VALUES = {f"{what}_like" for what in ("zeros", "ones", "empty", "full", "rand", "randn", "randint")}
 _FILLS = {"zeros_like", "ones_like", "full_like"}
 _SIZES_OF_VALUES = {"nonzero", "argwhere", "masked_select", "unique", "nms", "item", "tolist", "int"}
-_RETURNS_INPUT = {  # functions that may return the tensor that they were given, and never change it
-    *"contiguous to float double half bfloat16 type type_as flatten reshape view squeeze unsqueeze expand".split(),
-    *("expand_as", "reshape_as", "view_as", "broadcast_to", *DROPOUTS),
-}
 
 
 class Tracer(TorchFunctionMode):
@@ -50,8 +50,8 @@ class Tracer(TorchFunctionMode):
         super().__init__()
         self.notes, self.log = Notes(model), CallLog(model)
         self._model, self._rules = model, rules
-        self._by_storage: dict[int, list[Tensor]] = {}
-        self._changed: dict[int, tuple[Tensor, Tensor, str]] = {}  # by what other views of them, and which functions
+        self._kinks = WrittenKinks()
+        self._changes = ChangesInPlace()
         self._bug: Exception | None = None  # an error inside a rule
         self.rewrites = False  # whether the calls are not the model's, but stand for one of them
 
@@ -67,6 +67,7 @@ class Tracer(TorchFunctionMode):
             outputs = self._outputs(example_inputs)
         if not tensors(outputs):
             raise ModelError(f"model: expected tensors among its outputs, got {type(outputs).__name__}")
+        self._refuse_masks("an output of the network", tensors(outputs))
         self.notes.close(example_inputs, outputs)
         return self.notes
 
@@ -89,7 +90,7 @@ class Tracer(TorchFunctionMode):
         except Exception as error:
             if self._bug is not None:
                 raise self._bug from None
-            where = _innermost(self._model, error)
+            where = innermost(self._model, error)
             raise ModelError(f"{where} fails on the example inputs: {error}") from error
         if self._bug is not None:  # which the model's own code has caught
             raise self._bug
@@ -106,12 +107,13 @@ class Tracer(TorchFunctionMode):
         if name in READS_SHAPES:
             return func(*args, **kwargs)
         given = tensors((args, kwargs))
-        if (product := self._product_for(name, args, kwargs)) is not None:
+        if (product := self._product_for(func, name, args, kwargs)) is not None:
             return self._rewritten(name, given, product)
+        self._refuse_masks(name, given)
         self.notes.averages.note_call(name)
         labelled = [x for x in given if self.notes.labels(x) is not None]
-        if self._changed:  # as a rule, nothing
-            self._refuse_changed(labelled)
+        for pair, reason in self._changes.read(labelled):
+            self.notes.refuse_inputs(name, pair, reason)
         shapes = {id(x): x.shape for x in labelled}
         rule = self._rules.get(name)
         bound = None if rule is None else rule.bind(args, kwargs)
@@ -124,18 +126,19 @@ class Tracer(TorchFunctionMode):
             self.log.add(name, given, outputs)
         picks = name in ("where", "getitem") and _picks(args, kwargs)
         self.notes.sizes_of_values |= picks or name in _SIZES_OF_VALUES
+        self.notes.filled.follow(name, args, outputs)
+        self._kinks.follow(name, args, kwargs, out)
         if name.startswith("new_") or name in _READS_NO_VALUES:  # they read a type and a device
             return self._filled(name, labelled, out)
         if outputs:
-            self._note_changes(name, labelled, outputs)
-            labels: Sequence[Tensor | None] = [None] * len(outputs)
+            self._changes.note(name, labelled, outputs)
+            followed = None
             if rule is None or bound is None:
                 self._refuse_unknown(name, func, labelled, macs)
-            else:
-                keywords, read = bound
-                followed = self._follow(rule, TracedCall(name, func, shapes, macs), out, args, keywords)
-                self._refuse_options(name, labelled, read)
-                labels = followed if isinstance(followed, tuple) else [followed] * len(outputs)
+            elif self._kinks.mask(out) is None:  # of which what takes it will tell
+                followed = self._follow(rule, TracedCall(name, func, shapes, macs), out, args, bound[0])
+                self._refuse_options(name, labelled, bound[1])
+            labels = followed if isinstance(followed, tuple) else [followed] * len(outputs)
             for output, label in zip(outputs, labels, strict=True):
                 self.notes.label(output, label)
             if self.notes.own.are_among(given) and not self.notes.own.follow(func, args, kwargs, out):
@@ -143,6 +146,12 @@ class Tracer(TorchFunctionMode):
         elif name in _READS_VALUES:
             self.notes.refuse_inputs(name, labelled)
         return out
+
+    def _refuse_masks(self, name: str, given: Sequence[Tensor]) -> None:
+        """Refuse the channels that comparisons among these tensors were made of, but where these stay such."""
+        if not self._kinks.keeps_masks(name):
+            compared = masks_among(self._kinks, given)
+            self.notes.refuse_inputs(name, compared, f"{name} takes a comparison of its channels; {WRITTEN}")
 
     def _refuse_unknown(self, name: str, func: Callable[..., Any], labelled: list[Tensor], macs: int) -> None:
         """Refuse the channels that enter a function without a rule, and note its cost."""
@@ -156,12 +165,29 @@ class Tracer(TorchFunctionMode):
             self.notes.label(out, self.notes.labels(labelled[0]))
         return out
 
-    def _product_for(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], Tensor] | None:
-        """Return other functions that compute what a call does, if it is a product that they say more plainly."""
+    def _product_for(
+        self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Callable[[], Tensor] | None:
+        """Return other functions that compute what a call does, if they say it more plainly: a product, or a kink."""
+        if (ramp := self._kinks.as_ramp(func, name, args, kwargs)) is not None:
+            return ramp
         linear = as_linear(name, args, kwargs, self.notes.own)
-        if linear is not None and self.notes.along(linear.input, linear.dim) is not None:
+        if isinstance(linear, KernelProduct) and self.notes.along(linear.input, linear.dim) is None:
+            linear = linear.turned()
+        if linear is not None and self._sums_over_channels(linear):
             return linear
         return as_product(name, args, kwargs)
+
+    def _sums_over_channels(self, linear: Rewritten | StackedProduct | KernelProduct) -> bool:
+        """Whether the channels of what a product reads, if there are any, run along the dimension that it sums over."""
+        if not isinstance(linear, StackedProduct):
+            return self.notes.along(linear.input, linear.dim) is not None
+        labels = self.notes.labels(linear.input)
+        if labels is None:
+            return True
+        summed, along = (None if dim is None else dim % labels.dim() for dim in (linear.dim, linear.along))
+        varying = {dim for dim, size in enumerate(labels.shape) if size > 1}
+        return growing_dim(labels) == summed and varying <= {summed, along}
 
     def _rewritten(self, name: str, given: list[Tensor], product: Callable[[], Tensor]) -> Tensor:
         """Compute a product by other functions, and follow these; the log has the call that the model makes."""
@@ -204,35 +230,7 @@ class Tracer(TorchFunctionMode):
         of_weights = counter.of_vectors and self.log.is_of_parameters(tensors((args, kwargs)))
         return out, counter.macs - counter.of_vectors if of_weights else counter.macs
 
-    def _refuse_changed(self, read: list[Tensor]) -> None:
-        """Refuse what is read though another view has changed it."""
-        for tensor in read:
-            if id(tensor) in self._changed:
-                _, changed, name = self._changed[id(tensor)]
-                reason = f"{name} changes it in place, and a view of it is read afterwards"
-                self.notes.refuse_inputs(name, [changed, tensor], reason)
-
-    def _note_changes(self, name: str, labelled: list[Tensor], outputs: list[Tensor]) -> None:
-        """Note what is changed in place while other tensors look at the same memory."""
-        for tensor in outputs if name not in _RETURNS_INPUT else ():
-            if tensor.layout != torch.strided:  # sparse tensors have no views
-                continue
-            place = tensor.untyped_storage().data_ptr()
-            if any(tensor is x for x in labelled):
-                others = [x for x in self._by_storage.get(place, []) if x is not tensor]
-                self._changed.update((id(x), (x, tensor, name)) for x in others)
-            else:
-                self._by_storage.setdefault(place, []).append(tensor)
-
 
 def _picks(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether elements are picked where a condition holds: where(condition), x[mask]."""
     return len(args) + len(kwargs) == 1 or any(x.dtype == torch.bool for x in tensors(args[1:]) if len(args) == 2)
-
-
-def _innermost(model: nn.Module, error: BaseException) -> str:
-    """Return the name of the innermost module of a model whose code an error came through."""
-    names = {id(module): name for name, module in model.named_modules()}
-    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
-    inside = [names[id(owner)] for frame in frames if id(owner := frame.f_locals.get("self")) in names]
-    return next((name for name in reversed(inside) if name), type(model).__name__)

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from nni_s3d.growth.graph.functions import KINDS, Kind, batch_norm_arguments
-from nni_s3d.growth.graph.own_tensors import OwnTensors, Recipe
+from nni_s3d.growth.graph.layer_notes import Block
+from nni_s3d.growth.graph.own_tensors import OwnTensors, Recipe, Source
 from nni_s3d.growth.graph.row_norm import RowNorm
 
 _VIEWS = frozenset((Kind.IDENTITY, Kind.CAST, Kind.RESHAPE))
@@ -33,6 +34,7 @@ class WeightParts:
     copied_rows: Mapping[str, int] = field(default_factory=dict)  # what has entries for the rows, and is no parameter
     norm: RowNorm | None = None  # if rows are divided by their size
     is_vector: bool = False  # a single row, which is no channel
+    block: Block | None = None  # if it is one of the weights in a stack
 
     def fits(self, row: int, column: int, blocks: int) -> bool:
         """Whether rows and columns lie along the same dimensions as those of the weight, as blocks need it."""
@@ -58,8 +60,18 @@ def weight_parts(
         rows = {} if along_rows is None else {view.name: along_rows}
         columns = {} if along_columns is None else {view.name: along_columns}
         return WeightParts(view.name, rows, columns, {}, is_vector=not rows)
+    if (part := own.block(weight)) is not None:
+        return _of_stack(part, own.tensor(part.name), row, column)
     name = own.stands_for(weight)
     return None if name is None else _computed(own, weight, row, column, parameters, name)
+
+
+def _of_stack(part: Source, stack: Tensor, row: int, column: int) -> WeightParts | None:
+    along_rows, along_columns = part.dims[row], part.dims[column]
+    if along_rows is None or along_columns is None:
+        return None
+    block = Block(part.block or 0, len(stack))
+    return WeightParts(part.name, {part.name: along_rows}, {part.name: along_columns}, {}, block=block)
 
 
 def _computed(

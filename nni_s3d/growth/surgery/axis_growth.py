@@ -188,13 +188,15 @@ def _taken(tensor: Tensor, grown: _GrownAxis, into: Tensor | None = None) -> Ten
     axis, source = grown.axis, grown.sources.to(tensor.device)
     if axis.blocks == 1:
         return torch.index_select(tensor, axis.dim, source, out=into)
-    rows, size = tensor.shape[:2]  # the columns of a grouped convolution
+    tensor = tensor.movedim(axis.dim, 1)
+    rows, size = tensor.shape[:2]
     local = source.reshape(axis.blocks, -1) - size * torch.arange(axis.blocks, device=tensor.device)[:, None]
     if bool(((local < 0) | (local >= size)).any()):
         raise ModelError(f"{axis.tensor}: expected every copy in the block of its neuron, got one in another block")
     columns = local.repeat_interleave(rows // axis.blocks, dim=0)  # (rows, new size)
     entries = columns + size * torch.arange(rows, device=tensor.device)[:, None]
-    return tensor.flatten(0, 1).index_select(0, entries.flatten()).unflatten(0, columns.shape)  # type: ignore[no-any-return]
+    taken: Tensor = tensor.flatten(0, 1).index_select(0, entries.flatten()).unflatten(0, columns.shape)
+    return taken.movedim(1, axis.dim).contiguous()
 
 
 def _scaled(tensor: Tensor, axis: Axis, factors: Tensor) -> Tensor:

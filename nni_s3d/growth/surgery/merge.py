@@ -18,8 +18,8 @@ def merge(model: nn.Module, graph: ChannelGraph, optimizer: torch.optim.Optimize
     """Return a copy of the model, the same function, in which neurons that are copies of each other are one.
 
     Copies have the same parameters and the same followers, to the bit, as `split` with epsilon = 0 leaves them. The
-    columns that read them are added up. Where parts must stay equally large, some copies stay, and all that are averaged,
-    as by a layer norm.
+    columns that read them are added up. Where parts must stay equally large, some copies stay; where channels are
+    averaged, as by a layer norm, all do.
 
     Args:
         model: the network that was traced, or another one of the same layers and widths; it is left as it is.

@@ -57,8 +57,9 @@ def remove(
     Raises:
         ConfigError: keep or into are no masks or numbers of neurons of a group, or nothing stays of a group.
         ModelError: the model does not belong to this graph, there is no such group or it cannot be split, parts would
-            be left unequal that must be equal, channels are removed that are averaged with others, a single neuron stays where a trace cannot tell its place (a grouped
-            convolution with one channel in each block looks depthwise, say), or an optimizer keeps state that nobody
+            be left unequal that must be equal, channels would go that are averaged with others, a single neuron stays
+            where a trace cannot tell its place (a grouped convolution with one channel in each block looks depthwise,
+            say), or an optimizer keeps state that nobody
             knows how to carry over.
 
     Examples:

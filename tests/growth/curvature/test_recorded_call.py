@@ -141,3 +141,17 @@ def test_attention_can_be_differentiated_twice():
     call = RecordedCall(attention, attention.__name__, (x, key, key), {}, beta=3.0, matters=lambda y: y is x)
     (slope,) = torch.autograd.grad(call(x).square().sum(), x, create_graph=True)
     assert torch.autograd.grad(slope.square().sum(), x)[0].abs().max() > 0
+
+
+def test_a_constant_that_is_overwritten_is_kept():
+    sums, more = torch.zeros(3), torch.ones(2)
+    call = RecordedCall(
+        torch.Tensor.index_add_,
+        "index_add",
+        (sums, 0, torch.tensor([0, 2]), more),
+        {},
+        beta=3.0,
+        matters=lambda x: x is more,
+    )
+    sums.fill_(7)
+    assert call(more).tolist() == [1, 0, 1]

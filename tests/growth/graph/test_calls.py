@@ -86,7 +86,8 @@ def test_what_is_computed_from_parameters_alone_is_known():
         (lambda h: h.flip(1), False),
         (lambda h: torch.cat(h.chunk(2, 1)[::-1], 1), False),
         (lambda h: h[:, :3].repeat(1, 2), False),
-        (lambda h: torch.stack([h, h], 2)[..., 0], False),
+        (lambda h: torch.stack([h, h], 2)[..., 0], True),
+        (lambda h: torch.stack(h.chunk(2, 1), 2).flatten(1), False),
         (lambda h: torch.cat([nn.functional.glu(h), h[:, 3:]], 1), False),
     ],
 )

@@ -3,6 +3,7 @@ import torch
 
 from nni_s3d.growth.graph.labels import (
     NONE,
+    SpreadLabels,
     drop_repeats,
     evenly_cut,
     growing_dim,
@@ -85,3 +86,12 @@ def test_the_dimension_that_grows_is_that_along_which_channels_follow_each_other
 )
 def test_interleaved_runs_are_cut_evenly(slots, parts, expected):
     assert evenly_cut(torch.tensor(slots), parts).tolist() == expected
+
+
+def test_labels_that_are_spread_are_found_again():
+    spread, slots = SpreadLabels(), torch.tensor([3, 4])
+    labels = spread.labels(slots, 4, 1)
+    assert labels.shape == (1, 2, 1, 1)
+    assert spread.labels(slots, 4, -3) is labels
+    assert spread.slots(labels) is slots
+    assert spread.slots(torch.tensor([[5], [6]])).tolist() == [5, 6]

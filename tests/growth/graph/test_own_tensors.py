@@ -159,3 +159,37 @@ def test_the_tensors_of_a_model():
     assert own.sources(model.weight) == (Source("weight", (0,)),)
     assert own.sources(None) == ()
     assert own.view(None) is None
+
+
+STACK = torch.rand(3, 4, 5)
+BLOCKS = {
+    "an index": (lambda: STACK[1], (1, 2), STACK[1]),
+    "a tensor for an index": (lambda: STACK[torch.tensor(2)], (1, 2), STACK[2]),
+    "unbound": (lambda: STACK.unbind()[2], (1, 2), STACK[2]),
+    "iterated": (lambda: next(iter(STACK)), (1, 2), STACK[0]),
+    "transposed before": (lambda: STACK.mT[1], (2, 1), STACK[1]),
+    "transposed behind": (lambda: STACK[1].t(), (2, 1), STACK[1]),
+    "selected": (lambda: STACK.select(0, 1)[None], (None, 1, 2), STACK[1]),
+    "of vectors": (lambda: W[2], (1,), W[2]),
+}
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_blocks_of_a_stack(name):
+    make, dims, part = BLOCKS[name]
+    own = OwnTensors(OWN | {"stack": STACK})
+    with torch.no_grad(), Follows(own):
+        out = make()
+    block = own.block(out)
+    assert block is not None
+    assert (block.dims, own.view(out), own.stands_for(out)) == (dims, None, block.name)
+    assert torch.equal(own.tensor(block.name)[block.block], part)
+    assert torch.equal(block.seen(part), out)
+
+
+@pytest.mark.parametrize("make", [lambda: STACK, lambda: STACK[:, 1], lambda: STACK[1:], lambda: STACK[1, :2]])
+def test_what_is_no_block_of_a_stack(make):
+    own = OwnTensors({"stack": STACK})
+    with torch.no_grad(), Follows(own):
+        out = make()
+    assert own.block(out) is None

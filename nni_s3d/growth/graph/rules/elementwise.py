@@ -11,8 +11,11 @@ from torch import Tensor
 
 from nni_s3d.growth.graph.functions import KINDS, Kind, functions
 from nni_s3d.growth.graph.labels import NONE, drop_repeats, growing_dim
+from nni_s3d.growth.graph.layer_notes import Block
 from nni_s3d.growth.graph.notes import Notes
+from nni_s3d.growth.graph.own_tensors import Source
 from nni_s3d.growth.graph.rule_table import TracedCall, rule_table
+from nni_s3d.growth.graph.written_kinks import WRITTEN
 
 RULES, rule = rule_table()
 
@@ -34,8 +37,7 @@ def _cast(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, other: Any
 @rule(*functions(Kind.COMPARISON), reads=("input", "other"))
 def _compare(notes: Notes, call: TracedCall, out: Tensor, input: object, other: object = None, **_: object) -> Any:
     """Autograd takes the result for a constant, so that a kink that is written with it would have no curvature."""
-    written = "write a kink with relu, clamp, abs or maximum"
-    return notes.refuse_inputs(call.name, (input, other), f"{call.name} compares its channels; {written}")
+    return notes.refuse_inputs(call.name, (input, other), f"{call.name} compares its channels; {WRITTEN}")
 
 
 @rule(*functions(Kind.GLU))
@@ -78,6 +80,17 @@ def _several(notes: Notes, call: TracedCall, out: Tensor, *operands: object, **_
     return meet_all(notes, call.name, out, operands)
 
 
+@rule(*functions(Kind.ADD_AT), reads=("input", "source"))
+def _add_at(
+    notes: Notes, call: TracedCall, out: Tensor, input: Tensor, dim: int, index: Tensor, source: Tensor, **_: object
+) -> Any:
+    """A sum along one dimension, in which positions of the second tensor come to places of their own."""
+    given = (notes.labels(input), notes.labels(source))
+    if any(labels is not None and (labels.shape[dim] > 1 or labels.numel() == 1) for labels in given):
+        return notes.refuse_inputs(call.name, (input, source), f"{call.name} adds to some of its channels alone")
+    return meet(notes, call.name, out, input, source)
+
+
 def meet_all(notes: Notes, name: str, out: Tensor, operands: Sequence[object]) -> Tensor | None:
     """Return the labels of what a function makes of the elements of several tensors, see `meet`."""
     labelled = [x for x in operands if notes.labels(x) is not None]
@@ -101,11 +114,11 @@ def meet(notes: Notes, name: str, out: Tensor, input: object, other: object) -> 
         return None if only is None else only.labels
     narrow = [one for one, met in ((first, second), (second, first)) if _stretches(notes, one, over=met)]
     if narrow:
-        notes.refuse_inputs(
-            name, [one.tensor for one in narrow], f"{name} repeats it along the channels of another tensor"
-        )
-        wide = second if narrow[0] is first else first
-        return wide.labels if len(narrow) == 1 else None
+        # Where each is repeated along the channels of the other one, as in an outer product, the wider one passes.
+        wide = max((first, second), key=lambda one: one.labels.numel()) if len(narrow) == 2 else None
+        refused = [one.tensor for one in narrow if one is not wide]
+        notes.refuse_inputs(name, refused, f"{name} repeats it along the channels of another tensor")
+        return next(one.labels for one in (first, second) if all(one.tensor is not x for x in refused))
     labels = torch.broadcast_tensors(first.labels, second.labels)
     for foreign in (first.foreign, second.foreign):
         if foreign is not None:
@@ -136,7 +149,7 @@ def _operand(notes: Notes, tensor: object, partner: object, dims: int) -> _Opera
         return _Operand(tensor, labels, labels < 0)
     beside = [size if d and _varies(notes, partner, d - dims) else 1 for d, size in enumerate(shape)]
     none = torch.full(beside, NONE)
-    return _Operand(tensor, none, none < 0 if max(beside) > 1 else None)
+    return _Operand(tensor, none, none < 0 if max(beside) > 1 and tensor not in notes.filled else None)
 
 
 def _stretches(notes: Notes, narrow: _Operand, over: _Operand) -> bool:
@@ -163,12 +176,41 @@ def as_follower(notes: Notes, tensor: Tensor, partner: Tensor | None) -> Tensor:
     sources, none = notes.own.sources(tensor), torch.full((1,) * tensor.dim(), NONE)
     if not sources or partner is None or bool((partner < 0).any()):
         return none
-    varying = [dim for dim, size in enumerate(partner.shape, start=-partner.dim()) if size > 1]
-    if len(varying) != 1 or -varying[0] > tensor.dim() or tensor.shape[varying[0]] != partner.numel():
+    missing = tensor.dim() - partner.dim()
+    varying = [dim + missing for dim, size in enumerate(partner.shape) if size > 1]
+    if not varying or varying[0] < 0 or any(tensor.shape[dim] != partner.shape[dim - missing] for dim in varying):
         return none
-    dim = varying[0] + tensor.dim()
-    notes.add_followers("scale", partner.flatten(), [(source.name, source.dims[dim]) for source in sources])
-    return partner.reshape([-1 if d == dim else 1 for d in range(tensor.dim())])
+    if len(varying) == 1:
+        for block, entries in _by_block(notes, sources, varying[0]).items():
+            notes.add_followers("scale", partner.flatten(), entries, block)
+    elif not _follow_blocks(notes, sources, partner, varying):
+        return none
+    return partner.reshape([tensor.shape[dim] if dim in varying else 1 for dim in range(tensor.dim())])
+
+
+def _by_block(notes: Notes, sources: Sequence[Source], dim: int) -> dict[Block | None, list[tuple[str, int | None]]]:
+    """Return the sources of a tensor with their dimensions along one of its own, by the block that it is of them."""
+    found: dict[Block | None, list[tuple[str, int | None]]] = {}
+    for source in sources:
+        block = None if source.block is None else Block(source.block, len(notes.own.tensor(source.name)))
+        found.setdefault(block, []).append((source.name, source.dims[dim]))
+    return found
+
+
+def _follow_blocks(notes: Notes, sources: Sequence[Source], partner: Tensor, varying: Sequence[int]) -> bool:
+    """Let stacks follow channels that run along two dimensions, the blocks along the first; return whether they can."""
+    stacked = all(source.block is None and source.dims[varying[0]] == 0 for source in sources)
+    if len(varying) != 2 or not stacked or growing_dim(partner) != varying[1] - varying[0] + _first_varying(partner):
+        return False
+    entries = [(source.name, source.dims[varying[1]]) for source in sources]
+    blocks = partner.movedim(_first_varying(partner), 0)
+    for index, slots in enumerate(blocks):
+        notes.add_followers("scale", slots.flatten(), entries, Block(index, len(blocks)))
+    return True
+
+
+def _first_varying(labels: Tensor) -> int:
+    return next(dim for dim, size in enumerate(labels.shape) if size > 1)
 
 
 def _padded(labels: Tensor, dims: int) -> Tensor:

@@ -64,25 +64,50 @@ def _passed(notes: Notes, name: str, operands: Sequence[tuple[Tensor, str]], res
     """
     labelled = [(x, letters) for x, letters in operands if notes.labels(x) is not None]
     if len(labelled) > 1:
-        reason = f"{name} multiplies its channels with those of another tensor, as queries with keys"
-        return notes.refuse_inputs(name, [x for x, _ in labelled], reason)
+        labelled = _of_two(notes, name, labelled, result)
     if not labelled:
         return None
     ((x, letters),) = labelled
     ((other, others),) = ((y, of_other) for y, of_other in operands if y is not x)
     labels = notes.labels(x)
     assert labels is not None
-    along = {letter for letter, size in zip(letters, labels.shape, strict=True) if size > 1}
-    if along - set(result) or labels.numel() == 1:
+    dim = growing_dim(labels)
+    if labels.numel() == 1 or (dim is not None and letters[dim] not in result):
         reason = f"{name} sums over its channels with factors that are no parameter of the model"
         return notes.refuse_inputs(name, (x,), reason)
-    dim = growing_dim(labels)
     own = dict(zip(others, other.shape, strict=True))
     if len(set(letters)) < len(letters) or (dim is not None and own.get(letters[dim], 1) > 1):
         return notes.refuse_inputs(name, (x,))
-    moved = labels.permute([letters.index(letter) for letter in result if letter in letters] + _summed(letters, result))
+    summed = _summed(letters, result)  # over parts, such as experts, whose channels become one
+    for place in summed:
+        if labels.shape[place] > 1:
+            notes.join(labels.narrow(place, 0, 1), labels)
+            labels = labels.narrow(place, 0, 1)
+            notes.in_order = False
+    moved = labels.permute([letters.index(letter) for letter in result if letter in letters] + summed)
     shape = iter(moved.shape)
     return moved.reshape([next(shape) if letter in letters else 1 for letter in result])
+
+
+def _of_two(notes: Notes, name: str, operands: Sequence[tuple[Tensor, str]], result: str) -> list[tuple[Tensor, str]]:
+    """Return the one of two factors with channels that may hand them on, and refuse the channels of the other one."""
+    passing = [(x, letters) for x, letters in operands if _grows_along(notes, x, letters) in result]
+    if not passing or operands[0][0] is operands[1][0]:
+        reason = f"{name} multiplies its channels with those of another tensor, as queries with keys"
+        notes.refuse_inputs(name, [x for x, _ in operands], reason)
+        return []
+    # Of an outer product the wider one passes, and of two equal ones the second, such as values behind keys.
+    kept = max(passing[::-1], key=lambda operand: operand[0].shape[operand[1].index(_grows_along(notes, *operand))])
+    others = [x for x, _ in operands if x is not kept[0]]
+    notes.refuse_inputs(name, others, f"{name} multiplies its channels with those of another tensor")
+    return [kept]
+
+
+def _grows_along(notes: Notes, x: Tensor, letters: str) -> str:
+    """Return the letter of the dimension along which the channels of a factor get more; another one if none does."""
+    labels = notes.labels(x)
+    dim = None if labels is None else growing_dim(labels)
+    return "-" if dim is None else letters[dim]
 
 
 def _summed(letters: str, result: str) -> list[int]:

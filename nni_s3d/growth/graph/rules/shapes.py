@@ -162,8 +162,9 @@ def _stack(notes: Notes, call: TracedCall, out: Tensor, tensors: Any, dim: int =
     dim %= out.dim()
     if all(notes.labels(x) is None for x in tensors):
         return None
-    notes.in_order = False
-    return drop_repeats(torch.stack([_expanded(x, notes.labels(x)) for x in tensors], dim))
+    stacked = drop_repeats(torch.stack([_expanded(x, notes.labels(x)) for x in tensors], dim))
+    notes.in_order &= stacked.shape[dim] == 1
+    return stacked
 
 
 @rule(*functions(Kind.PAD))

@@ -9,7 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from nni_s3d.growth.graph.channels import Axis, Role
+from nni_s3d.growth.graph.layer_notes import Block
 from nni_s3d.growth.graph.notes import Notes
+from nni_s3d.growth.graph.own_tensors import Source
 from nni_s3d.growth.graph.weight_parts import WeightParts, weight_parts
 
 
@@ -48,16 +50,18 @@ class Weighted:
 def produce(notes: Notes, layer: Weighted, blocks: int = 1) -> Any:
     """Consume the channels of the input and produce fresh ones."""
     parts = weight_parts(notes.own, layer.weight, layer.row, layer.column, notes.parameters)
-    bias = notes.own.view(layer.bias)
-    if parts is None or (layer.bias is not None and bias is None) or not parts.fits(layer.row, layer.column, blocks):
+    if parts is None or not parts.fits(layer.row, layer.column, blocks):
         return _refuse_unknown(notes, layer)
-    rows, columns = notes.same.fresh(layer.out.shape[layer.dim]), notes.along(layer.input, layer.dim)
+    bias = notes.own.view(layer.bias) if parts.block is None else _in_block(notes, layer.bias, parts.block)
+    if (layer.bias is not None and bias is None) or (parts.block is not None and blocks > 1):
+        return _refuse_unknown(notes, layer)
+    rows, columns = notes.rows(parts.name, layer.out.shape[layer.dim], parts.block), notes.along(layer.input, layer.dim)
     names = [parts.name, *(name for name in parts.rows if name != parts.name)]
     axes = [_axis(name, dim, Role.ROW, rows, blocks) for name, dim in parts.rows.items()]
     axes += [Axis(name, dim, Role.FOLLOW, rows) for name, dim in parts.copied_rows.items()]
     if bias is not None:
         names.append(bias.name)
-        axes.append(Axis(bias.name, layer.bias_row, Role.ROW, rows))
+        axes.append(Axis(bias.name, layer.bias_row + (parts.block is not None), Role.ROW, rows))
     _refuse_rows(notes, layer, parts, rows, names)
     read = [] if columns is None else _read_axes(parts, columns, blocks)
     if not read:
@@ -66,10 +70,18 @@ def produce(notes: Notes, layer: Weighted, blocks: int = 1) -> Any:
         for slots in (rows, *(axis.slots for axis in read[:1])):
             notes.note_equal_parts(parts.name, slots, blocks)
     if axes or read:
-        notes.add_layer(layer.function, names, axes + read, parts.norm)
+        notes.add_layer(layer.function, names, axes + read, parts.norm, parts.block)
     if parts.is_vector:  # no channel comes out
         return None
     return notes.spread(rows, layer.out.dim(), layer.dim)
+
+
+def _in_block(notes: Notes, bias: Tensor | None, block: Block) -> Source | None:
+    """Return the stack that a bias is in, if it is the block that its weight is of another one."""
+    stack = notes.own.block(bias)
+    if stack is None or (stack.block, len(notes.own.tensor(stack.name))) != (block.index, block.blocks):
+        return None
+    return stack
 
 
 def _why_not_read(notes: Notes, layer: Weighted, parts: WeightParts, columns: Tensor | None) -> str:

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.wide import Fixed, Number, check_accepted, check_refused, check_rest_grows, linears
@@ -12,15 +12,9 @@ REFUSED = {
         (5, 4),
         "the parameter gamma also enters sum",
     ),
-    "a kink by a mask": (
-        lambda m, x: m.b((h := m.a(x)) * (h > 0)),
-        linears((4, 3), (3, 2)),
-        (5, 4),
-        "gt compares its channels; write a kink with relu, clamp, abs or maximum",
-    ),
-    "a kink by a choice": (
-        lambda m, x: m.b(torch.where((h := m.a(x)) < 0, 0.1 * h, h)),
-        linears((4, 3), (3, 2)),
+    "a comparison of two layers": (
+        lambda m, x: m.b(torch.where((h := m.a(x)) < m.c(x), 0.1 * h, h)),
+        linears((4, 3), (3, 2), (4, 3)),
         (5, 4),
         "lt compares its channels; write a kink with relu, clamp, abs or maximum",
     ),
@@ -60,11 +54,23 @@ REFUSED = {
         (5, 4),
         "add joins it with a tensor that does not grow with it",
     ),
-    "a product of each channel with each": (
+    "a product of each channel with each of more": (
         lambda m, x: m.c((m.a(x).unsqueeze(2) * m.b(x).unsqueeze(1)).flatten(1)),
-        linears((4, 3), (4, 3), (9, 2)),
+        linears((4, 3), (4, 4), (12, 2)),
         (5, 4),
         "mul repeats it along the channels of another tensor",
+    ),
+    "channels beside what is filled once and changed": (
+        lambda m, x: m.b(m.a(x) + torch.zeros(5, 3).to(x).add_(torch.eye(5, 3))),
+        linears((4, 3), (3, 2)),
+        (5, 4),
+        "add joins it with a tensor that does not grow with it",
+    ),
+    "channels added at places of their own": (
+        lambda m, x: m.b(torch.zeros(5, 3).to(x).index_add(1, torch.tensor([2, 0, 1]), m.a(x))),
+        linears((4, 3), (3, 2)),
+        (5, 4),
+        "index_add adds to some of its channels alone",
     ),
     "a bound that has channels": (
         lambda m, x: m.b(m.c(x).clamp(min=m.a(x))),
@@ -85,7 +91,45 @@ def test_the_rest_of_a_network_still_grows(name):
     check_rest_grows(*REFUSED[name])
 
 
+def selective_scan(m: nn.Module, x: Tensor) -> Tensor:
+    """Mamba: every channel has a state, whose parts are fed and read by vectors that all channels have in common."""
+    h = m.a(x)
+    step, fed, read = F.softplus(m.step(h)), m.c(h), m.d(h)
+    decay = torch.exp(-torch.exp(m.log_decay)[None, None] * step[..., None])
+    more = step[..., None] * fed[:, :, None] * h[..., None]
+    state, outputs = torch.zeros(*h[:, 0].shape, fed.shape[-1], dtype=x.dtype), []
+    for t in range(x.shape[1]):
+        state = decay[:, t] * state + more[:, t]
+        outputs.append((state @ read[:, t, :, None])[..., 0])
+    return m.b(torch.stack(outputs, -1).mT * F.silu(m.gate(x)) + h * m.skip).mean(1)
+
+
 ACCEPTED = {
+    "a selective scan": (
+        selective_scan,
+        linears((4, 5), (5, 2), (5, 2), (5, 2))
+        | {"step": nn.Linear(5, 5), "gate": nn.Linear(4, 5), "skip": Number(5), "log_decay": Number(5, 2)},
+        (3, 4, 4),
+        {"a": 5},
+    ),
+    "a product of each channel with each of fewer": (
+        lambda m, x: m.c((m.a(x).unsqueeze(2) * m.b(x).unsqueeze(1)).tanh().flatten(1)),
+        linears((4, 3), (4, 2), (6, 2)),
+        (5, 4),
+        {"a": 3},
+    ),
+    "what is filled with one number": (
+        lambda m, x: m.b(torch.maximum(h := m.a(x), h.new_full(h.shape, 0.1)) + torch.ones(5, h.shape[1]).to(x)),
+        linears((4, 3), (3, 2)),
+        (5, 4),
+        {"a": 3},
+    ),
+    "rows that are added up": (
+        lambda m, x: m.b(torch.zeros_like(h := m.a(x)).index_add_(0, torch.tensor([0, 2, 2, 1, 0]), h).tanh()),
+        linears((4, 3), (3, 2)),
+        (5, 4),
+        {"a": 3},
+    ),
     "the type of another tensor": (
         lambda m, x: m.b((h := m.a(x)).type_as(x) * m.c(x).to(h)),
         linears((4, 3), (3, 2), (4, 3)),

@@ -17,6 +17,12 @@ REFUSED = {
         lambda m, x: m.b(F.linear(m.a(x).tanh(), m.experts[1])),
         linears((4, 3), (3, 2)) | {"experts": Number(2, 3, 3)},
         (5, 4),
+        "a single one of the 2 blocks of experts has run; trace with more samples",
+    ),
+    "several rows of a larger weight": (
+        lambda m, x: m.b(F.linear(m.a(x).tanh(), m.rows[1:4])),
+        linears((4, 3), (3, 2)) | {"rows": Number(5, 3)},
+        (5, 4),
         "its channels enter a linear whose weight is not a parameter of the model",
     ),
     "a transform with fixed filters": (
