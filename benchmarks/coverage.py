@@ -16,7 +16,7 @@ with what is missing in the CSV file. The columns:
   random directions of negative curvature. Piecewise-linear activations and maxima are replaced by smooth activations
   and means, since they have no second derivative, and batch norms are fitted to random inputs; weights and scales that
   start at nearly zero are drawn at random. The loss is the mean of
-  sqrt(1 + d^2), d the distance of all outputs from random targets. Of four epsilons, at which the loss changes by 1e-5
+  sqrt(1 + d^2), d the distance of all outputs from random targets. Of five epsilons, at which the loss changes by 1e-4
   to 1e-8 of itself, the best counts: larger ones feel the third derivative, smaller ones the rounding. Of the largest
   models every fourth group is moved, for lack of memory.
 - MACs: what `count` says over half of what PyTorch's FlopCounterMode says, and the functions that `count` cannot know.

@@ -23,7 +23,7 @@ from nni_s3d.growth.curvature.batch_operator import shapes_of
 from nni_s3d.growth.modules import call, tensors
 
 OUTPUT = "it is an output of the network"
-CHANGES = (1e-5, 1e-6, 1e-7, 1e-8)  # of the loss, relative to it
+CHANGES = (1e-4, 1e-5, 1e-6, 1e-7, 1e-8)  # of the loss, relative to it
 ASLEEP = 1e-3  # a parameter that is nowhere larger than this
 C, TENTH, SAMPLES, FIT = 3.0, 0.1, 2, 32
 TURNS, TURNS_SECONDS = 3, 1.0  # at least
@@ -81,7 +81,7 @@ def built(case: Case, fitted: bool = False) -> nn.Module:
     if fitted and norms:
         for norm in norms:
             norm.train().momentum = None
-        run(case.compared(model), case.inputs(FIT))
+        run(Smoothed(case.compared(model)), case.inputs(FIT))
     return model.eval()
 
 

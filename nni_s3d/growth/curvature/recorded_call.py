@@ -17,6 +17,9 @@ from nni_s3d.growth.curvature.second_derivatives import twice_differentiable
 from nni_s3d.growth.curvature.smoothing import KEEP_INPUT, elementwise_name, is_smoothed, smoothed
 from nni_s3d.growth.graph.functions import batch_norm_arguments, canonical_name
 
+# Derivatives may lie in memory otherwise than the values do.
+_LAID_OUT: dict[str, Callable[..., Any]] = {"view": Tensor.reshape, "view_as": Tensor.reshape_as}
+
 
 class RecordedCall:
     """A function and its arguments, of which `tensors` are kept out: calling the object takes them or others.
@@ -77,6 +80,8 @@ class RecordedCall:
         if "." in self.name and self._lends:  # registered: it announces itself, and what it calls is not seen
             with SmoothedFunctions(self._beta):
                 return getattr(self.func, "__wrapped__", self.func)(*args, **kwargs)
+        if self.name in _LAID_OUT and not any(isinstance(x, torch.dtype) for x in args):
+            return _LAID_OUT[self.name](*args, **kwargs)
         return twice_differentiable(self.func, self.name)(*args, **kwargs)
 
     def rest(self) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -117,15 +117,12 @@ class Tracer(TorchFunctionMode):
         shapes = {id(x): x.shape for x in labelled}
         rule = self._rules.get(name)
         bound = None if rule is None else rule.bind(args, kwargs)
-        if rule is None or bound is None or not rule.counts:
-            out, macs = self._counted(name, func, args, kwargs)
-        else:
-            out, macs = func(*args, **kwargs), 0
+        counts = rule is not None and bound is not None and rule.counts
+        out, macs = (func(*args, **kwargs), 0) if counts else self._counted(name, func, args, kwargs)
         outputs = [out] if isinstance(out, Tensor) else tensors(out)
         if not self.rewrites:
             self.log.add(name, given, outputs)
-        picks = name in ("where", "getitem") and _picks(args, kwargs)
-        self.notes.sizes_of_values |= picks or name in _SIZES_OF_VALUES
+        self.notes.sizes_of_values |= name in _SIZES_OF_VALUES or _picks(name, args, kwargs)
         self.notes.filled.follow(name, args, outputs)
         self._kinks.follow(name, args, kwargs, out)
         if name.startswith("new_") or name in _READS_NO_VALUES:  # they read a type and a device
@@ -231,6 +228,8 @@ class Tracer(TorchFunctionMode):
         return out, counter.macs - counter.of_vectors if of_weights else counter.macs
 
 
-def _picks(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+def _picks(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether elements are picked where a condition holds: where(condition), x[mask]."""
+    if name not in ("where", "getitem"):
+        return False
     return len(args) + len(kwargs) == 1 or any(x.dtype == torch.bool for x in tensors(args[1:]) if len(args) == 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -12,14 +13,15 @@ from nni_s3d.growth.graph.equal_parts import with_equal_parts
 from nni_s3d.growth.graph.theta import slots_first
 from nni_s3d.growth.surgery.remove import remove
 from nni_s3d.growth.surgery.split import SplitResult
+from nni_s3d.growth.surgery.takers import changed_average
 
 
 def merge(model: nn.Module, graph: ChannelGraph, optimizer: torch.optim.Optimizer | None = None) -> SplitResult:
     """Return a copy of the model, the same function, in which neurons that are copies of each other are one.
 
     Copies have the same parameters and the same followers, to the bit, as `split` with epsilon = 0 leaves them. The
-    columns that read them are added up. Where parts must stay equally large, some copies stay; where channels are
-    averaged, as by a layer norm, all do.
+    columns that read them are added up. Where parts must stay equally large, some copies stay. Where channels are
+    averaged, as by a layer norm, all do, unless there are equally many of each.
 
     Args:
         model: the network that was traced, or another one of the same layers and widths; it is left as it is.
@@ -44,10 +46,22 @@ def merge(model: nn.Module, graph: ChannelGraph, optimizer: torch.optim.Optimize
     """
     graph.check(model)
     first = find_copies(graph, dict((*model.named_parameters(), *model.named_buffers())))
-    single = first == torch.arange(graph.num_channels)
-    keep = with_equal_parts(graph, {group.name: single[group.channels] for group in graph.splittable_groups})
+    stays = _that_stay(graph, first)
+    keep = {group.name: stays[group.channels] for group in graph.splittable_groups}
     into = {group.name: first[group.channels] - group.first for group in graph.splittable_groups}
     return remove(model, graph, keep, optimizer, into=into)
+
+
+def _that_stay(graph: ChannelGraph, first: Tensor) -> Tensor:
+    """Return which channels stay, (channels,) bool, as few as possible: parts stay equal, and averages as they are."""
+    of_cuts, stays = replace(graph, averages=()), first == torch.arange(graph.num_channels)
+    while True:
+        masks = {group.name: stays[group.channels] for group in graph.splittable_groups}
+        stays = graph.per_channel(with_equal_parts(of_cuts, masks)).bool()
+        average = changed_average(graph, stays, torch.where(stays, torch.arange(graph.num_channels), first))
+        if average is None:
+            return stays
+        stays[average.channels] = True
 
 
 def find_copies(graph: ChannelGraph, tensors: Mapping[str, Tensor]) -> Tensor:

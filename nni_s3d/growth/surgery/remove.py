@@ -18,7 +18,7 @@ from nni_s3d.growth.surgery.axis_growth import NewChannels
 from nni_s3d.growth.surgery.carry_out import carry_out
 from nni_s3d.growth.surgery.optimizer_state import grown_state
 from nni_s3d.growth.surgery.split import SplitResult
-from nni_s3d.growth.surgery.takers import check_numbers, find_takers, slopes
+from nni_s3d.growth.surgery.takers import changed_average, check_numbers, find_takers, slopes
 
 Neurons = Tensor | Sequence[int] | Sequence[bool]
 
@@ -80,14 +80,13 @@ def remove(
         masks[name] = _mask(graph[name], neurons)
     copies = graph.per_channel(masks)
     _check_parts(graph, copies, masks)
-    for average in graph.averages:
-        if not copies[average.channels].all():
-            raise ModelError(
-                f"keep: expected all channels that {average.where} averages, got some that are to be removed, which "
-                "would change the average of the others"
-            )
     stays, ones = copies.bool(), torch.ones(int(copies.sum()), dtype=torch.float64)
     takers = find_takers(graph, stays, into or {})
+    if (average := changed_average(graph, stays, takers)) is not None:
+        raise ModelError(
+            f"keep: expected all channels that {average.where} averages, or equally many copies of each into one, got "
+            "others, which would change the average"
+        )
     gradients = slopes(model, graph, takers)[stays] if into and optimizer is not None else None
     widths = {name: int(mask.sum()) for name, mask in masks.items()}
     try:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nni_s3d.errors import ConfigError
+from nni_s3d.growth.graph.averages import Average
 from nni_s3d.growth.graph.channels import ChannelGraph, ChannelGroup, Role
 from nni_s3d.growth.graph.theta import sums_of_slots
 from nni_s3d.growth.surgery.axis_growth import taken_over
@@ -39,6 +40,26 @@ def find_takers(graph: ChannelGraph, stays: Tensor, into: Mapping[str, Tensor]) 
         wrong = int(takers[lost[0]]) - group.first
         raise ConfigError(f"into: {group.name}: expected neurons that stay, got {wrong}, which is removed")
     return takers
+
+
+def changed_average(graph: ChannelGraph, stays: Tensor, takers: Tensor) -> Average | None:
+    """Return an average over channels that is another one after a removal, None if all stay as they are.
+
+    It stays if each of its channels takes over equally many copies of its own, or none.
+
+    Args:
+        graph: the channel graph.
+        stays: (channels,) bool.
+        takers: (channels,) from `find_takers`.
+    """
+    taken = torch.zeros(len(takers), dtype=torch.int64).index_add_(0, takers, torch.ones_like(takers))
+    lost = ~stays & (takers == torch.arange(len(takers)))
+    for average in graph.averages:
+        channels = average.channels
+        numbers = taken[channels[stays[channels]]]
+        if lost[channels].any() or (numbers != numbers[:1]).any():
+            return average
+    return None
 
 
 def slopes(model: nn.Module, graph: ChannelGraph, takers: Tensor) -> Tensor:

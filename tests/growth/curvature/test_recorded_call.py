@@ -155,3 +155,12 @@ def test_a_constant_that_is_overwritten_is_kept():
     )
     sums.fill_(7)
     assert call(more).tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize("name, given", [("view", (3, 4)), ("view_as", torch.zeros(3, 4))])
+def test_a_view_is_taken_of_tensors_that_lie_otherwise_in_memory(name, given):
+    x = torch.zeros(2, 6)
+    arguments = (x, *given) if isinstance(given, tuple) else (x, given)
+    view = RecordedCall(getattr(torch.Tensor, name), name, arguments, {}, beta=1.0, matters=lambda t: t is x)
+    transposed = torch.arange(12.0).reshape(6, 2).T
+    assert torch.equal(view(transposed), transposed.reshape(3, 4))

@@ -8,7 +8,7 @@ NONE = torch.zeros(10, dtype=torch.bool)
 
 
 def cluster(cells, *equations):
-    return Cluster(tuple(np.array(cell) for cell in cells), np.array(equations))
+    return Cluster(tuple(np.array(cell) for cell in cells), np.array(equations), np.zeros(len(cells), dtype=bool))
 
 
 def test_single_neurons_go_by_their_rate():

@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 import nni_s3d as s3d
-from nni_s3d.growth.graph.channels import Role
 from nni_s3d.growth.pruning.taylor import first_order_changes
 from tests.cases import BY_NAME, CASES, measured
+from tests.columns import multiply_columns
 from tests.wide import WIDE, random_case
 
 RANDOM = tuple(random_case(seed) for seed in range(40))
@@ -27,13 +27,9 @@ def by_differences(model, graph, batch, loss_fn):
         for sign in (1, -1):
             moved = copy.deepcopy(model)
             tensors = dict((*moved.named_parameters(), *moved.named_buffers()))
-            for axis in (axis for axis in graph.axes() if axis.role is Role.COLUMN):
-                factors, tensor = 1 + sign * STEP * (axis.slots == channel).double(), tensors[axis.tensor]
-                if axis.blocks > 1:
-                    factors = factors.reshape(axis.blocks, -1).repeat_interleave(len(tensor) // axis.blocks, 0)
-                    tensor.mul_(factors.reshape(*factors.shape, *(1,) * (tensor.dim() - 2)))
-                else:
-                    tensor.mul_(factors.reshape([-1 if dim == axis.dim else 1 for dim in range(tensor.dim())]))
+            factors = torch.ones(graph.num_channels + 1, dtype=torch.float64)
+            factors[channel] += sign * STEP
+            multiply_columns(tensors, graph, factors)
             losses.append(float(loss_fn(moved(batch[0]), batch[1])))
         changes[channel] = (losses[0] - losses[1]) / (2 * STEP)
     return changes

@@ -9,9 +9,10 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 import nni_s3d as s3d
-from nni_s3d.growth.graph.channels import ChannelGraph, Role
+from nni_s3d.growth.graph.channels import ChannelGraph
 from tests import reference
 from tests.cases import BY_NAME, CASES, Mlp, measured
+from tests.columns import multiply_columns
 from tests.growth.surgery.test_grown_values import MIDDLES
 from tests.growth.surgery.test_optimizer_state import OPTIMIZERS, check_same_state, train
 from tests.growth.surgery.test_split import check_same_graph
@@ -41,14 +42,7 @@ def without_columns(model: nn.Module, graph: ChannelGraph, masks: dict[str, torc
     """Return a copy of a model with zeros in the columns of the neurons that the masks leave out."""
     model = copy.deepcopy(model)
     tensors = dict((*model.named_parameters(), *model.named_buffers()))
-    stays = graph.per_channel(masks).double()
-    for axis in (axis for axis in graph.axes() if axis.role is Role.COLUMN):
-        factors, tensor = torch.cat([stays, torch.ones(1)])[axis.slots], tensors[axis.tensor]
-        if axis.blocks > 1:
-            factors = factors.reshape(axis.blocks, -1).repeat_interleave(len(tensor) // axis.blocks, 0)
-            tensor.mul_(factors.reshape(*factors.shape, *(1,) * (tensor.dim() - 2)))
-        else:
-            tensor.mul_(factors.reshape([-1 if dim == axis.dim else 1 for dim in range(tensor.dim())]))
+    multiply_columns(tensors, graph, torch.cat([graph.per_channel(masks).double(), torch.ones(1)]))
     return model
 
 
@@ -239,3 +233,14 @@ def test_the_same_channels_are_removed_as_torch_pruning_removes(name):
         ours = s3d.remove(model, graph, {group.name: keep}).model
         torch.testing.assert_close(ours(x), theirs.eval()(x), rtol=1e-4, atol=1e-5)
         assert {n: p.shape for n, p in ours.named_parameters()} == {n: p.shape for n, p in theirs.named_parameters()}
+
+
+def test_channels_that_are_averaged_stay():
+    model = nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3), nn.Linear(3, 2))
+    graph = s3d.trace(model, torch.randn(2, 2))
+    with pytest.raises(s3d.ModelError, match="keep: expected all channels that 1 averages, or equally many"):
+        s3d.remove(model, graph, {"0": [0, 1]})
+    keep = s3d.select_keep(s3d.importance(model, graph, "l1"), graph, 1e9)
+    assert keep["0"].all()
+    with pytest.raises(s3d.ConfigError, match="budget: expected at least 12 macs"):
+        s3d.select_keep(s3d.importance(model, graph, "l1"), graph, 5)

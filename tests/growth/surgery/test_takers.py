@@ -3,8 +3,9 @@ import torch
 from torch import nn
 
 import nni_s3d as s3d
-from nni_s3d.growth.surgery.takers import find_takers, slopes
+from nni_s3d.growth.surgery.takers import changed_average, find_takers, slopes
 from tests.cases import BY_NAME, measured
+from tests.growth.selection.made_up import averaged_network
 
 MLP = BY_NAME["mlp-tanh"]
 
@@ -58,3 +59,21 @@ def test_a_neuron_of_another_block_takes_over_nothing():
     into = {"0": torch.tensor([3, -1, -1, -1, -1, 4])}
     with pytest.raises(s3d.ModelError, match=r"2\.weight: expected neurons that are merged in one of its blocks, got"):
         s3d.remove(model, graph, {"0": [1, 2, 3, 4]}, into=into)
+
+
+def test_an_average_stays_if_all_its_channels_take_over_equally_many():
+    graph = averaged_network(5, averages=[[0, 1, 2, 3]])
+    every = torch.arange(graph.num_channels)
+
+    def is_changed(gone: dict[int, int]) -> bool:
+        """`gone` has the channels that are removed, and who takes them over."""
+        stays, takers = torch.ones_like(every, dtype=torch.bool), every.clone()
+        for channel, taker in gone.items():
+            stays[channel], takers[channel] = False, taker
+        return changed_average(graph, stays, takers) is not None
+
+    assert not is_changed({})
+    assert not is_changed({1: 0, 3: 2})
+    assert not is_changed({4: 4})  # which is not averaged
+    assert is_changed({1: 0})
+    assert is_changed({3: 3})
