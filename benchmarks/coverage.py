@@ -20,8 +20,8 @@ with what is missing in the CSV file. The columns:
   to 1e-8 of itself, the best counts: larger ones feel the third derivative, smaller ones the rounding. Of the largest
   models every fourth group is moved, for lack of memory.
 - MACs: what `count` says over half of what PyTorch's FlopCounterMode says, and the functions that `count` cannot know.
-- CPU seconds of `trace`, `select` (Knapsack(growth=0.6), random eigenvalues; without the import of SciPy, which the
-  first one in a process pays for) and `split`.
+- CPU seconds of `trace` (of the same network in float32), `select` (Knapsack(growth=0.6), random eigenvalues; without
+  the import of SciPy, which the first one in a process pays for) and `split`.
 - no curvature: groups whose product with a random vector is zero; true of neurons that nothing but linear functions
   parts from the layers that read them.
 - product: the time of one product of the splitting matrices of all neurons, over that of one training step (forward,
