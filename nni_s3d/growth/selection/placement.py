@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from nni_s3d.growth.eigen.spectrum import Spectrum
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.theta import dimension
 from nni_s3d.growth.selection.new_neurons import NewNeurons
+from nni_s3d.growth.selection.on_demand import OnDemand
 from nni_s3d.growth.selection.plan import second_copies
 from nni_s3d.growth.selection.priorities import check_priorities
 from nni_s3d.growth.selection.random_splits import RandomSplits
@@ -30,7 +32,7 @@ class Placement:
     """What a plan adds to numbers of copies; the fields are those of `GrowthPlan`."""
 
     weights: dict[str, Tensor]  # (new width,)
-    displacements: dict[str, Tensor]  # (new width, d)
+    displacements: Mapping[str, Tensor]  # (new width, d)
     gain: float = 0.0
     held_out_gain: float | None = None
     held_out_error: float | None = None
@@ -97,9 +99,9 @@ def along_eigenvectors(
             v_min = spectra[name].v_min
             weights[name] = weights[name].to(v_min)
             along = (scheme.along_min[of_group].to(v_min), scheme.along_max[of_group].to(v_min))
-            displacements[name] = _displacements(numbers, *along, spectra[name])
+            displacements[name] = partial(_displacements, numbers, *along, spectra[name])
     gain = float(of_min @ lambda_min + of_max @ lambda_max)
-    return Placement(weights, displacements, gain, *_held_out(graph, spectra, of_min, of_max))
+    return Placement(weights, OnDemand(displacements), gain, *_held_out(graph, spectra, of_min, of_max))
 
 
 def eigenvalues(graph: ChannelGraph, spectra: Mapping[str, Spectrum]) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ class GrowthPlan:
 
     copies: dict[str, Tensor]  # (width,) int64, 1 = not split
     weights: dict[str, Tensor]  # (new width,) output weights w_j, the copies of a neuron side by side
-    displacements: dict[str, Tensor]  # (new width, d) delta_j; a group that does not move is left out
+    displacements: Mapping[str, Tensor]  # (new width, d) delta_j; a group that does not move is left out
     gain: float  # <= 0: the predicted change of the loss is epsilon^2 / 2 * gain; fits the noise of its samples, too
     params: int  # exact, of the grown network
     macs: int

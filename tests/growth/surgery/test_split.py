@@ -1,5 +1,6 @@
 import copy
 import doctest
+from dataclasses import replace
 
 import pytest
 import torch
@@ -303,7 +304,8 @@ def test_the_oracle_doubles_networks_exactly():
             twofold = reference.twofold_loss(run.model, group, case.batch(), case.loss_fn, 0.3 * delta)
             plan = s3d.plan_from_copies(run.graph, {group.name: torch.full((group.width,), 2)}, c=1)
             signs = torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(group.width)
-            plan.displacements[group.name] = delta.repeat_interleave(2, 0) * signs[:, None]
+            moves = {**plan.displacements, group.name: delta.repeat_interleave(2, 0) * signs[:, None]}
+            plan = replace(plan, displacements=moves)
             grown = s3d.split(run.model, run.graph, plan, 0.3).model
             assert loss(case, grown) == pytest.approx(twofold.item(), rel=1e-12)
             assert abs(loss(case, grown) - loss(case, run.model)) > 1e-6
