@@ -17,7 +17,7 @@ from structures import STRUCTURES
 from torch import Tensor, nn
 
 LISTS = yaml.safe_load(Path(__file__).with_suffix(".yml").read_text())
-ODD_SIZES = {"inception_v3": 299, "alexnet": 96, "vit": 224, "maxvit": 224}  # of torchvision's classifiers
+ODD_SIZES = {"inception_v3": 299, "alexnet": 96, "vit_h": 70, "maxvit": 224}  # of torchvision's classifiers
 DETECTORS = {"fasterrcnn": 64, "maskrcnn": 64, "retinanet": 64, "fcos": 64, "ssd300": 300, "ssdlite320": 320}
 
 
@@ -98,6 +98,8 @@ def _torchvision(name: str) -> nn.Module:
     settings: dict[str, Any] = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
     if name in LISTS["torchvision"]["segmentation"]:
         settings = {"weights_backbone": None}
+    if name.startswith("vit_"):  # which know their size
+        settings = {"image_size": ODD_SIZES["vit_h"] if name.startswith("vit_h") else 64}
     return torchvision.models.get_model(name, weights=None, **settings)
 
 
