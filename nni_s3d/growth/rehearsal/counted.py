@@ -119,7 +119,7 @@ def _of_bound(place: Place, bound: Any, dim: int) -> Iterator[_Use]:
 
 def _of_sizes(place: Place, sizes: Sequence[Any], first: int, growing_dims: Mapping[int, int]) -> Iterator[_Use]:
     """Yield the sizes of a tensor, those of its dimensions from the first one of these on."""
-    out = place.channels[0]
+    out = place.own if place.channels[0] is None else place.channels[0]
     varying = [] if out is None else [dim for dim, size in enumerate(out.shape) if size > 1]
     grows = growing_dims.get(NONE if place.reshape is None else place.reshape, varying[-1] if varying else NONE)
     for dim, size in enumerate(sizes, first):

@@ -91,6 +91,7 @@ class Place:
     given: np.ndarray | None = None  # those of its first argument
     cut: int | None = None  # which cut or reshape of channels it is, see `EqualParts`
     reshape: int | None = None
+    own: np.ndarray | None = None  # of what it returned, if that is a parameter that follows channels, laid out anew
 
     @property
     def plain(self) -> Any:
@@ -113,6 +114,7 @@ class Recorder(Tracer):
         super().__init__(model, RULES)
         self.places: list[Place] = []
         self._numbering = Numbering(self.notes, rows_of(graph, [axis.slots for axis in graph.axes()]))
+        self._followers = {axis.tensor: axis for axis in graph.axes() if axis.role is Role.FOLLOW and axis.blocks == 1}
         self._in_memory: dict[int, list[tuple[list[Tensor], int]]] = {}  # values by the place of their memory
 
     def __torch_function__(
@@ -132,10 +134,20 @@ class Recorder(Tracer):
         values, channels = [x.detach() for x in outputs], [self._numbering.channels(x) for x in outputs]
         cut = cuts if self.notes.cuts > cuts else None
         reshape = reshapes if len(self.notes.reshapes) > reshapes else None
-        self.places.append(Place(name, (args, kwargs), out, values, channels, given, cut, reshape))
+        own = self._laid_out(args[0], out) if name in ("view", "reshape") else None
+        self.places.append(Place(name, (args, kwargs), out, values, channels, given, cut, reshape, own))
         for n, tensor in enumerate(values):
             self._in_memory.setdefault(tensor.untyped_storage().data_ptr(), []).append((values, n))
         return out
+
+    def _laid_out(self, tensor: Tensor, out: Tensor) -> np.ndarray | None:
+        """Return the channels of a parameter or buffer that is given another shape, None if it follows none."""
+        axis = self._followers.get(self.notes.owner(tensor) or "")
+        if axis is None:
+            return None
+        along = [1] * tensor.dim()
+        along[axis.dim] = -1
+        return axis.slots.reshape(along).expand(tensor.shape).reshape(out.shape).numpy()
 
     def _keep(self, given: Sequence[Tensor]) -> None:
         """Copy the values that share memory with tensors that are about to change."""

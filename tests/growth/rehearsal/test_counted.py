@@ -119,6 +119,11 @@ def channels_of_positions(m: Net, x: Tensor) -> Tensor:
     return m.head(x.mean(-1).view(-1, m.width))
 
 
+def scaled(m: Net, x: Tensor) -> Tensor:
+    """A parameter that follows channels is laid out along them by an attribute."""
+    return m.b((m.a(x) * m.scale.weight.view(m.shape)).tanh())
+
+
 def two_of_one_value(m: Net, x: Tensor) -> Tensor:
     """Two attributes of one value count different channels."""
     x = m.a(x).tanh()
@@ -160,6 +165,11 @@ STRUCTURES = {
     "threefold": (threefold, {**convs((3, 8), (6, 2), (2, 2)), "width": 2}, {"a": 6, "a#2": 2}),
     "flattened": (flattened, {**convs((3, 4)), "head": nn.Linear(64, 2), "width": 4}, {"a": 4}),
     "positions": (channels_of_positions, {**convs((3, 4)), "head": nn.Linear(4, 2), "width": 4}, {"a": 4}),
+    "scale": (
+        scaled,
+        {**convs((3, 4), (4, 2)), "scale": nn.Linear(1, 4, bias=False), "shape": (4, 1, 1)},
+        {"a": 4},
+    ),
     "two of one value": (
         two_of_one_value,
         {**convs((3, 8), (4, 3), (7, 9), (9, 2), (5, 5)), "first": 4, "second": 4},
