@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+import os
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
@@ -13,7 +14,8 @@ from types import CodeType, FrameType
 import torch
 from torch import nn
 
-_TORCH, _OURS = str(Path(torch.__file__).parent), str(Path(__file__).parents[1])
+# The separator at the end tells PyTorch from torchvision.
+_TORCH, _OURS = (f"{folder}{os.sep}" for folder in (Path(torch.__file__).parent, Path(__file__).parents[1]))
 
 
 @dataclass(frozen=True)

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -33,7 +34,7 @@ class Found(Tracer):
 
 def test_the_module_and_the_line_of_a_call():
     scope = {"Tracer": Tracer, "torch": torch, "spots": spots}
-    exec(compile(TRACER, f"{spots._OURS}/found.py", "exec"), scope)  # code that follows a run is not the model's
+    exec(compile(TRACER, f"{spots._OURS}found.py", "exec"), scope)  # code that follows a run is not the model's
     tracer = scope["Found"](nn.Sequential(Inner(), nn.Linear(2, 2)), {})
     tracer.spots = []
     tracer.run(torch.ones(3, 2))
@@ -45,6 +46,21 @@ def test_the_module_and_the_line_of_a_call():
     assert of_tanh.body[0] is helper.__code__
     assert (of_last.module, of_last.line) == ("1", "")
     assert str(of_last) == " in 1"
+
+
+def test_code_beside_pytorch_is_not_its_own():
+    """The folder of torchvision begins with the name of that of torch."""
+    scope = {"torch": torch, "nn": nn}
+    code = """
+class Beside(nn.Module):
+    def forward(self, x):
+        raise ValueError("no")
+"""
+    exec(compile(code, f"{spots._TORCH[:-1]}vision/beside.py", "exec"), scope)
+    model = scope["Beside"]()
+    with pytest.raises(ValueError, match="no") as found:
+        model(torch.ones(1))
+    assert Spots(model).of_error(found.value).line == "beside.py:4"
 
 
 def test_the_line_of_an_error():
