@@ -77,8 +77,6 @@ def along_eigenvectors(
     spectra = {name: spectra[name] for name in copies if name in spectra}
     for name, spectrum in spectra.items():
         _check_directions(graph, name, spectrum.v_min, "eigenvectors")
-        if not (spectrum.v_min.sum() + spectrum.v_max.sum()).isfinite():
-            raise ModelError(f"{name}: expected finite eigenvectors, got infinity or NaN")
     of_channels = graph.per_channel(copies)
     lambda_min, lambda_max = eigenvalues(graph, spectra)
     scheme = _schemes_of_all(of_channels, lambda_min, lambda_max, settings, graph.averaged)
@@ -99,7 +97,7 @@ def along_eigenvectors(
             v_min = spectra[name].v_min
             weights[name] = weights[name].to(v_min)
             along = (scheme.along_min[of_group].to(v_min), scheme.along_max[of_group].to(v_min))
-            displacements[name] = partial(_displacements, numbers, *along, spectra[name])
+            displacements[name] = partial(_displacements, name, numbers, *along, spectra[name])
     gain = float(of_min @ lambda_min + of_max @ lambda_max)
     return Placement(weights, OnDemand(displacements), gain, *_held_out(graph, spectra, of_min, of_max))
 
@@ -148,13 +146,16 @@ def _schemes_of_all(
     return Scheme(weights, along_min, along_max, gain)
 
 
-def _displacements(copies: Tensor, along_min: Tensor, along_max: Tensor, spectrum: Spectrum) -> Tensor:
+def _displacements(name: str, copies: Tensor, along_min: Tensor, along_max: Tensor, spectrum: Spectrum) -> Tensor:
     """Return how far the copies of one group move (new width, d)."""
     neuron = torch.arange(len(copies)).repeat_interleave(copies)
     # This can be gigabytes, so every number of it is written once and multiplied in place.
     moves = spectrum.v_min.index_select(0, neuron).mul_(along_min[:, None])
     both = along_max.nonzero()[:, 0]  # most copies move along one end alone
-    return moves.index_add_(0, both, along_max[both, None] * spectrum.v_max[neuron[both]])
+    moves.index_add_(0, both, along_max[both, None] * spectrum.v_max[neuron[both]])
+    if not moves.sum().isfinite():
+        raise ModelError(f"{name}: expected finite eigenvectors, got infinity or NaN")
+    return moves
 
 
 def _held_out(

@@ -80,6 +80,7 @@ def test_a_spectrum_of_another_shape_is_refused(other):
 
 def test_a_plan_never_moves_along_what_is_no_number():
     run = measured(BY_NAME["mlp-tanh"])
-    broken = dataclasses.replace(run.spectrum["0"], v_max=run.spectrum["0"].v_max * float("nan"))
+    broken = dataclasses.replace(run.spectrum["0"], v_min=run.spectrum["0"].v_min * float("nan"))
+    plan = s3d.plan_from_copies(run.graph, {"0": [2, 1, 1, 1, 1]}, {"0": broken})
     with pytest.raises(s3d.ModelError, match="0: expected finite eigenvectors, got infinity or NaN"):
-        s3d.plan_from_copies(run.graph, {"0": [2, 1, 1, 1, 1]}, {"0": broken})
+        s3d.split(run.model, run.graph, plan, 0.1)
