@@ -1,7 +1,8 @@
 """What growing pays: the accuracy at four sizes, against networks that cost as much in training.
 
     python benchmarks/growth_pays.py [--config benchmarks/growth_pays.yml] [--csv benchmarks/results/growth_pays.csv]
-                                     [--works NAME ...] [--methods NAME ...] [--workers 2] [--only-print] [--json]
+                                     [--works NAME ...] [--methods NAME ...] [--seeds 0 1 ...] [--workers 2]
+                                     [--only-print] [--json]
 
 A work is a data set and a backbone (NNI_S3D_DATA says where the data sets are). The reference method grows its seed
 network to three larger sizes, in parameters, with a phase of some epochs at each. Everybody else is granted what this
@@ -23,7 +24,7 @@ import statistics
 import sys
 from collections.abc import Collection
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -160,11 +161,13 @@ def main() -> None:
     parser.add_argument("--csv", type=Path, default=Path("benchmarks/results/growth_pays.csv"))
     parser.add_argument("--works", nargs="+")
     parser.add_argument("--methods", nargs="+")
+    parser.add_argument("--seeds", nargs="+", type=int, help="others than those of the config")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--only-print", action="store_true", help="print what has been found and run nothing")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parsed = parser.parse_args()
     study = build(Study, read_yaml(parsed.config), parsed.config)
+    study = replace(study, seeds=parsed.seeds or study.seeds)
     results = Results.read(parsed.csv, study)
     works, methods = parsed.works or list(study.works), parsed.methods or list(study.methods)
     with ProcessPoolExecutor(parsed.workers, get_context("spawn")) as pool:
