@@ -1,16 +1,17 @@
 """What growing pays: the accuracy at four sizes, against networks that cost as much in training.
 
     python benchmarks/growth_pays.py [--config benchmarks/growth_pays.yml] [--csv benchmarks/results/growth_pays.csv]
-                                     [--works NAME ...] [--methods NAME ...] [--workers 2] [--only-print] [--json]
+                                     [--works NAME ...] [--methods NAME ...] [--seeds 0 1 ...] [--workers 2]
+                                     [--only-print] [--json]
 
 A work is a data set and a backbone (NNI_S3D_DATA says where the data sets are). The reference method grows its seed
 network to three larger sizes, in parameters, with a phase of some epochs at each. Everybody else is granted what this
 has cost in all, in MACs of forward passes, backward passes (twice as many) and what measuring takes, rounded up to
 whole epochs. Every method takes the learning rate that is best for it on the validation sets of all seeds. Rows are
 appended to the CSV file as runs end, and runs that are there already, with the same settings, are not repeated; with
-nothing left to do, this prints the table. "front" is the mean over the sizes; "behind" is the front of the reference
-minus that of the method, seed by seed, since growing methods begin with the same trained seed network; it is in bold
-where it is clear: where the mean is more than two standard deviations.
+nothing left to do, this prints the table; a run that fails is reported and left out. "front" is the mean over the
+sizes; "behind" is the front of the reference minus that of the method, seed by seed, since growing methods begin with
+the same trained seed network; it is in bold where it is clear: where the mean is more than two standard deviations.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ import itertools
 import json
 import statistics
 import sys
+from collections.abc import Collection
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -45,12 +47,15 @@ class Results:
         return cls(path, [row for row in rows if row["settings"] in current])
 
     def add(self, rows: list[dict[str, object]]) -> None:
+        """Append rows; an older file may lack columns that are empty here."""
         new = not self.path.exists()
+        columns = list(rows[0]) if new else next(csv.reader(self.path.open()))
         with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
             if new:
                 writer.writeheader()
-            writer.writerows(rows)
+            for row in rows:
+                writer.writerow({key: value for key, value in row.items() if key in columns or value is not None})
         self.rows += [{key: "" if value is None else str(value) for key, value in row.items()} for row in rows]
 
     def of(self, **values: object) -> list[dict[str, str]]:
@@ -77,12 +82,15 @@ def front(rows: list[dict[str, str]], sizes: int, key: str) -> dict[int, float]:
     return found
 
 
-def ready(study: Study, results: Results, works: list[str], methods: list[str]) -> list[Bench]:
+def ready(
+    study: Study, results: Results, works: list[str], methods: list[str], failed: Collection[Run] = ()
+) -> list[Bench]:
     """Return the runs that can be carried out now: nobody has yet, and what they depend on is there."""
     found = []
     for work, method, rate, seed in itertools.product(works, methods, study.rates, study.seeds):
-        if not results.of(work=work, method=method, rate=rate, seed=seed):
-            bench = prepared(study, results, Run(work, method, rate, seed, study.digest(work, method)))
+        run = Run(work, method, rate, seed, study.digest(work, method))
+        if run not in failed and not results.of(work=work, method=method, rate=rate, seed=seed):
+            bench = prepared(study, results, run)
             found += [bench] if bench else []
     return found
 
@@ -141,10 +149,10 @@ def table(study: Study, results: Results, works: list[str], methods: list[str]) 
     return rows
 
 
-def spread(values: list[float]) -> str:
-    if not values:
-        return ""
-    return f"{statistics.mean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
+def spread(values: list[float], digits: int = 1) -> str:
+    """Return mean and deviation."""
+    found = [statistics.mean(values), statistics.stdev(values)] if len(values) > 1 else values
+    return " ± ".join(f"{number:.{digits}f}" for number in found)
 
 
 def main() -> None:
@@ -153,19 +161,26 @@ def main() -> None:
     parser.add_argument("--csv", type=Path, default=Path("benchmarks/results/growth_pays.csv"))
     parser.add_argument("--works", nargs="+")
     parser.add_argument("--methods", nargs="+")
+    parser.add_argument("--seeds", nargs="+", type=int, help="others than those of the config")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--only-print", action="store_true", help="print what has been found and run nothing")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parsed = parser.parse_args()
     study = build(Study, read_yaml(parsed.config), parsed.config)
+    study = replace(study, seeds=parsed.seeds or study.seeds)
     results = Results.read(parsed.csv, study)
     works, methods = parsed.works or list(study.works), parsed.methods or list(study.methods)
     with ProcessPoolExecutor(parsed.workers, get_context("spawn")) as pool:
-        while not parsed.only_print and (benches := ready(study, results, works, methods)):
+        failed: set[Run] = set()
+        while not parsed.only_print and (benches := ready(study, results, works, methods, failed)):
             futures = {pool.submit(carry_out, bench): bench.run for bench in benches}
             for future in as_completed(futures):
-                results.add(future.result())
-                print(*asdict(futures[future]).values(), file=sys.stderr, flush=True)
+                run, error = futures[future], future.exception()
+                if error is None:
+                    results.add(future.result())
+                else:
+                    failed.add(run)
+                print(*asdict(run).values(), error or "", file=sys.stderr, flush=True)
     rows = table(study, results, works, methods)
     if parsed.json:
         print(json.dumps({"rows": rows}))

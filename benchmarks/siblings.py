@@ -15,7 +15,9 @@ import json
 from pathlib import Path
 
 import torch
-from growth_ways import Bench, Run, Study, grow, samples
+from growth_ways import Bench, Run, Study
+from growth_ways.schedules import phase
+from growth_ways.step import grow
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -45,11 +47,12 @@ def one(study: Study, work: str, method: str, rate: float, seed: int) -> list[Te
     bench = Bench(study, Run(work, method, rate, seed, ""))
     model = bench.build(bench.work.widths)
     graph = bench.graph(model)
-    bench.phase(model, graph, 0, bench.own_epochs(graph))
-    _, result = grow(bench, model, graph, samples(bench)[0], 0, bench.limits[1])
+    done = phase(bench, model, graph, 0, bench.own_epochs(graph))
+    result, _ = grow(bench, done, 0, bench.limits[1])
     before, _ = cosines(result.model, result)
-    bench.phase(result.model, result.graph, 1, bench.own_epochs(result.graph))
-    return [before, *cosines(result.model, result)]
+    epochs = bench.own_epochs(result.graph)
+    done = phase(bench, result.model, result.graph, 1, epochs, result.optimizer_state)
+    return [before, *cosines(done.cooled, result)]
 
 
 def main() -> None:
