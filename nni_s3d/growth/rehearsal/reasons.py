@@ -28,7 +28,8 @@ def of_call(name: str, place: Place, spot: Spot, error: Exception | None, other_
     if given:
         return f"{head}: {what} is given {given}"
     if error is not None:
-        return f"{head}: {first_line(error)} ({what})"
+        instead = "; write -1 for the width that grows" if name in _SIZES else ""
+        return f"{head}: {first_line(error)} ({what}){instead}"
     return f"{head}: {what} puts copies of a neuron where others belong"
 
 

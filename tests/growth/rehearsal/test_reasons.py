@@ -39,8 +39,9 @@ def test_numbers_that_follow_the_width_are_not_to_blame():
     one = place("view", 2, 2, 4, pieces=(8,))
     assert reasons.of_call("view", one, SPOT, None, True).endswith("puts copies of a neuron where others belong")
     assert reasons.of_call("view", one, SPOT, ValueError("no\nmore"), True) == (
-        "the model fails when it grows: no (view in layer1.0 (net.py:12))"
+        "the model fails when it grows: no (view in layer1.0 (net.py:12)); write -1 for the width that grows"
     )
+    assert reasons.of_call("mul", one, SPOT, ValueError("no"), True).endswith("no (mul in layer1.0 (net.py:12))")
     assert reasons.of_refusal("view", one, SPOT, "it is mixed", True).endswith(
         ": it is mixed (view in layer1.0 (net.py:12))"
     )
