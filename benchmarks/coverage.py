@@ -26,7 +26,8 @@ with what is missing in the CSV file. The columns:
   parts from the layers that read them.
 - product: the time of one product of the splitting matrices of all neurons, over that of one training step (forward,
   backward, SGD) on the same samples.
-- why not the rest: the most frequent reasons, with the number of channels that each refuses.
+- why not the rest: the most frequent reasons, with the number of channels that each refuses; where a reason holds at
+  several places, the first one is named.
 """
 
 from __future__ import annotations
@@ -119,7 +120,8 @@ def markdown_row(row: dict[str, object]) -> str:
     error += f" (no curvature in {text['zeros']})" if text["zeros"] else ""
     macs = number(row["MACs"], ".4f") + (f" (not known of {text['uncounted']})" if text["uncounted"] else "")
     share = "" if pd.isna(row["share"]) else f"{100 * row['share']:.1f}%"
-    why = "; ".join(filter(None, [f"**{text['failures']}**" if text["failures"] else "", text["why not the rest"]]))
+    failures = f"**{text['failures']}**" if text["failures"] else ""
+    why = "<br>".join(filter(None, [failures, *text["why not the rest"].splitlines()]))
     seconds = [number(row[key], ".2f") for key in ("trace s", "select s", "split s", "product")]
     cells = [text["model"], text["input"], text["groups"], share, number(row["drift"], ".0e"), error, macs]
     return f"| {' | '.join([*cells, *seconds, why])} |"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -151,8 +152,9 @@ def measure(case: Case) -> Iterator[tuple[str, Callable[[], Row]]]:
 
 
 def split_share(graph: s3d.ChannelGraph, model: nn.Module) -> tuple[float, str]:
-    """Return the share of hidden channels in splittable groups, and the reasons for the rest with their numbers."""
+    """Return the share of hidden channels in splittable groups, and lines with the reasons for the rest."""
     refused: Counter[str] = Counter()
+    examples: dict[str, str] = {}
     hidden = splittable = 0
     reasons = {c: g.reason for g in graph for c in range(g.first, g.first + g.width)}
     layers = {layer.axes[0].tensor: layer for layer in graph.layers}  # each once, however often it is used
@@ -162,9 +164,11 @@ def split_share(graph: s3d.ChannelGraph, model: nn.Module) -> tuple[float, str]:
             if reason != OUTPUT:
                 hidden += 1
                 splittable += not reason
-                refused[reason] += 1
+                kind = re.sub(r"\d+", "", reason)  # alike in layers that are repeated
+                refused[kind] += 1
+                examples.setdefault(kind, reason)
     del refused[""]
-    why = [f"{reason} ({n:,})" for reason, n in refused.most_common(3)]
+    why = [f"{examples[kind]} ({n:,})" for kind, n in refused.most_common(3)]
     read = {id(model.get_parameter(axis.tensor)) for axis in graph.axes() if axis.tensor in graph.shapes}
     unread = Counter(
         type(module).__name__
@@ -173,7 +177,7 @@ def split_share(graph: s3d.ChannelGraph, model: nn.Module) -> tuple[float, str]:
         if weight.dim() > 1 and id(weight) not in read
     )
     why += [f"weights of {kind} are not read ({n})" for kind, n in unread.items()]
-    return splittable / max(hidden, 1), "; ".join(why)
+    return splittable / max(hidden, 1), "\n".join(why)
 
 
 def macs(model: nn.Module, inputs: object, graph: s3d.ChannelGraph) -> Row:

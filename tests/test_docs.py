@@ -63,7 +63,7 @@ def test_own_model_runs_from_file_to_experiment(tmp_path, monkeypatch):
         if name := re.match(r"# (\S+\.(?:py|yml))\n", text):
             Path(name[1]).write_text(text)
         elif language == "python":
-            printed.append(output_of(text, "own_model.md", {}))
+            printed.append(output_of(text, "net.py", {}))
         elif language == "sh":
             command = re.sub(r"^nni-s3d", "python -m nni_s3d.cli", text, flags=re.MULTILINE)
             script = f'set -e\nexport PYTHONPATH="$PWD:$PYTHONPATH"\n{command}'

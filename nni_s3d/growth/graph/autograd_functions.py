@@ -55,7 +55,7 @@ def _announcing(cls: Any, forward: Callable[..., Any]) -> Callable[..., Any]:
 
     announced.__name__ = cls.__qualname__
     announced.refusal = (  # type: ignore[attr-defined]
-        f"its channels enter the autograd function {cls.__qualname__}, whose backward nobody knows; say what it does "
-        "with nni_s3d.register_function, or write it with PyTorch's functions"
+        f"its channels enter the autograd function {cls.__qualname__}, whose backward nobody knows",
+        "say what it does with nni_s3d.register_function, or write it with PyTorch's functions",
     )
     return announced

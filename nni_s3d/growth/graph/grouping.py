@@ -174,7 +174,8 @@ def _groups(
                 producers=tuple(layers[place] for place in dict.fromkeys(draft.producers)),
                 followers=followers[n],
                 consumers=consumers[n],
-                reason=reasons[n] or ("" if is_read else "nothing reads it linearly"),
+                reason=reasons[n]
+                or ("" if is_read else "nothing reads it linearly; let a linear layer or a convolution read it"),
             )
         )
         first += width

@@ -20,7 +20,7 @@ from nni_s3d.growth.graph.channels import Axis, EqualParts, Layer, Role
 from nni_s3d.growth.graph.labels import NONE
 from nni_s3d.growth.graph.union_find import UnionFind
 
-Refuse = Callable[[Iterable[Tensor | None], str], object]
+Refuse = Callable[[Iterable[Tensor | None], str, str], object]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class LayerNotes:
 
     Args:
         same: which channels were found to be one.
-        refuse: channels, for a reason.
+        refuse: channels, for what they met; and what could be written instead.
         shared: parameters that several modules own.
 
     Attributes:
@@ -82,7 +82,8 @@ class LayerNotes:
         self.layers.append(layer)
         names = {axis.tensor for axis in layer.axes}
         users = (other.axes for other in self.layers if any(axis.tensor in names for axis in other.axes))
-        self._refuse((axis.slots for axes in users for axis in axes), f"the parameter {name} is used more than once")
+        met = f"the parameter {name} is used more than once"
+        self._refuse((axis.slots for axes in users for axis in axes), met, "give each use a parameter of its own")
 
     def _stack(self, layer: Layer, block: Block) -> Layer:
         """Return the layer of all blocks, with fresh channels but for the rows."""
@@ -109,8 +110,8 @@ class LayerNotes:
         """Refuse channels where another call of the layer has none."""
         unlike = (axis.slots < 0) != (first.slots < 0)
         if bool(unlike.any()):
-            reason = f"{axis.tensor} is called several times, also on what has no channels"
-            self._refuse((axis.slots[unlike], first.slots[unlike]), reason)
+            met = f"{axis.tensor} is called several times, also on what has no channels"
+            self._refuse((axis.slots[unlike], first.slots[unlike]), met, "use another layer there")
 
     def complete(self, equal_parts: list[EqualParts], reshapes: list[tuple[str, Tensor]]) -> None:
         """Let the channels of blocks that the run left out meet as those of the others have done.
@@ -125,8 +126,8 @@ class LayerNotes:
         for name in sorted(left, key=lambda name: not len(self._of_weight[name].row_slots)):  # producers first
             layer, met = self._of_weight[name], left[name]
             if len(met) == 1 and len(layer.row_slots):
-                reason = f"a single one of the {self._size(name)} blocks of {name} has run; trace with more samples"
-                self._refuse((axis.slots for axis in layer.axes), reason)
+                seen = f"a single one of the {self._size(name)} blocks of {name} has run"
+                self._refuse((axis.slots for axis in layer.axes), seen, "trace with more samples")
                 continue
             for block in sorted(set(range(self._size(name))) - met):
                 image = images.setdefault(block, np.full(len(roots), NONE))

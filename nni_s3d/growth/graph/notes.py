@@ -19,6 +19,7 @@ from nni_s3d.growth.graph.functions import LENDS_SHAPE
 from nni_s3d.growth.graph.labels import NONE, SpreadLabels, evenly_cut
 from nni_s3d.growth.graph.layer_notes import Block, LayerNotes
 from nni_s3d.growth.graph.own_tensors import OwnTensors
+from nni_s3d.growth.graph.refusals import NO_RULE, OUTPUT, Refusals
 from nni_s3d.growth.graph.row_norm import RowNorm
 from nni_s3d.growth.graph.samples import SampleSizes
 from nni_s3d.growth.graph.union_find import UnionFind
@@ -33,7 +34,7 @@ class Notes:
         buffers: its buffers, likewise.
         own: both of them, and what is made of them alone.
         same: which channels were found to be one.
-        refusals: labels of channels that cannot be split, and why; of several reasons for a channel the first counts.
+        refusals: channels that cannot be split, and why.
         operations: what was computed for the whole batch; when the notes are closed, for one sample.
         equal_parts: where channels were cut into parts.
         averages: where channels were averaged.
@@ -50,7 +51,7 @@ class Notes:
 
     def __init__(self, model: nn.Module) -> None:
         self.same = UnionFind()
-        self.refusals: list[tuple[Tensor, str]] = []
+        self.refusals = Refusals()
         self.operations: list[Operation] = []
         self.equal_parts: list[EqualParts] = []
         self.averages = SeenAverages()
@@ -120,17 +121,15 @@ class Notes:
         """Return the labels of a tensor with so many dimensions whose channels (n,) run along one of them."""
         return self._spread.labels(slots, dims, dim)
 
-    def refuse(self, labels: Iterable[Tensor | None], reason: str) -> Tensor | None:
-        """Refuse all these channels, for the first reason given; what comes out carries no labels."""
-        for label in labels:
-            if label is not None:
-                self.refusals.append((label, reason))
+    def refuse(self, labels: Iterable[Tensor | None], met: str, instead: str) -> Tensor | None:
+        """Refuse all these channels, see `Refusals.add`; what comes out carries no labels."""
+        self.refusals.add(labels, met, instead)
         return None
 
-    def refuse_inputs(self, name: str, inputs: object, reason: str = "") -> Tensor | None:
-        """Refuse the channels of all tensors that enter a function; what comes out carries no labels."""
+    def refuse_inputs(self, name: str, inputs: object, met: str = "", instead: str = NO_RULE) -> Tensor | None:
+        """Refuse the channels of all tensors that enter a function, as `refuse` does."""
         labels = [self.labels(tensor) for tensor in tensors(inputs)]
-        return self.refuse(labels, reason or f"its channels enter {name}, which has no exact rule")
+        return self.refuse(labels, met or f"its channels enter {name}, which has no exact rule", instead)
 
     def join(self, first: Tensor, second: Tensor) -> None:
         """Make the channels one that meet where two labels are laid over each other."""
@@ -139,7 +138,9 @@ class Notes:
     def note_equal_parts(self, where: str, slots: Tensor, parts: int, cut: int | None = None) -> None:
         """Note that these slots (n,) are cut into parts that must stay equally large; `cut` as for `EqualParts`."""
         if slots.numel() % parts:
-            self.refuse([slots], f"{where} cuts its channels into unequal parts")
+            self.refuse(
+                [slots], f"{where} cuts its channels into unequal parts", f"make the width a multiple of {parts}"
+            )
             return
         self.equal_parts.append(EqualParts(where, evenly_cut(slots, parts), cut=cut))
 
@@ -224,12 +225,13 @@ class Notes:
         """
         self._layers.complete(self.equal_parts, self.reshapes)
         self.outputs = tensors(outputs)
-        self.refuse(map(self.labels, self.outputs), "it is an output of the network")
+        self.refuse(map(self.labels, self.outputs), OUTPUT, "")
         self.note_elsewhere("the outputs of the network", self.outputs)
         samples = self.sample_sizes.count(inputs, outputs)
         self.operations = [replace(operation, repeats=operation.repeats / samples) for operation in self.operations]
         for axis in (axis for layer in self.layers for axis in layer.axes if axis.tensor in self.elsewhere):
-            self.refuse([axis.slots], f"the parameter {axis.tensor} also enters {self.elsewhere[axis.tensor]}")
+            met = f"the parameter {axis.tensor} also enters {self.elsewhere[axis.tensor]}"
+            self.refuse([axis.slots], met, "give that a parameter of its own")
 
     def unreached(self) -> list[str]:
         """Return the modules with parameters that no function was given."""

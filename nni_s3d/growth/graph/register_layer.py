@@ -155,7 +155,7 @@ def _follower_rule(entries: Mapping[str, int], channel_dim: int) -> Rule:
         fits = all(value is None or value.shape[d] == input.shape[dim] for value, d in followers)
         if slots is None or not fits or out.shape[dim] != input.shape[dim]:
             reason = f"its channels do not run along dimension {channel_dim} of {call.name}, one for each entry"
-            return notes.refuse_inputs(call.name, (input,), reason)
+            return notes.refuse_inputs(call.name, (input,), reason, "move them there first (movedim)")
         return follow(notes, call.name, slots, followers, notes.spread(slots, out.dim(), dim))
 
     return Rule(rule, counts=False)
@@ -179,7 +179,7 @@ def _linear_rule(rows: Mapping[str, int], columns: Mapping[str, int], channel_di
         dim, row = channel_dim % input.dim(), rows[weight_name]
         if (input.shape[dim], out.shape[dim]) != (weight.shape[column], weight.shape[row]):
             reason = f"its channels do not run along dimension {channel_dim} of {call.name}, one for each column"
-            return notes.refuse_inputs(call.name, (input,), reason)
+            return notes.refuse_inputs(call.name, (input,), reason, "move them there first (movedim)")
         return produce(notes, Weighted(call.name, input, weight, bias, out, dim, row, column, bias_row))
 
     return Rule(rule, counts=False)

@@ -28,6 +28,7 @@ from nni_s3d.growth.graph.notes import Notes
 from nni_s3d.growth.graph.rewriting import Rewritten, as_linear, as_product
 from nni_s3d.growth.graph.rule_table import Rule, TracedCall
 from nni_s3d.growth.graph.script_calls import script_calls_announced
+from nni_s3d.growth.graph.spots import Spots
 from nni_s3d.growth.graph.stacked_products import StackedProduct
 from nni_s3d.growth.graph.written_kinks import WRITTEN, WrittenKinks, masks_among
 from nni_s3d.growth.modules import call, check_device, evaluation_mode, innermost, tensors
@@ -49,7 +50,7 @@ class Tracer(TorchFunctionMode):
     def __init__(self, model: nn.Module, rules: Mapping[str, Rule]) -> None:
         super().__init__()
         self.notes, self.log = Notes(model), CallLog(model)
-        self._model, self._rules = model, rules
+        self._model, self._rules, self._spots = model, rules, Spots(model)
         self._kinks = WrittenKinks()
         self._changes = ChangesInPlace()
         self._bug: Exception | None = None  # an error inside a rule
@@ -67,6 +68,7 @@ class Tracer(TorchFunctionMode):
             outputs = self._outputs(example_inputs)
         if not tensors(outputs):
             raise ModelError(f"model: expected tensors among its outputs, got {type(outputs).__name__}")
+        self.notes.refusals.spot = str
         self._refuse_masks("an output of the network", tensors(outputs))
         self.notes.close(example_inputs, outputs)
         return self.notes
@@ -86,6 +88,7 @@ class Tracer(TorchFunctionMode):
     def _outputs(self, example_inputs: object) -> Any:
         try:
             with announced_functions(), script_calls_announced(), self:
+                self.notes.refusals.spot = self._spots.of_call
                 outputs = call(self._model, example_inputs)
         except Exception as error:
             if self._bug is not None:
@@ -112,8 +115,8 @@ class Tracer(TorchFunctionMode):
         self._refuse_masks(name, given)
         self.notes.averages.note_call(name)
         labelled = [x for x in given if self.notes.labels(x) is not None]
-        for pair, reason in self._changes.read(labelled):
-            self.notes.refuse_inputs(name, pair, reason)
+        for pair, met in self._changes.read(labelled):
+            self.notes.refuse_inputs(name, pair, met, "write it out of place")
         shapes = {id(x): x.shape for x in labelled}
         rule = self._rules.get(name)
         bound = None if rule is None else rule.bind(args, kwargs)
@@ -148,11 +151,11 @@ class Tracer(TorchFunctionMode):
         """Refuse the channels that comparisons among these tensors were made of, but where these stay such."""
         if not self._kinks.keeps_masks(name):
             compared = masks_among(self._kinks, given)
-            self.notes.refuse_inputs(name, compared, f"{name} takes a comparison of its channels; {WRITTEN}")
+            self.notes.refuse_inputs(name, compared, f"{name} takes a comparison of its channels", WRITTEN)
 
     def _refuse_unknown(self, name: str, func: Callable[..., Any], labelled: list[Tensor], macs: int) -> None:
         """Refuse the channels that enter a function without a rule, and note its cost."""
-        self.notes.refuse_inputs(name, labelled, getattr(func, "refusal", ""))
+        self.notes.refuse_inputs(name, labelled, *getattr(func, "refusal", ()))
         if macs:
             self.notes.note_products(name, macs)
 
@@ -211,7 +214,7 @@ class Tracer(TorchFunctionMode):
             return
         known = {id(x) for x in tensors(read)}
         options = [self.notes.labels(x) for x in labelled if id(x) not in known]
-        self.notes.refuse(options, f"{name} takes it as an option")
+        self.notes.refuse(options, f"{name} takes it as an option", "let no layer with a width compute options")
 
     def _counted(
         self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -13,11 +13,11 @@ from torch.utils import _pytree as pytree
 
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.notes import Notes
+from nni_s3d.growth.graph.spots import Spot, Spots
 from nni_s3d.growth.graph.width_attributes import WidthAttribute
 from nni_s3d.growth.modules import tensors
 from nni_s3d.growth.rehearsal import reasons
 from nni_s3d.growth.rehearsal.record import Numbering, Place, plain
-from nni_s3d.growth.rehearsal.spots import Spot, Spots
 
 
 @dataclass(frozen=True)

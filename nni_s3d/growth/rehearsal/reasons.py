@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from nni_s3d.errors import first_line
+from nni_s3d.growth.graph.spots import Spot
 from nni_s3d.growth.rehearsal.record import Place
-from nni_s3d.growth.rehearsal.spots import Spot
 
 DIFFERENT = "the model computes something else when it grows"
 FAILS = "the model fails when it grows"
+_FROM_SHAPES = "take widths from x.shape, or from an attribute of the module"
 _SIZES = {"view", "reshape", "unflatten", "expand", "broadcast_to", "repeat", "tile"}
 
 
@@ -28,15 +29,15 @@ def of_call(name: str, place: Place, spot: Spot, error: Exception | None, other_
     if given:
         return f"{head}: {what} is given {given}"
     if error is not None:
-        instead = "; write -1 for the width that grows" if name in _SIZES else ""
-        return f"{head}: {first_line(error)} ({what}){instead}"
-    return f"{head}: {what} puts copies of a neuron where others belong"
+        instead = "write -1 for the width that grows" if name in _SIZES else _FROM_SHAPES
+        return f"{head}: {first_line(error)} ({what}); {instead}"
+    return f"{head}: {what} puts copies of a neuron where others belong; {_FROM_SHAPES}"
 
 
 def of_refusal(name: str, place: Place, spot: Spot, reason: str, other_numbers: bool) -> str:
     """Say that channels are refused in the grown network; arguments as for `of_call`, and the reason there."""
     given = "" if other_numbers else _written_numbers(name, place)
-    return f"{DIFFERENT}: {name}{spot} is given {given}" if given else f"{DIFFERENT}: {reason} ({name}{spot})"
+    return f"{DIFFERENT}: {name}{spot} is given {given}" if given else f"{DIFFERENT}: {reason}"
 
 
 def of_error(error: BaseException, spot: Spot) -> str:
@@ -48,14 +49,18 @@ def of_error(error: BaseException, spot: Spot) -> str:
 
 def of_values(name: str, spot: Spot, numbers: bool) -> str:
     """Say that a call of the grown network returns other values; because it is given other numbers, perhaps."""
-    why = "uses a width as a number; write a constant in its place" if numbers else "gives other values"
+    why = (
+        "uses a width as a number; write a constant in its place"
+        if numbers
+        else "gives other values; let it depend on no width"
+    )
     return f"{DIFFERENT}: {name}{spot} {why}"
 
 
 def of_random_numbers(name: str, spot: Spot, source: str) -> str:
     """Say that random numbers are drawn for every channel."""
     why = f"uses numbers that {source} draws at random for every channel, and a copy would draw others than its neuron"
-    return f"{DIFFERENT}: {name}{spot} {why}"
+    return f"{DIFFERENT}: {name}{spot} {why}; draw one for all channels"
 
 
 def of_partner(name: str, spot: Spot, shape: tuple[int, ...], owner: str | None) -> str:

@@ -151,7 +151,7 @@ class _Search:
                 # Those that see most come first.
                 patterns = [*(random_copies(part, groups, seed) for seed in range(_DRAWS)), copies]
         except ModelError:
-            return [Failure(_NOWHERE, f"{_UNEQUAL} ({cutters(part)})")]
+            return [Failure(_NOWHERE, f"{_UNEQUAL} ({cutters(part)}); give each part a layer of its own")]
         failures = next(filter(None, (self.evaluation.failures(part, pattern) for pattern in patterns)), [])
         if not failures and self.training is not None:
             found = self.training.failures(part, copies)
@@ -168,7 +168,9 @@ class _Search:
         others = [one.name for one in part if not one.splittable and bool(_among(met, one).any())]
         where = ", ".join(dict.fromkeys(where for where, _ in cuts or averages))
         why = _UNEQUAL if cuts else _UNLIKE
-        return f"{why} ({where})" + (f": {', '.join(others)} cannot grow" if others else "")
+        return f"{why} ({where})" + (
+            f": {', '.join(others)} cannot grow; see why not" if others else "; give each part a layer of its own"
+        )
 
     def _divided(self, suspects: Sequence[ChannelGroup]) -> Sequence[Sequence[ChannelGroup]]:
         """Return apart what grows for itself, and what is cut or averaged together; if all are of one kind, halves."""

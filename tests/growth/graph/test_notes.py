@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import nni_s3d as s3d
-from tests.wide import Net, Number, check_refused, check_rest_grows, linears, sample
+from tests.wide import Net, Number, check_refused, check_rest_grows, expect_reason, linears, sample
 
 
 def tied() -> dict[str, nn.Module]:
@@ -59,7 +59,8 @@ def test_a_parameter_that_is_used_twice_refuses_only_the_channels_that_it_touche
     model = Net(lambda m, x: (((x @ m.u).tanh() @ m.v) @ m.tied).tanh() @ m.tied.T, **weights).double()
     graph = s3d.trace(model, sample(6, 4))
     assert graph.widths == {"u": 5}
-    assert graph["v"].reason == graph["tied"].reason == "the parameter tied is used more than once"
+    expect_reason(graph["v"], "the parameter tied is used more than once")
+    assert graph["tied"].reason == graph["v"].reason
 
 
 def test_an_embedding_that_is_tied_to_the_head_lets_the_rest_grow():
@@ -68,4 +69,4 @@ def test_an_embedding_that_is_tied_to_the_head_lets_the_rest_grow():
     model = Net(lambda m, x: m.head(m.b(m.a(m.e(x)).tanh())), e=embedding, head=head, **linears((4, 6), (6, 4)))
     graph = s3d.trace(model.double(), torch.randint(7, (3, 5)))
     assert graph.widths == {"a": 6}
-    assert graph["e"].reason == "the parameter e.weight is used more than once"
+    expect_reason(graph["e"], "the parameter e.weight is used more than once")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import nni_s3d as s3d
 from tests.growth.graph import registered
 from tests.growth.graph.registered import Case, linears, net
-from tests.wide import sample
+from tests.wide import expect_reason, sample
 
 PAGE = (Path(__file__).parents[3] / "docs" / "register.md").read_text()
 
@@ -162,7 +162,7 @@ def test_registered_layers_are_as_before_outside_of_a_trace():
 )
 def test_channels_along_another_dimension_are_refused(forward, modules, shape, reason):
     graph = s3d.trace(net(forward, **modules), sample(*shape))
-    assert re.fullmatch(reason, graph["a"].reason)
+    expect_reason(graph["a"], reason)
 
 
 def test_what_is_registered_wrongly_is_found_by_trying():
@@ -215,5 +215,6 @@ def test_the_page_runs_as_it_stands(capsys):
     for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
         exec(compile(block, "docs/register.md", "exec"), scope)
     printed = capsys.readouterr().out.splitlines()
-    assert printed == re.findall(r"print\(.*\)  # (.*)", PAGE)
+    for line, said in zip(printed, re.findall(r"print\(.*\)  # (.*)", PAGE), strict=True):
+        assert line.startswith(said)
     assert scope["bent"](torch.tensor(-2.0), torch.tensor(0.5)) == -1

@@ -48,7 +48,7 @@ def test_channels_that_enter_torchscript_are_refused_with_the_reason(kind):
     model = Net(lambda m, x: m.b(scripted(m.a(x))), **modules).double()
     reason = s3d.trace(model, sample(5, 4))["a"].reason
     assert reason.startswith("its channels enter the TorchScript ")
-    assert reason.endswith(", which the trace cannot see; call its Python code")
+    assert reason.endswith(", which the trace cannot see in the model; call its Python code")
 
 
 def test_a_network_with_a_torchscript_module_grows_elsewhere_and_stays_as_it_was():

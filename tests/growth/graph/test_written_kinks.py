@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import nni_s3d as s3d
-from tests.wide import Net, check_refused, linears, sample
+from tests.wide import Net, check_refused, expect_reason, linears, sample
 
 WAYS = {  # a kink by a comparison, and the same by a function
     "a product": (lambda h: h * (h > 0), F.relu),
@@ -69,13 +69,10 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_other_comparisons_are_refused(name):
     kink, function = REFUSED[name]
-    reason = f"{function} takes a comparison of its channels; write a kink with relu, clamp, abs or maximum"
+    reason = f"{function} takes a comparison of its channels"
     check_refused(lambda m, x: m.b(kink(m.a(x))), linears((4, 5), (5, 3)), (6, 4), reason)
 
 
 def test_a_mask_that_is_an_output_is_refused():
     model = Net(lambda m, x: (m.b((h := m.a(x)).tanh()), h > 0), **linears((4, 5), (5, 3))).double()
-    reason = s3d.trace(model, sample(6, 4))["a"].reason
-    assert reason == (
-        "an output of the network takes a comparison of its channels; write a kink with relu, clamp, abs or maximum"
-    )
+    expect_reason(s3d.trace(model, sample(6, 4))["a"], "an output of the network takes a comparison of its channels")

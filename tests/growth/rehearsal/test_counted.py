@@ -274,7 +274,7 @@ def test_the_width_of_a_head_grows_where_it_has_an_attribute_of_its_own(kind):
     assert result.model.width == 4
     assert result.model.width_of_values == result.widths["value"] // 2 > 4
     reason = s3d.trace(kind("width").double(), sample(2, 5, 6))["value"].reason
-    assert reason.endswith(r"where its channels are cut (view, width): query, key cannot grow")
+    assert reason.endswith(r"where its channels are cut (view, width): query, key cannot grow; see why not")
 
 
 def test_lists_that_are_shared_are_exchanged_in_one_module_alone():

@@ -220,5 +220,5 @@ def test_what_is_averaged_with_a_group_that_fails_is_refused_with_it():
     graph = s3d.trace(Together(), torch.randn(5, 4))
     assert graph.widths == {"d": 5}
     assert "view in the model" in graph["a"].reason
-    said = "its growth alone would change an average over its channels and others (norm): a cannot grow"
+    said = "its growth alone would change an average over its channels and others (norm): a cannot grow; see why not"
     assert graph["b"].reason == said

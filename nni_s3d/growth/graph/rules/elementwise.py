@@ -18,6 +18,8 @@ from nni_s3d.growth.graph.rule_table import TracedCall, rule_table
 from nni_s3d.growth.graph.written_kinks import WRITTEN
 
 RULES, rule = rule_table()
+GATE = "multiply by as many channels, or by none"
+OWN = "make that a parameter or buffer with an entry for every channel"
 
 
 @rule(*functions(Kind.IDENTITY, Kind.CAST, Kind.ACTIVATION, Kind.ELEMENTWISE))
@@ -37,7 +39,7 @@ def _cast(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, other: Any
 @rule(*functions(Kind.COMPARISON), reads=("input", "other"))
 def _compare(notes: Notes, call: TracedCall, out: Tensor, input: object, other: object = None, **_: object) -> Any:
     """Autograd takes the result for a constant, so that a kink that is written with it would have no curvature."""
-    return notes.refuse_inputs(call.name, (input, other), f"{call.name} compares its channels; {WRITTEN}")
+    return notes.refuse_inputs(call.name, (input, other), f"{call.name} compares its channels", WRITTEN)
 
 
 @rule(*functions(Kind.GLU))
@@ -87,7 +89,9 @@ def _add_at(
     """A sum along one dimension, in which positions of the second tensor come to places of their own."""
     given = (notes.labels(input), notes.labels(source))
     if any(labels is not None and (labels.shape[dim] > 1 or labels.numel() == 1) for labels in given):
-        return notes.refuse_inputs(call.name, (input, source), f"{call.name} adds to some of its channels alone")
+        return notes.refuse_inputs(
+            call.name, (input, source), f"{call.name} adds to some of its channels alone", "add to all of them"
+        )
     return meet(notes, call.name, out, input, source)
 
 
@@ -117,13 +121,13 @@ def meet(notes: Notes, name: str, out: Tensor, input: object, other: object) -> 
         # Where each is repeated along the channels of the other one, as in an outer product, the wider one passes.
         wide = max((first, second), key=lambda one: one.labels.numel()) if len(narrow) == 2 else None
         refused = [one.tensor for one in narrow if one is not wide]
-        notes.refuse_inputs(name, refused, f"{name} repeats it along the channels of another tensor")
+        notes.refuse_inputs(name, refused, f"{name} repeats it along the channels of another tensor", GATE)
         return next(one.labels for one in (first, second) if all(one.tensor is not x for x in refused))
     labels = torch.broadcast_tensors(first.labels, second.labels)
     for foreign in (first.foreign, second.foreign):
         if foreign is not None:
             reached = [label[foreign.expand_as(label)] for label in labels]
-            notes.refuse(reached, f"{name} joins it with a tensor that does not grow with it")
+            notes.refuse(reached, f"{name} joins it with a tensor that does not grow with it", OWN)
     notes.join(*labels)
     return joined(torch.maximum(*labels))
 

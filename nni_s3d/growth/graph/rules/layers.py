@@ -15,6 +15,7 @@ from nni_s3d.growth.graph.rules.weighted import Weighted, produce
 from nni_s3d.growth.graph.weight_parts import weight_parts
 
 RULES, rule = rule_table()
+FIRST = "move the channels to dimension 1 first (movedim)"
 
 
 @rule("linear")
@@ -23,7 +24,9 @@ def _linear(
 ) -> Any:
     if weight.dim() == 1:
         notes.note_products(call.name, input.numel())
-        return notes.refuse_inputs(call.name, (input,), "its channels enter a linear whose weight is a vector")
+        return notes.refuse_inputs(
+            call.name, (input,), "its channels enter a linear whose weight is a vector", "give it one row"
+        )
     labels, matrix = notes.labels(input), notes.own.view(weight)
     if labels is not None and labels.shape[-1] == 1 < labels.numel() and matrix and matrix.name in notes.buffers:
         # A fixed matrix that mixes positions, as that of a graph does.
@@ -95,7 +98,9 @@ def _embedding(
     rows = notes.same.fresh(out.shape[-1])
     if table is None or table.name not in notes.parameters or max_norm is not None:
         notes.refuse_inputs(call.name, (weight,))
-        notes.refuse([rows], "the table of its embedding is computed, a buffer, or changed by max_norm")
+        notes.refuse(
+            [rows], "the table of its embedding is computed, a buffer, or changed by max_norm", "keep it in a parameter"
+        )
     else:
         notes.add_layer(call.name, [table.name], [Axis(table.name, 1, Role.ROW, rows)])
     return notes.spread(rows, out.dim(), -1)
@@ -106,7 +111,7 @@ def _depthwise(notes: Notes, layer: Weighted, filters: int) -> Any:
     channels = notes.along(layer.input, layer.dim)
     if channels is None or (channels < 0).any():
         reason = f"{notes.owner(layer.weight) or layer.function} is depthwise over something else than channels"
-        return notes.refuse_inputs(layer.function, (layer.input,), reason)
+        return notes.refuse_inputs(layer.function, (layer.input,), reason, "let it run over the channels of a layer")
     slots = channels if filters == 1 else channels.repeat_interleave(filters)
     labels, weight = notes.spread(slots, layer.out.dim(), layer.dim), layer.weight
     followers = [(layer.bias, 0)]
@@ -118,7 +123,7 @@ def _depthwise(notes: Notes, layer: Weighted, filters: int) -> Any:
         notes.add_followers(layer.function, slots, [*parts.rows.items(), *parts.copied_rows.items()])
     elif not _same_for_all(weight, len(channels)):
         reason = f"its channels enter a {layer.function} whose filters are no tensors of the model"
-        return notes.refuse_inputs(layer.function, (layer.input,), reason)
+        return notes.refuse_inputs(layer.function, (layer.input,), reason, "keep them in a parameter or a buffer")
     return follow(notes, layer.function, slots, followers, labels)
 
 
@@ -135,7 +140,9 @@ def _prelu(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, weight: T
         return notes.labels(input)
     slots = notes.along(input, 1)
     if slots is None:
-        return notes.refuse_inputs(call.name, (input,), "its PReLU runs over another dimension than its channels")
+        return notes.refuse_inputs(
+            call.name, (input,), "its PReLU runs over another dimension than its channels", FIRST
+        )
     return follow(notes, call.name, slots, [(weight, 0)], notes.spread(slots, out.dim(), 1))
 
 
@@ -155,7 +162,8 @@ def follow(
     for tensor, dim in followers:
         sources = notes.own.sources(tensor)
         if tensor is not None and not sources:
-            return notes.refuse([slots], f"its channels enter a {function} whose tensors are not the model's own")
+            met = f"its channels enter a {function} whose tensors are not the model's own"
+            return notes.refuse([slots], met, "keep them in parameters or buffers")
         entries += [(source.name, source.dims[dim]) for source in sources]
     notes.add_followers(function, slots, entries)
     return labels

@@ -10,10 +10,11 @@ from nni_s3d.growth.graph.channels import Operation
 from nni_s3d.growth.graph.functions import Kind, batch_norm_arguments, functions
 from nni_s3d.growth.graph.notes import Notes
 from nni_s3d.growth.graph.rule_table import TracedCall, rule_table
-from nni_s3d.growth.graph.rules.layers import follow
+from nni_s3d.growth.graph.rules.layers import FIRST, follow
 from nni_s3d.growth.graph.rules.reductions import note_average
 
 RULES, rule = rule_table()
+RUNNING = "give it running statistics (track_running_stats=True)"
 
 
 @rule(*functions(Kind.BATCH_NORM))
@@ -21,9 +22,11 @@ def _batch_norm(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, *arg
     norm = batch_norm_arguments(call.func, args, kwargs)
     slots = _normalised(notes, call, out, input)
     if norm["running_mean"] is None or norm["training"]:
-        return notes.refuse_inputs(call.name, (input,), "its batch norm takes the statistics of the batch")
+        return notes.refuse_inputs(call.name, (input,), "its batch norm takes the statistics of the batch", RUNNING)
     if slots is None:
-        return notes.refuse_inputs(call.name, (input,), "its batch norm runs over another dimension than its channels")
+        return notes.refuse_inputs(
+            call.name, (input,), "its batch norm runs over another dimension than its channels", FIRST
+        )
     followers = [(norm[key], 0) for key in ("weight", "bias", "running_mean", "running_var")]
     return follow(notes, call.name, slots, followers, notes.spread(slots, out.dim(), 1))
 
@@ -44,7 +47,7 @@ def _instance_norm(
     slots = _normalised(notes, call, out, input)
     if slots is None:
         reason = "its instance norm runs over another dimension than its channels"
-        return notes.refuse_inputs(call.name, (input,), reason)
+        return notes.refuse_inputs(call.name, (input,), reason, FIRST)
     followers = [(tensor, 0) for tensor in (weight, bias, running_mean, running_var)]
     return follow(notes, call.name, slots, followers, notes.spread(slots, out.dim(), 1))
 
@@ -70,7 +73,9 @@ def _group_norm(
 ) -> Any:
     slots = notes.along(input, 1)
     if slots is None:
-        return notes.refuse_inputs(call.name, (input,), f"{call.name} runs over another dimension than its channels")
+        return notes.refuse_inputs(
+            call.name, (input,), f"{call.name} runs over another dimension than its channels", FIRST
+        )
     if num_groups != input.shape[1] and notes.labels(input) is not None:
         note_average(notes, _where(notes, call, weight), input)
     return follow(notes, call.name, slots, [(weight, 0), (bias, 0)], notes.spread(slots, out.dim(), 1))
@@ -97,7 +102,8 @@ def _norm_over_last_dimensions(
     if along and max(along) < over:  # every channel has a norm of its own
         return labels
     if len(along) > 1:
-        return notes.refuse_inputs(call.name, (input,), f"{where} mixes channels that run along several dimensions")
+        met = f"{where} mixes channels that run along several dimensions"
+        return notes.refuse_inputs(call.name, (input,), met, "normalise them before they are reshaped")
     note_average(notes, where, input)
     if not along:
         return None
@@ -114,4 +120,6 @@ def _where(notes: Notes, call: TracedCall, weight: Tensor | None) -> str:
 
 @rule("local_response_norm")
 def _local_response_norm(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, *_: object, **__: object) -> Any:
-    return notes.refuse_inputs(call.name, (input,), f"{call.name} mixes its channels")
+    return notes.refuse_inputs(
+        call.name, (input,), f"{call.name} mixes its channels", "use a layer or group norm, which average them"
+    )

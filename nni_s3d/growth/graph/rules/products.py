@@ -17,6 +17,7 @@ from nni_s3d.growth.graph.rule_table import TracedCall, rule_table
 from nni_s3d.growth.modules import tensors
 
 RULES, rule = rule_table()
+PROJECTIONS = "write a linear layer each for queries, keys and values, and scaled_dot_product_attention"
 
 
 @rule(*functions(Kind.MATRIX_PRODUCT), reads=("input", "other"))
@@ -74,7 +75,7 @@ def _passed(notes: Notes, name: str, operands: Sequence[tuple[Tensor, str]], res
     dim = growing_dim(labels)
     if labels.numel() == 1 or (dim is not None and letters[dim] not in result):
         reason = f"{name} sums over its channels with factors that are no parameter of the model"
-        return notes.refuse_inputs(name, (x,), reason)
+        return notes.refuse_inputs(name, (x,), reason, "keep the factors in a parameter")
     own = dict(zip(others, other.shape, strict=True))
     if len(set(letters)) < len(letters) or (dim is not None and own.get(letters[dim], 1) > 1):
         return notes.refuse_inputs(name, (x,))
@@ -137,7 +138,9 @@ def _values_passed(notes: Notes, call: TracedCall, out: Tensor, value: Tensor) -
     if labels is None:
         return None
     if growing_dim(labels) != value.dim() - 1 or labels.shape[-2] > 1:
-        return notes.refuse_inputs(call.name, (value,), f"{call.name} mixes its channels")
+        return notes.refuse_inputs(
+            call.name, (value,), f"{call.name} mixes its channels", "let them run along the last dimension"
+        )
     heads = labels.shape[-3] if labels.dim() > 2 else 1
     if heads > 1:  # several queries may share a head of the values
         labels = labels.repeat_interleave(out.shape[-3] // heads, -3)
@@ -169,13 +172,13 @@ def _multi_head_attention(
     projections = (2 * query.numel() + key.numel() + value.numel()) * size
     keys = key.shape[0] + (bias_k is not None) + add_zero_attn
     notes.note_products(call.name, projections + 2 * query.numel() * keys)
-    return notes.refuse_inputs(call.name, (query, key, value))
+    return notes.refuse_inputs(call.name, (query, key, value), instead=PROJECTIONS)
 
 
 @rule(*functions(Kind.TORCHSCRIPT), reads=("args", "kwargs"))
 def _torchscript(notes: Notes, call: TracedCall, out: Any, script: Any, *args: Any, **kwargs: Any) -> Any:
-    where = f"the TorchScript {getattr(script, 'name', 'module')}, which the trace cannot see; call its Python code"
-    notes.refuse_inputs(call.name, (args, kwargs), f"its channels enter {where}")
+    where = f"the TorchScript {getattr(script, 'name', 'module')}, which the trace cannot see"
+    notes.refuse_inputs(call.name, (args, kwargs), f"its channels enter {where}", "call its Python code")
     return (None,) * len(tensors(out))
 
 
@@ -188,4 +191,4 @@ def _recurrent(notes: Notes, call: TracedCall, out: Any, input: Tensor, *args: A
         notes.sample_sizes.note_alone(input.transpose(0, 1) if args[-1] else input)
     positions = input.numel() // input.shape[-1]
     notes.note_products(call.name, positions * sum(matrix.numel() for matrix in matrices))
-    return notes.refuse_inputs(call.name, (input, args))
+    return notes.refuse_inputs(call.name, (input, args), instead="put a linear layer before it, whose input grows")

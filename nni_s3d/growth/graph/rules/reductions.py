@@ -15,14 +15,16 @@ from nni_s3d.growth.graph.rule_table import TracedCall, rule_table
 from nni_s3d.growth.graph.rules.elementwise import meet
 
 RULES, rule = rule_table()
-_SUMS = {"sum", *functions(Kind.NORM)}
+MEAN = "write a mean, which stays as it is when channels are split, or reduce over positions"
 
 
 @rule(*functions(Kind.AVERAGE_POOL, Kind.MAX_POOL, Kind.OTHER_POOL))
 def _pool(notes: Notes, call: TracedCall, out: Any, input: Tensor, *_: object, **__: object) -> Any:
     labels = notes.labels(input)
     if labels is not None and any(size > 1 for size in labels.shape[-int(call.name[-2]) :]):
-        return notes.refuse_inputs(call.name, (input,), f"{call.name} pools across its channels")
+        return notes.refuse_inputs(
+            call.name, (input,), f"{call.name} pools across its channels", "pool over positions alone"
+        )
     return labels if isinstance(out, Tensor) else (labels,) * len(out)
 
 
@@ -31,7 +33,9 @@ def resize(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, *_: objec
     """Hand channels along dimension 1 on; the positions behind it are mixed."""
     labels = notes.labels(input)
     if labels is not None and any(size > 1 for size in labels.shape[2:]):
-        return notes.refuse_inputs(call.name, (input,), f"{call.name} resizes across its channels")
+        return notes.refuse_inputs(
+            call.name, (input,), f"{call.name} resizes across its channels", "resize along positions alone"
+        )
     return labels
 
 
@@ -80,11 +84,10 @@ def _norm(
 def _over_channels(notes: Notes, call: TracedCall, input: Tensor, labels: Tensor, by_one_less: bool) -> Any:
     """Follow a reduction over channels: an average stays as it is if all of them get equally many copies."""
     if call.name not in AVERAGING:
-        hint = "; write mean, which stays as it is when channels are split" if call.name in _SUMS else ""
-        return notes.refuse_inputs(call.name, (input,), f"{call.name} reduces over its channels{hint}")
+        return notes.refuse_inputs(call.name, (input,), f"{call.name} reduces over its channels", MEAN)
     if by_one_less:
-        reason = f"{call.name} divides by one less than the number of its channels; write correction=0"
-        return notes.refuse_inputs(call.name, (input,), reason)
+        met = f"{call.name} divides by one less than the number of its channels"
+        return notes.refuse_inputs(call.name, (input,), met, "write correction=0")
     return note_average(notes, call.name, input)
 
 
@@ -93,10 +96,11 @@ def note_average(notes: Notes, where: str, input: Tensor) -> None:
     labels = notes.labels(input)
     assert labels is not None
     if labels.numel() == 1 or bool((labels < 0).any()):
-        reason = f"{where} averages it together with entries that are no channels of a layer"
+        met, instead = "averages it together with entries that are no channels of a layer", "average channels alone"
         if labels.numel() == 1:
-            reason = f"{where} may average it: of a single channel the trace cannot tell along which dimension it runs"
-        notes.refuse([labels], reason)
+            met = "may average it: of a single channel the trace cannot tell along which dimension it runs"
+            instead = "begin with two channels"
+        notes.refuse([labels], f"{where} {met}", instead)
     else:
         notes.averages.note(where, labels)
 
@@ -124,7 +128,7 @@ def _extreme(
     if other is not None:
         return meet(notes, call.name, out, input, other)
     if isinstance(out, Tensor):  # of all elements
-        return notes.refuse_inputs(call.name, (input,))
+        return notes.refuse_inputs(call.name, (input,), f"{call.name} reduces over its channels", MEAN)
     return _reduce(notes, call, out[0], input, dim, keepdim=keepdim), None
 
 
@@ -135,7 +139,7 @@ def _along_one_dimension(notes: Notes, call: TracedCall, out: Tensor, input: Ten
     if labels is None:
         return None
     if dim is None or labels.numel() == 1 or not _are_parts(labels, [dim % labels.dim()]):
-        return notes.refuse_inputs(call.name, (input,), f"{call.name} mixes its channels")
+        return notes.refuse_inputs(call.name, (input,), f"{call.name} mixes its channels", "let it run over positions")
     _joined(notes, labels, [dim % labels.dim()])
     return labels
 

@@ -15,7 +15,7 @@ from nni_s3d.growth.graph.rule_table import TracedCall, rule_table
 from nni_s3d.growth.graph.rules.elementwise import as_follower
 
 RULES, rule = rule_table()
-PICKED = "its channels are picked by an index tensor; pick positions and leave the channels whole"
+PICKED = "its channels are picked by an index tensor", "pick positions and leave the channels whole"
 
 
 @rule(*functions(Kind.MOVE))
@@ -28,7 +28,9 @@ def _channel_shuffle(notes: Notes, call: TracedCall, out: Tensor, input: Tensor,
     """Cut the channels into groups and interleave them."""
     channels = notes.along(input, 1)
     if channels is None:
-        return notes.refuse_inputs(call.name, (input,), f"{call.name} shuffles another dimension than its channels")
+        return notes.refuse_inputs(
+            call.name, (input,), f"{call.name} shuffles another dimension than its channels", "shuffle dimension 1"
+        )
     notes.note_equal_parts(call.name, channels, groups)
     return _replayed(notes, call, input, (groups,), {})
 
@@ -38,7 +40,8 @@ def _pixel_shuffle(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, u
     """Lay neighbouring channels out side by side in space: together they are one neuron, with a row for each."""
     channels = notes.along(input, -3)
     if channels is None or (channels < 0).any():
-        return notes.refuse_inputs(call.name, (input,), f"{call.name} moves something else than its channels")
+        met = f"{call.name} moves something else than its channels"
+        return notes.refuse_inputs(call.name, (input,), met, "let them run along the third dimension from the end")
     neurons = channels.reshape(out.shape[-3], -1)
     notes.in_order = False
     notes.join(neurons[:, :1], neurons)
@@ -50,7 +53,8 @@ def _pixel_unshuffle(notes: Notes, call: TracedCall, out: Tensor, input: Tensor,
     """Lay the positions of every channel out as channels side by side."""
     channels = notes.along(input, -3)
     if channels is None:
-        return notes.refuse_inputs(call.name, (input,), f"{call.name} moves something else than its channels")
+        met = f"{call.name} moves something else than its channels"
+        return notes.refuse_inputs(call.name, (input,), met, "let them run along the third dimension from the end")
     return notes.spread(channels.repeat_interleave(out.shape[-3] // len(channels)), out.dim(), -3)
 
 
@@ -87,7 +91,7 @@ def _cut(notes: Notes, call: TracedCall, out: Any, input: Tensor, *args: Any, **
     picked = _picked_dims(args[0], labels.dim()) if call.name == "getitem" else []
     if picked:
         if any(labels.shape[dim] > 1 for dim in picked) or labels.numel() == 1:
-            return notes.refuse_inputs(call.name, (input,), PICKED)
+            return notes.refuse_inputs(call.name, (input,), *PICKED)
         args = pytree.tree_map_only(Tensor, Tensor.cpu, args)  # where labels are
     pieces = _replayed(notes, call, input, args, kwargs)
     notes.cuts += 1
@@ -103,14 +107,14 @@ def _pick(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, dim: int, 
         return None
     cut = any(size > 1 and size != n for size, n in zip(labels.shape, out.shape, strict=True))
     if cut or labels.shape[dim] > 1 or labels.numel() == 1:
-        return notes.refuse_inputs(call.name, (input,), PICKED)
+        return notes.refuse_inputs(call.name, (input,), *PICKED)
     return labels
 
 
 @rule("take_along_dim")
 def _take(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, indices: Tensor, dim: int | None = None) -> Any:
     if dim is None:
-        return notes.refuse_inputs(call.name, (input,), PICKED)
+        return notes.refuse_inputs(call.name, (input,), *PICKED)
     return _pick(notes, call, out, input, dim, indices)
 
 
@@ -143,7 +147,12 @@ def _cat(notes: Notes, call: TracedCall, out: Tensor, tensors: Any, dim: int = 0
         return None
     dim %= out.dim()
     if dim == 0:
-        return notes.refuse_inputs(call.name, tensors, "its channels are concatenated along the samples")
+        return notes.refuse_inputs(
+            call.name,
+            tensors,
+            "its channels are concatenated along the samples",
+            "leave the samples in the first dimension",
+        )
     partner = next(label for label in labels if label is not None)
     if partner.shape[dim] == 1 < partner.numel():  # parameters such as a class token lie beside positions
         labels = [
@@ -172,7 +181,7 @@ def _pad(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, pad: Any, *
     labels = notes.labels(input)
     padded = range(input.dim() - len(pad) // 2, input.dim())
     if labels is not None and any(labels.shape[d] > 1 and out.shape[d] != input.shape[d] for d in padded):
-        return notes.refuse_inputs(call.name, (input,), "pad adds channels beside its own")
+        return notes.refuse_inputs(call.name, (input,), "pad adds channels beside its own", "pad positions alone")
     return labels
 
 
@@ -185,10 +194,10 @@ def _replayed(notes: Notes, call: TracedCall, input: Tensor, args: tuple[Any, ..
         # Contiguous, since a view of the tensor may be none of expanded labels.
         moved = call.func(labels.expand(call.shapes[id(input)]).contiguous(), *args, **kwargs)
     except (RuntimeError, TypeError, NotImplementedError):
-        return notes.refuse_inputs(call.name, (input,))
+        return notes.refuse_inputs(call.name, (input,), instead="move elements with reshape, permute or an index")
     pieces = (moved,) if isinstance(moved, Tensor) else tuple(moved)
     if any(piece.dtype != labels.dtype for piece in pieces):  # a view of the bits of other numbers
-        return notes.refuse_inputs(call.name, (input,))
+        return notes.refuse_inputs(call.name, (input,), instead="leave their type as it is")
     pieces = tuple(map(drop_repeats, pieces))
     notes.in_order &= all(in_same_order(labels, piece) for piece in pieces)
     return pieces[0] if isinstance(moved, Tensor) else pieces
@@ -197,7 +206,9 @@ def _replayed(notes: Notes, call: TracedCall, input: Tensor, args: tuple[Any, ..
 def _balance_rows(notes: Notes, name: str, labels: Tensor) -> None:
     """Note where channels run along several dimensions: that cuts them into parts that must stay equal."""
     if labels.shape[0] > 1:
-        notes.refuse([labels], f"{name} mixes its channels with the samples")
+        notes.refuse(
+            [labels], f"{name} mixes its channels with the samples", "leave the samples in the first dimension"
+        )
     if sum(size > 1 for size in labels.shape) > 1:
         notes.reshapes.append((name, labels))
 

@@ -14,6 +14,8 @@ from nni_s3d.growth.graph.notes import Notes
 from nni_s3d.growth.graph.own_tensors import Source
 from nni_s3d.growth.graph.weight_parts import WeightParts, weight_parts
 
+PARAMETER = "keep it in a parameter"
+
 
 @dataclass(frozen=True)
 class Weighted:
@@ -65,7 +67,7 @@ def produce(notes: Notes, layer: Weighted, blocks: int = 1) -> Any:
     _refuse_rows(notes, layer, parts, rows, names)
     read = [] if columns is None else _read_axes(parts, columns, blocks)
     if not read:
-        notes.refuse_inputs(layer.function, (layer.input,), _why_not_read(notes, layer, parts, columns))
+        notes.refuse_inputs(layer.function, (layer.input,), *_why_not_read(notes, layer, parts, columns))
     if blocks > 1:
         for slots in (rows, *(axis.slots for axis in read[:1])):
             notes.note_equal_parts(parts.name, slots, blocks)
@@ -84,30 +86,33 @@ def _in_block(notes: Notes, bias: Tensor | None, block: Block) -> Source | None:
     return stack
 
 
-def _why_not_read(notes: Notes, layer: Weighted, parts: WeightParts, columns: Tensor | None) -> str:
+def _why_not_read(notes: Notes, layer: Weighted, parts: WeightParts, columns: Tensor | None) -> tuple[str, str]:
+    """Say what the channels meet, and what could be written instead."""
     if columns is not None:
-        return f"it is read by a weight that is computed from {parts.name} so that no column can be multiplied alone"
+        met = f"it is read by a weight that is computed from {parts.name} so that no column can be multiplied alone"
+        return met, "give each row a factor"
     labels = notes.labels(layer.input)
     if labels is not None and labels.shape[layer.dim] > 1:
-        return f"{parts.name} reads several of its channels as one; they would have to grow together, which has no rule"
-    return f"{parts.name} reads it along another dimension than its channels"
+        return f"{parts.name} reads several of its channels as one", "let it read them one by one"
+    return f"{parts.name} reads it along another dimension than its channels", "let it sum over the channels (movedim)"
 
 
 def _refuse_unknown(notes: Notes, layer: Weighted) -> Any:
     """Refuse the channels on both sides of a weight that is not made of the model's own tensors alone."""
     rows = notes.same.fresh(layer.out.shape[layer.dim])
     computed = f"{layer.function} whose weight is not a parameter of the model"
-    notes.refuse_inputs(layer.function, (layer.input,), f"its channels enter a {computed}")
-    notes.refuse([rows], f"the weight of its {layer.function} is not a parameter of the model")
+    notes.refuse_inputs(layer.function, (layer.input,), f"its channels enter a {computed}", PARAMETER)
+    notes.refuse([rows], f"the weight of its {layer.function} is not a parameter of the model", PARAMETER)
     return notes.spread(rows, layer.out.dim(), layer.dim)
 
 
 def _refuse_rows(notes: Notes, layer: Weighted, parts: WeightParts, rows: Tensor, names: Iterable[str]) -> None:
     """Refuse rows that are no neurons of their own."""
     if not notes.parameters.keys() >= set(names):
-        notes.refuse([rows], f"the weight or bias of its {layer.function} is a buffer, not a parameter")
+        notes.refuse([rows], f"the weight or bias of its {layer.function} is a buffer, not a parameter", PARAMETER)
     elif parts.name not in parts.rows and not parts.is_vector:
-        notes.refuse([rows], f"the weight of its {layer.function} is computed so that its rows depend on each other")
+        met = f"the weight of its {layer.function} is computed so that its rows depend on each other"
+        notes.refuse([rows], met, "compute every row by itself, as weight norm does")
 
 
 def _read_axes(parts: WeightParts, columns: Tensor, blocks: int) -> list[Axis]:

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nni_s3d.growth.graph import spots
+from nni_s3d.growth.graph.spots import Spot, Spots
 from nni_s3d.growth.graph.tracer import Tracer
-from nni_s3d.growth.rehearsal import spots
-from nni_s3d.growth.rehearsal.spots import Spot, Spots
 
 
 class Inner(nn.Module):
