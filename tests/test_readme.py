@@ -14,7 +14,7 @@ from nni_s3d.tasks.task import read_task
 
 ROOT = Path(__file__).parents[1]
 TASKS = ["digits", "fashion_mnist", "cifar100"]
-GROWING = ["s3d", "s2d", "s3d_paper", "new_neurons", "random_splits"]
+GROWING = ["s3d", "s2d", "s3d_paper", "s2d_paper", "new_neurons", "random_splits"]
 STRATEGIES = [*GROWING, "random", "tpe", "evolution"]
 README = (ROOT / "README.md").read_text()
 
@@ -38,6 +38,7 @@ def test_strategies_differ_in_the_tuner_and_its_limits_only(name):
     assert all(content == shared[0] for content in shared)
     s3d, s2d = (files[s]["tuner"]["classArgs"] for s in ("s3d", "s2d"))
     assert s2d == {**s3d, "c": 1.0}
+    assert files["s2d_paper"]["tuner"]["classArgs"] == {**files["s3d_paper"]["tuner"]["classArgs"], "c": 1.0}
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -47,6 +48,7 @@ def test_configs_say_the_method_by_its_name(name):
         "s3d": "split",
         "s2d": "split",
         "s3d_paper": "split",
+        "s2d_paper": "split",
         "new_neurons": "new_neurons",
         "random_splits": "random",
     }
