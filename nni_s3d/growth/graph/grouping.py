@@ -66,6 +66,7 @@ def build_graph(notes: Notes, example_inputs: object, growing_dims: Mapping[int,
         growing_dims=growing_dims,
         averages=tuple(average for average in averages if bool((average.channels >= 0).all())),
         averaging_calls=tuple(notes.averages.calls),
+        channels_pass=notes.channels_pass,
     )
 
 
