@@ -402,6 +402,36 @@ class Averages(nn.Module):
         return self.head(pooled(F.silu(self.free(x))))
 
 
+class Tokens(nn.Module):
+    """A mixer: linear layers and a convolution over tokens, which channels pass; and a gate as in gMLP."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.up, self.down = nn.Linear(4, 6), nn.Linear(3, 5), nn.Linear(5, 3)
+        self.split, self.mix, self.join = nn.Linear(6, 4), nn.Conv1d(3, 3, 1), nn.Linear(2, 6)
+        self.head = head(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.silu(self.stem(x))
+        x = x + self.down(torch.tanh(self.up(x.mT))).mT
+        gated, gate = self.split(x).chunk(2, -1)
+        return self.head(torch.tanh(x + self.join(gated * self.mix(gate))).mean(1))
+
+
+class ClassToken(nn.Module):
+    """A class token from a layer of its own, which lies beside the channels of another one in a layer norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.token, self.norm = nn.Linear(4, 6), nn.Linear(4, 6), nn.LayerNorm(6)
+        self.hidden, self.back, self.head = nn.Linear(6, 3), nn.Linear(3, 6), head(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat((torch.tanh(self.token(x.mean(1, keepdim=True))), F.silu(self.stem(x))), 1)
+        x = x + self.back(torch.tanh(self.hidden(self.norm(x))))
+        return self.head(torch.tanh(x[:, 0]))
+
+
 WIDE = (
     Case("constants", Constants, (2, 4, 4), smooth=True),
     Case("dense", Dense, (2, 5, 5), smooth=True),
@@ -421,6 +451,8 @@ WIDE = (
     Case("window-merge", WindowMerge, (2, 4, 4), smooth=True),
     Case("stream", Stream, (2, 4, 4), smooth=True),
     Case("averages", Averages, (2, 4, 4), smooth=True),
+    Case("tokens", Tokens, (3, 4), smooth=True),
+    Case("class-token", ClassToken, (3, 4), smooth=True),
 )
 
 
@@ -625,17 +657,17 @@ class Up(nn.Module):
 
 
 class Positions(nn.Module):
-    """Positions that are picked, masked, and mixed by attention over them, which leave channels whole."""
+    """Positions that are picked, masked, and mixed by attention or a layer over them, which leave channels whole."""
 
     def __init__(self, width: int, pick: Callable[[int, int], int]) -> None:
         super().__init__()
-        self.width = width
+        self.width, self.mix = width, nn.Linear(4, 4) if pick(0, 1) else nn.Identity()
         self.query, self.value = nn.Conv2d(width, 2, 1), nn.Conv2d(width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         keys = self.query(x).flatten(2)
         mixed = torch.softmax(keys.mT @ keys, -1) @ torch.tanh(self.value(x)).flatten(2).mT
-        y = mixed.mT.unflatten(2, x.shape[2:])
+        y = self.mix(mixed.mT.unflatten(2, x.shape[2:]))
         y = y[:, :, torch.tensor([1, 0, 0, 3])].index_select(3, torch.tensor([0, 2, 1, 1]))
         return x + y.masked_fill(y.new_zeros(y.shape[2:], dtype=torch.bool).fill_diagonal_(True), 0.5)
 

@@ -153,6 +153,7 @@ class ChannelGraph:
     remark: str = ""  # why there is nothing to be seen
     averages: tuple[Average, ...] = ()  # sets of channels that must all have the same number of copies
     averaging_calls: tuple[tuple[str, bool], ...] = ()  # see `averages.AveragingCalls`
+    channels_pass: bool = True  # weights that work along positions, see `rules.along_positions`
     _by_name: dict[str, ChannelGroup] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -1,7 +1,8 @@
 """From the notes of a trace to the channel graph.
 
-Channels belong to one group if they have the same producers; so every neuron of a group has the same parameters. The
-tracer numbers channels in the order in which it meets them; here they are numbered group by group.
+Channels belong to one group if they have the same producers; so every neuron of a group has the same parameters. Those
+that are refused are in groups of their own. The tracer numbers channels in the order in which it meets them; here they
+are numbered group by group.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def build_graph(notes: Notes, example_inputs: object, growing_dims: Mapping[int,
     """
     growing_dims = growing_dims or {}
     representatives = notes.same.roots()
-    drafts = _drafts(notes.layers, representatives)
+    drafts = _drafts(notes.layers, representatives, _refused(notes.refusals, representatives))
     renumbering = _Renumbering(drafts, representatives)
     layers = tuple(_renumbered(layer, renumbering) for layer in notes.layers)
     operations = (_renumbered_operation(operation, renumbering) for operation in notes.operations)
@@ -66,17 +67,26 @@ def build_graph(notes: Notes, example_inputs: object, growing_dims: Mapping[int,
         growing_dims=growing_dims,
         averages=tuple(average for average in averages if bool((average.channels >= 0).all())),
         averaging_calls=tuple(notes.averages.calls),
+        channels_pass=notes.channels_pass,
     )
 
 
-def _drafts(layers: Sequence[Layer], representatives: np.ndarray) -> list[_Draft]:
+def _refused(refusals: Sequence[tuple[Tensor, str]], representatives: np.ndarray) -> np.ndarray:
+    """Return which channels are refused, (channels,) bool, by the numbers of those that stand for all that are one."""
+    refused = np.zeros(len(representatives) + 1, bool)
+    for labels in {id(labels): labels for labels, _ in refusals}.values():
+        refused[np.append(representatives, NONE)[labels.numpy()]] = True  # the last one is for no channel
+    return refused[:-1]
+
+
+def _drafts(layers: Sequence[Layer], representatives: np.ndarray, refused: np.ndarray) -> list[_Draft]:
     """Gather the channels by their producers, in the order in which the run came to them.
 
     Layer by layer, channels that had the same producers so far stay together if the layer has the same rows for them.
     """
     rows = [(n, representatives[slots.numpy()]) for n, layer in enumerate(layers) if len(slots := layer.row_slots)]
-    together = np.zeros(len(representatives), np.int64)  # equal for channels that had the same producers so far
-    producers: list[tuple[int, ...]] = [()]
+    together = refused.astype(np.int64)  # equal for channels that had the same producers so far
+    producers: list[tuple[int, ...]] = [(), ()]
     for n, slots in rows:
         channels, times = _counted(slots)
         base = times.max() + 1

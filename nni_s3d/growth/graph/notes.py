@@ -47,9 +47,12 @@ class Notes:
         filled: tensors that hold one number.
         outputs: the tensors that the model returned.
         in_order: whether no function changed the order of channels, or left some of them out.
+        channels_pass: whether channels pass weights that work along positions, or the rows of these are channels.
+        could_pass: whether the run came to such a weight.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, channels_pass: bool = True) -> None:
+        self.channels_pass, self.could_pass = channels_pass, False
         self.same = UnionFind()
         self.refusals = Refusals()
         self.operations: list[Operation] = []

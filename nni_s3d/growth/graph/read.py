@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -41,14 +41,36 @@ def read_graph(model: nn.Module, example_inputs: object) -> ChannelGraph:
     return build_graph(read_run(model, example_inputs).notes, example_inputs)
 
 
-def read_run(model: nn.Module, example_inputs: object) -> Run:
-    """Return what a graph is built from, see `read_graph`, with outputs and calls."""
-    tracer = Tracer(model, RULES)
+def read_run(model: nn.Module, example_inputs: object, channels_pass: bool | None = None) -> Run:
+    """Return what a graph is built from, see `read_graph`, with outputs and calls.
+
+    Args:
+        model: any module.
+        example_inputs: as for `trace`.
+        channels_pass: see `rules.along_positions`; None for what lets more rows of weights grow.
+    """
+    run = _run(model, example_inputs, channels_pass is not False)
+    if channels_pass is not None or not run.notes.could_pass:  # as a rule
+        return run
+    with torch.random.fork_rng():
+        other = _run(model, example_inputs, channels_pass=False)
+    more = _growing_rows(other, example_inputs) > _growing_rows(run, example_inputs)
+    return replace(other, outputs=run.outputs) if more else run  # the same ones, but for random numbers
+
+
+def _growing_rows(run: Run, example_inputs: object) -> int:
+    """Return how many rows of weights the neurons have that can be split."""
+    groups = build_graph(run.notes, example_inputs).splittable_groups
+    return sum(group.width * len(group.producers) for group in groups)
+
+
+def _run(model: nn.Module, example_inputs: object, channels_pass: bool) -> Run:
+    tracer = Tracer(model, RULES, channels_pass)
     notes = tracer.run(example_inputs)
     if notes.unreached():
         # Where this fails too, the graph names what was not reached.
         with torch.random.fork_rng(), suppress(ModelError):
-            again = Tracer(_as_if_training(model), RULES).run(example_inputs, training=True)
+            again = Tracer(_as_if_training(model), RULES, channels_pass).run(example_inputs, training=True)
             if set(again.unreached()) < set(notes.unreached()):
                 again.operations = _also_in(notes.operations, again.operations)
                 again.averages.calls = notes.averages.calls

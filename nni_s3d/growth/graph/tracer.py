@@ -45,11 +45,12 @@ class Tracer(TorchFunctionMode):
     Args:
         model: any module.
         rules: {name of a function: its rule}.
+        channels_pass: see `Notes`.
     """
 
-    def __init__(self, model: nn.Module, rules: Mapping[str, Rule]) -> None:
+    def __init__(self, model: nn.Module, rules: Mapping[str, Rule], channels_pass: bool = True) -> None:
         super().__init__()
-        self.notes, self.log = Notes(model), CallLog(model)
+        self.notes, self.log = Notes(model, channels_pass), CallLog(model)
         self._model, self._rules, self._spots = model, rules, Spots(model)
         self._kinks = WrittenKinks()
         self._changes = ChangesInPlace()

@@ -61,6 +61,6 @@ def _reshapes_of_doubled(model: nn.Module, graph: ChannelGraph, cut: Tensor) -> 
         with modules_restored(model):
             growth = AxisGrowth(graph, NewChannels(copies, ones, ones), slots_in_place(graph, copies))
             install(model, growth.values(before), graph.layers, growth.attributes)
-            return read_run(model, graph.example_inputs).notes.reshapes
+            return read_run(model, graph.example_inputs, graph.channels_pass).notes.reshapes
     except ModelError:
         return []

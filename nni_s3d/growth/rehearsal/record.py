@@ -111,7 +111,7 @@ class Recorder(Tracer):
     """
 
     def __init__(self, model: nn.Module, graph: ChannelGraph) -> None:
-        super().__init__(model, RULES)
+        super().__init__(model, RULES, graph.channels_pass)
         self.places: list[Place] = []
         self._numbering = Numbering(self.notes, rows_of(graph, [axis.slots for axis in graph.axes()]))
         self._followers = {axis.tensor: axis for axis in graph.axes() if axis.role is Role.FOLLOW and axis.blocks == 1}

@@ -82,7 +82,7 @@ class Rehearsal:
         if dims := growing_dims(model, graph, run.notes):
             graph = build_graph(run.notes, inputs, dims)
         if parameters and run.notes.sizes_of_values:
-            graph = _with_costs(graph, build_graph(_read(model, inputs, {}).notes, inputs))
+            graph = _with_costs(graph, build_graph(_read(model, inputs, {}, graph.channels_pass).notes, inputs))
         # The labels of a single channel do not say along which dimension it runs; those of its copies do.
         calls = None if any(group.width == 1 for group in graph) else run.calls
         return cls(model, inputs, graph, parameters, run.outputs, calls)
@@ -158,7 +158,7 @@ class Rehearsal:
                 return outputs
         install(self.model, grown_values(graph, growth, before), graph.layers, growth.attributes)
         torch.manual_seed(0)
-        run = read_grown_run(self.model, self.inputs)
+        run = read_grown_run(self.model, self.inputs, graph)
         if is_as_expected(run.notes, graph, new.copies, growth.slots):
             return run.outputs
         slots = [axis.slots for axis in build_grown_graph(run.notes, self.inputs, graph, new.copies).axes()]
@@ -170,12 +170,14 @@ class Rehearsal:
         return _plain_outputs(self.model, self.inputs)
 
 
-def _read(model: nn.Module, inputs: object, parameters: Mapping[int, nn.Parameter]) -> Run:
+def _read(
+    model: nn.Module, inputs: object, parameters: Mapping[int, nn.Parameter], channels_pass: bool | None = None
+) -> Run:
     """Return what a run of a model tells, with some parameters exchanged."""
     with modules_restored(model):
         exchange(model, parameters)
         torch.manual_seed(0)
-        return read_run(model, inputs)
+        return read_run(model, inputs, channels_pass)
 
 
 def _with_costs(graph: ChannelGraph, other: ChannelGraph) -> ChannelGraph:

@@ -58,7 +58,7 @@ class SideBySide(Tracer):
         record: Recorder,
         training: bool = False,
     ) -> None:
-        super().__init__(model, RULES)
+        super().__init__(model, RULES, graph.channels_pass)
         self._record, self._training, self._along, self._next = record, training, AlongChannels(copies), 0
         self._numbering = Numbering(self.notes, rows)
         self._blame = Blame(model, graph, copies, self.notes, self._numbering)

@@ -34,18 +34,23 @@ def read_grown_graph(
     Raises:
         ModelError: it fails, or its groups are not those of its parent with these copies.
     """
-    run = read_grown_run(grown, inputs)
+    run = read_grown_run(grown, inputs, graph)
     return build_grown_graph(run.notes, inputs, graph, copies), run.outputs
 
 
-def read_grown_run(grown: nn.Module, inputs: object) -> Run:
+def read_grown_run(grown: nn.Module, inputs: object, graph: ChannelGraph) -> Run:
     """Trace a grown network; return what its graph is built from, and its outputs.
+
+    Args:
+        grown: the network after its growth.
+        inputs: what it is run on.
+        graph: the graph before.
 
     Raises:
         ModelError: it fails.
     """
     try:
-        return read_run(grown, inputs)
+        return read_run(grown, inputs, graph.channels_pass)
     except ModelError as error:
         raise ModelError(f"the model fails when it grows: {first_line(error.__cause__ or error)}") from error
 

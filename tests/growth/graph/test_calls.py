@@ -59,7 +59,7 @@ def test_where_the_same_calls_are_made_in_order_channels_lie_where_copies_are_pu
     growth = AxisGrowth(graph, NewChannels(copies, weights, weights), slots_in_place(graph, copies))
     install(model, growth.values(dict((*model.named_parameters(), *model.named_buffers()))), graph.layers)
     same = before is not None and calls_and_outputs(model, inputs)[0] == before
-    assert not same or is_as_expected(read_grown_run(model, inputs).notes, graph, copies, growth.slots)
+    assert not same or is_as_expected(read_grown_run(model, inputs, graph).notes, graph, copies, growth.slots)
     if case in BY_NAME.values():
         assert same
 

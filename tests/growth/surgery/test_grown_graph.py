@@ -71,7 +71,7 @@ def test_what_is_expected_is_what_the_graph_would_say(case):
     run, inputs = measured(case), case.inputs()
     copies = run.graph.per_channel(with_equal_parts(run.graph, reference.plan_of_random_copies(run.graph, (1, 2), 1)))
     grown, slots = grown_in_place(run.model, run.graph, copies)
-    notes = read_grown_run(grown, inputs).notes
+    notes = read_grown_run(grown, inputs, run.graph).notes
     graph, _ = read_grown_graph(grown, inputs, run.graph, copies)
     same = all(torch.equal(axis.slots, wanted) for axis, wanted in zip(graph.axes(), slots, strict=True))
     assert is_as_expected(notes, run.graph, copies, slots) == same
@@ -86,8 +86,8 @@ def test_other_networks_are_not_as_expected(grown):
     more = [nn.Identity()] * (len(grown) - 3)
     graph, copies = read_graph(network(3, *more), X), torch.tensor([2, 1, 2, 1, 1])
     slots = slots_in_place(graph, copies)
-    assert is_as_expected(read_grown_run(network(5, *more), X).notes, graph, copies, slots)
-    assert not is_as_expected(read_grown_run(grown, X).notes, graph, copies, slots)
+    assert is_as_expected(read_grown_run(network(5, *more), X, graph).notes, graph, copies, slots)
+    assert not is_as_expected(read_grown_run(grown, X, graph).notes, graph, copies, slots)
 
 
 def test_channels_that_meet_other_ones_are_not_as_expected():
@@ -95,5 +95,5 @@ def test_channels_that_meet_other_ones_are_not_as_expected():
     apart = Net(lambda m, x: m.b((h := m.c(x)) * 0 + h.detach()) + 0 * m.a(x).sum(), **linears((4, 3), (3, 2), (4, 3)))
     graph, copies = read_graph(parent, X), torch.ones(5, dtype=torch.int64)
     slots = slots_in_place(graph, copies)
-    assert is_as_expected(read_grown_run(parent, X).notes, graph, copies, slots)
-    assert not is_as_expected(read_grown_run(apart, X).notes, graph, copies, slots)
+    assert is_as_expected(read_grown_run(parent, X, graph).notes, graph, copies, slots)
+    assert not is_as_expected(read_grown_run(apart, X, graph).notes, graph, copies, slots)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -11,6 +11,7 @@ from nni_s3d.growth.graph.channels import Axis, Role
 from nni_s3d.growth.graph.functions import Kind, functions
 from nni_s3d.growth.graph.notes import Notes
 from nni_s3d.growth.graph.rule_table import TracedCall, rule_table
+from nni_s3d.growth.graph.rules.along_positions import pass_along
 from nni_s3d.growth.graph.rules.weighted import Weighted, produce
 from nni_s3d.growth.graph.weight_parts import weight_parts
 
@@ -24,15 +25,11 @@ def _linear(
 ) -> Any:
     if weight.dim() == 1:
         notes.note_products(call.name, input.numel())
-        return notes.refuse_inputs(
-            call.name, (input,), "its channels enter a linear whose weight is a vector", "give it one row"
-        )
-    labels, matrix = notes.labels(input), notes.own.view(weight)
-    if labels is not None and labels.shape[-1] == 1 < labels.numel() and matrix and matrix.name in notes.buffers:
-        # A fixed matrix that mixes positions, as that of a graph does.
-        notes.note_products(call.name, out.numel() * input.shape[-1], labels)
-        return labels
+        met = "its channels enter a linear whose weight is a vector"
+        return notes.refuse_inputs(call.name, (input,), met, "give it one row")
     layer = Weighted(call.name, input, weight, bias, out, -1)
+    if (passed := pass_along(notes, layer)) is not None:
+        return passed
     layer.note_cost(notes, applied=out)
     return produce(notes, layer)
 
@@ -45,12 +42,14 @@ def _conv(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: object = 1,
+    stride: int | Sequence[int] = 1,
     padding: object = 0,
     dilation: object = 1,
     groups: int = 1,
 ) -> Any:
     layer = Weighted(call.name, input, weight, bias, out, input.dim() - weight.dim() + 1, groups=groups)
+    if (passed := pass_along(notes, layer, stride)) is not None:
+        return passed
     layer.note_cost(notes, applied=out)
     if layer.is_depthwise:
         return _depthwise(notes, layer, filters=len(weight) // groups)

@@ -88,13 +88,11 @@ def _over_channels(notes: Notes, call: TracedCall, input: Tensor, labels: Tensor
     if by_one_less:
         met = f"{call.name} divides by one less than the number of its channels"
         return notes.refuse_inputs(call.name, (input,), met, "write correction=0")
-    return note_average(notes, call.name, input)
+    return note_average(notes, call.name, labels)
 
 
-def note_average(notes: Notes, where: str, input: Tensor) -> None:
+def note_average(notes: Notes, where: str, labels: Tensor) -> None:
     """Note an average over all channels of a tensor; what comes out has none, or the same ones."""
-    labels = notes.labels(input)
-    assert labels is not None
     if labels.numel() == 1 or bool((labels < 0).any()):
         met, instead = "averages it together with entries that are no channels of a layer", "average channels alone"
         if labels.numel() == 1:
@@ -139,7 +137,9 @@ def _along_one_dimension(notes: Notes, call: TracedCall, out: Tensor, input: Ten
     if labels is None:
         return None
     if dim is None or labels.numel() == 1 or not _are_parts(labels, [dim % labels.dim()]):
-        return notes.refuse_inputs(call.name, (input,), f"{call.name} mixes its channels", "let it run over positions")
+        scaled = call.name == "normalize"
+        instead = "write F.rms_norm, which divides by a mean" if scaled else "let it run over positions"
+        return notes.refuse_inputs(call.name, (input,), f"{call.name} mixes its channels", instead)
     _joined(notes, labels, [dim % labels.dim()])
     return labels
 

@@ -36,12 +36,15 @@ class Weighted:
         """Note that the weight is applied once at every position of a tensor, the output or the input."""
         if self.dim % self.input.dim() == 0:
             notes.sample_sizes.note_alone(self.input)
-        macs = applied.numel() // applied.shape[self.dim] * self.weight.numel()
-        labels = notes.labels(self.input)
+        macs, labels = self.macs(applied), notes.labels(self.input)
         if notes.own.stands_for(self.weight) is None and labels is not None and self.is_depthwise:
             notes.note_products(self.function, macs, labels)
         else:
             notes.note_weight(self.function, macs, self.weight)
+
+    def macs(self, applied: Tensor) -> int:
+        """Return what a weight multiplies that is applied once at every position of a tensor."""
+        return applied.numel() // applied.shape[self.dim] * self.weight.numel()
 
     @property
     def is_depthwise(self) -> bool:
@@ -94,7 +97,13 @@ def _why_not_read(notes: Notes, layer: Weighted, parts: WeightParts, columns: Te
     labels = notes.labels(layer.input)
     if labels is not None and labels.shape[layer.dim] > 1:
         return f"{parts.name} reads several of its channels as one", "let it read them one by one"
-    return f"{parts.name} reads it along another dimension than its channels", "let it sum over the channels (movedim)"
+    along = f"{parts.name} reads it along another dimension than its channels"
+    if labels is not None and any(size > 1 for size in labels.shape[layer.dim % labels.dim() + 1 :]):
+        met = f"{parts.name} slides along its channels and mixes neighbours, so that copies would be new ones"
+        return met, "write a layer that reads all channels, as nn.Linear does"
+    if labels is None or labels.numel() == 1 or notes.channels_pass:
+        return along, "let it sum over the channels (movedim)"
+    return along, f"instead of these the rows of {parts.name} can be split"
 
 
 def _refuse_unknown(notes: Notes, layer: Weighted) -> Any:

@@ -66,8 +66,8 @@ REFUSED = {
     ),
     "channels along the samples of a product": (
         lambda m, x: m.b((x[:, :3, None, None] @ m.a(x)[:, :, None, None])[..., 0, 0]),
-        linears((4, 3), (3, 2)),
-        (5, 4),
+        linears((6, 3), (3, 2)),
+        (5, 6),
         "its channels enter matmul, which has no exact rule",
     ),
     "channels in the order of the blocks": (

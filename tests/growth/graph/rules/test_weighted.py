@@ -49,12 +49,6 @@ REFUSED = {
         (5, 4),
         "the weight or bias of its linear is a buffer, not a parameter",
     ),
-    "a consumer along another dimension": (
-        lambda m, x: m.b(m.a(x)).sum(1),
-        {"a": nn.Conv1d(2, 3, 2), "b": nn.Linear(5, 2)},
-        (5, 2, 6),
-        "b.weight reads it along another dimension than its channels",
-    ),
     "one channel read along another dimension": (
         lambda m, x: m.b(m.a(x)).sum(1),
         {"a": nn.Conv1d(2, 1, 2), "b": nn.Linear(5, 2)},
