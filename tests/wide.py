@@ -409,6 +409,20 @@ class Tokens(nn.Module):
         return self.head(torch.tanh(x + self.join(gated * self.mix(gate))).mean(1))
 
 
+class ClassToken(nn.Module):
+    """A class token from a layer of its own, which lies beside the channels of another one in a layer norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.token, self.norm = nn.Linear(4, 6), nn.Linear(4, 6), nn.LayerNorm(6)
+        self.hidden, self.back, self.head = nn.Linear(6, 3), nn.Linear(3, 6), head(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat((torch.tanh(self.token(x.mean(1, keepdim=True))), F.silu(self.stem(x))), 1)
+        x = x + self.back(torch.tanh(self.hidden(self.norm(x))))
+        return self.head(torch.tanh(x[:, 0]))
+
+
 WIDE = (
     Case("constants", Constants, (2, 4, 4), smooth=True),
     Case("dense", Dense, (2, 5, 5), smooth=True),
@@ -429,6 +443,7 @@ WIDE = (
     Case("stream", Stream, (2, 4, 4), smooth=True),
     Case("averages", Averages, (2, 4, 4), smooth=True),
     Case("tokens", Tokens, (3, 4), smooth=True),
+    Case("class-token", ClassToken, (3, 4), smooth=True),
 )
 
 

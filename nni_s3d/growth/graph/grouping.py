@@ -72,7 +72,7 @@ def build_graph(notes: Notes, example_inputs: object, growing_dims: Mapping[int,
 
 
 def _refused(refusals: Sequence[tuple[Tensor, str]], representatives: np.ndarray) -> np.ndarray:
-    """Return which channels are refused, (channels,) bool, as the tracer numbers those that stand for all that are one."""
+    """Return which channels are refused, (channels,) bool, by the numbers of those that stand for all that are one."""
     refused = np.zeros(len(representatives) + 1, bool)
     for labels in {id(labels): labels for labels, _ in refusals}.values():
         refused[np.append(representatives, NONE)[labels.numpy()]] = True  # the last one is for no channel

@@ -43,6 +43,8 @@ WIDTHS = {
     "constants": {"a": 4, "b": 4, "read": 3},
     "stream": {"embed": 4, "fc1": 6},
     "averages": {"stem": 4, "wide": 6, "free": 5},
+    "tokens": {"stem": 6, "split": 2},
+    "class-token": {"token": 6, "hidden": 3},
 }
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from nni_s3d.growth.graph.channels import Operation
 from nni_s3d.growth.graph.functions import Kind, batch_norm_arguments, functions
+from nni_s3d.growth.graph.labels import growing_dim
 from nni_s3d.growth.graph.notes import Notes
 from nni_s3d.growth.graph.rule_table import TracedCall, rule_table
 from nni_s3d.growth.graph.rules.layers import follow
@@ -71,8 +72,9 @@ def _group_norm(
     slots = notes.along(input, 1)
     if slots is None:
         return notes.refuse_inputs(call.name, (input,), f"{call.name} runs over another dimension than its channels")
-    if num_groups != input.shape[1] and notes.labels(input) is not None:
-        note_average(notes, _where(notes, call, weight), input)
+    labels = notes.labels(input)
+    if num_groups != input.shape[1] and labels is not None:
+        note_average(notes, _where(notes, call, weight), labels)
     return follow(notes, call.name, slots, [(weight, 0), (bias, 0)], notes.spread(slots, out.dim(), 1))
 
 
@@ -97,14 +99,18 @@ def _norm_over_last_dimensions(
     if along and max(along) < over:  # every channel has a norm of its own
         return labels
     if len(along) > 1:
-        return notes.refuse_inputs(call.name, (input,), f"{where} mixes channels that run along several dimensions")
-    note_average(notes, where, input)
+        if growing_dim(labels) != along[-1] or along[-2] >= over or bool((labels < 0).any()):
+            return notes.refuse_inputs(call.name, (input,), f"{where} mixes channels that run along several dimensions")
+        # Other channels at other positions, such as those of a class token: weight and bias have one entry for them.
+        for dim in along[:-1]:
+            notes.join(labels.narrow(dim, 0, 1), labels)
+            labels = labels.narrow(dim, 0, 1)
+        notes.in_order = False
+    note_average(notes, where, labels)
     if not along:
         return None
-    slots, dim = notes.along(input, along[0]), along[0] - over
-    assert slots is not None
-    followers = [(tensor, dim) for tensor in (weight, bias) if isinstance(tensor, Tensor)]
-    return follow(notes, call.name, slots, followers, labels)
+    followers = [(tensor, along[-1] - over) for tensor in (weight, bias) if isinstance(tensor, Tensor)]
+    return follow(notes, call.name, labels.flatten(), followers, labels)
 
 
 def _where(notes: Notes, call: TracedCall, weight: Tensor | None) -> str:

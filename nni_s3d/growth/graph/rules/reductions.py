@@ -85,13 +85,11 @@ def _over_channels(notes: Notes, call: TracedCall, input: Tensor, labels: Tensor
     if by_one_less:
         reason = f"{call.name} divides by one less than the number of its channels; write correction=0"
         return notes.refuse_inputs(call.name, (input,), reason)
-    return note_average(notes, call.name, input)
+    return note_average(notes, call.name, labels)
 
 
-def note_average(notes: Notes, where: str, input: Tensor) -> None:
+def note_average(notes: Notes, where: str, labels: Tensor) -> None:
     """Note an average over all channels of a tensor; what comes out has none, or the same ones."""
-    labels = notes.labels(input)
-    assert labels is not None
     if labels.numel() == 1 or bool((labels < 0).any()):
         reason = f"{where} averages it together with entries that are no channels of a layer"
         if labels.numel() == 1:

@@ -44,6 +44,12 @@ REFUSED = {
         (5, 6, 4),
         "group_norm runs over another dimension than its channels",
     ),
+    "layer norm of channels at some positions and of constants at others": (
+        lambda m, x: m.b(m.norm(torch.cat((x.new_ones(len(x), 1, 3), m.a(x).tanh()), 1))).mean(1),
+        linears((4, 3), (3, 2)) | {"norm": nn.LayerNorm(3)},
+        (5, 2, 4),
+        "norm mixes channels that run along several dimensions",
+    ),
     "root mean square norm over several dimensions of channels": (
         lambda m, x: m.b(F.rms_norm(m.a(x).view(5, 2, 3), (2, 3)).flatten(1)),
         linears((4, 6), (6, 2)),
@@ -81,6 +87,18 @@ ACCEPTED = {
         linears((4, 3), (3, 2)) | {"scale": Number(3)},
         (5, 2, 4),
         {"a": 3},
+    ),
+    "layer norm of every head, with the same scale": (
+        lambda m, x: m.b(F.layer_norm(h := m.a(x).tanh().view(5, 2, -1), h.shape[-1:], m.scale).flatten(1)),
+        linears((4, 6), (6, 2)) | {"scale": Number(3)},
+        (5, 4),
+        {"a": 3},
+    ),
+    "layer norm of other channels at some positions": (
+        lambda m, x: m.b(m.norm(torch.cat((m.c(x[:, :1]), m.a(x)), 1).tanh())).mean(1),
+        linears((4, 3), (3, 2), (4, 3)) | {"norm": nn.LayerNorm(3)},
+        (5, 2, 4),
+        {"c": 3},
     ),
     "layer norm over channels and positions": (
         lambda m, x: m.b(m.norm(m.a(x))).mean(2),
