@@ -133,7 +133,8 @@ def _along_one_dimension(notes: Notes, call: TracedCall, out: Tensor, input: Ten
     if labels is None:
         return None
     if dim is None or labels.numel() == 1 or not _are_parts(labels, [dim % labels.dim()]):
-        return notes.refuse_inputs(call.name, (input,), f"{call.name} mixes its channels")
+        hint = "; write F.rms_norm, whose mean stays as it is when channels are split" * (call.name == "normalize")
+        return notes.refuse_inputs(call.name, (input,), f"{call.name} mixes its channels{hint}")
     _joined(notes, labels, [dim % labels.dim()])
     return labels
 
