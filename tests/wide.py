@@ -97,7 +97,7 @@ def check_rest_grows(
     graph = s3d.trace(model, sample(*shape))
     assert "before" in graph.widths
     assert "a" not in graph.widths
-    check_split(model, sample(*shape), graph)
+    check_split(model, sample(*shape), graph, copies=2)
 
 
 def check_accepted(
