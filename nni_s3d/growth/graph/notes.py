@@ -19,6 +19,7 @@ from nni_s3d.growth.graph.functions import LENDS_SHAPE
 from nni_s3d.growth.graph.labels import NONE, SpreadLabels, evenly_cut
 from nni_s3d.growth.graph.layer_notes import Block, LayerNotes
 from nni_s3d.growth.graph.own_tensors import OwnTensors
+from nni_s3d.growth.graph.products_of_channels import ProductsOfChannels
 from nni_s3d.growth.graph.row_norm import RowNorm
 from nni_s3d.growth.graph.samples import SampleSizes
 from nni_s3d.growth.graph.union_find import UnionFind
@@ -37,6 +38,7 @@ class Notes:
         operations: what was computed for the whole batch; when the notes are closed, for one sample.
         equal_parts: where channels were cut into parts.
         averages: where channels were averaged.
+        products: where products of two tensors were summed over channels.
         reshapes: labels that run along several dimensions, and the function that laid them out so.
         cuts: how many functions have cut channels, or positions of them, into pieces.
         elsewhere: {parameter or buffer: a function that took it without a rule for that}.
@@ -53,7 +55,7 @@ class Notes:
         self.refusals: list[tuple[Tensor, str]] = []
         self.operations: list[Operation] = []
         self.equal_parts: list[EqualParts] = []
-        self.averages = SeenAverages()
+        self.averages, self.products = SeenAverages(), ProductsOfChannels()
         self.reshapes: list[tuple[str, Tensor]] = []
         self.cuts = 0
         self.elsewhere: dict[str, str] = {}
@@ -223,6 +225,7 @@ class Notes:
         What was computed is from now on per sample.
         """
         self._layers.complete(self.equal_parts, self.reshapes)
+        self.refusals += self.products.close(self.labels, self.layers, self.own, self.parameters)
         self.outputs = tensors(outputs)
         self.refuse(map(self.labels, self.outputs), "it is an output of the network")
         self.note_elsewhere("the outputs of the network", self.outputs)

@@ -7,12 +7,14 @@ of `group.producers`. This is the only file that knows that order.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from math import prod
 
 import torch
 from torch import Tensor
 
 from nni_s3d.growth.graph.channels import Axis, ChannelGroup, Role
+from nni_s3d.growth.graph.labels import NONE
 
 
 def dimension(group: ChannelGroup, shapes: Mapping[str, torch.Size]) -> int:
@@ -77,6 +79,13 @@ def slot_indices(tensor: Tensor, axis: Axis, slots: Tensor) -> tuple[Tensor, ...
     """Return the indices of slots in what `slots_first` returns."""
     slots, size = slots.to(tensor.device), tensor.shape[axis.dim]
     return (slots,) if axis.blocks == 1 else (slots // size, slots % size)
+
+
+def as_columns(axis: Axis) -> Axis | None:
+    """Return an axis with channels where slots are multiplied by the weights of copies, None if it has no such slots."""
+    if axis.role is Role.COLUMN or axis.carries is None:
+        return axis if axis.role is Role.COLUMN else None
+    return replace(axis, role=Role.COLUMN, slots=torch.where(axis.carries, axis.slots, NONE))
 
 
 def sums_of_slots(tensor: Tensor, axis: Axis) -> Tensor:

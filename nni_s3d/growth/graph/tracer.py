@@ -107,10 +107,11 @@ class Tracer(TorchFunctionMode):
         if name in READS_SHAPES:
             return func(*args, **kwargs)
         given = tensors((args, kwargs))
+        if not self.rewrites:
+            self.notes.averages.note_call(name)
         if (product := self._product_for(func, name, args, kwargs)) is not None:
             return self._rewritten(name, given, product)
         self._refuse_masks(name, given)
-        self.notes.averages.note_call(name)
         labelled = [x for x in given if self.notes.labels(x) is not None]
         for pair, reason in self._changes.read(labelled):
             self.notes.refuse_inputs(name, pair, reason)
@@ -138,6 +139,8 @@ class Tracer(TorchFunctionMode):
             labels = followed if isinstance(followed, tuple) else [followed] * len(outputs)
             for output, label in zip(outputs, labels, strict=True):
                 self.notes.label(output, label)
+            if labelled or any(label is not None for label in labels):
+                self.notes.products.note_call(name, given, outputs)
             if self.notes.own.are_among(given) and not self.notes.own.follow(func, args, kwargs, out):
                 self.notes.note_elsewhere(name, given)
         elif name in _READS_VALUES:

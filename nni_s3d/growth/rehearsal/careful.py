@@ -107,9 +107,9 @@ class Careful:
             exchange(self._model, self._parameters)
             before = {n: x.detach() for n, x in (*self._model.named_parameters(), *self._model.named_buffers())}
             for _ in range(_TURNS):
-                growth = AxisGrowth(graph, new, slots)
+                growth = AxisGrowth(graph, new, slots, carries=False)
                 install(self._model, grown_values(graph, growth, before), graph.layers, growth.attributes)
-                beside = SideBySide(self._model, graph, new.copies, rows_of(graph, slots), record, self._training)
+                beside = SideBySide(self._model, graph, new, rows_of(graph, slots), record, self._training)
                 found = self._run(beside)
                 moved = _as_joined(beside.notes, graph, slots) if found else slots
                 if moved is slots:

@@ -5,7 +5,7 @@ from torch import nn
 import nni_s3d as s3d
 from nni_s3d.growth.graph.averages import (
     Average,
-    AveragingCalls,
+    ReadingCalls,
     SeenAverages,
     averaged,
     check_averages,
@@ -56,14 +56,14 @@ def test_other_weights_are_refused():
 
 
 def test_calls_are_found_again():
-    calls = AveragingCalls([("mean", False), ("layer_norm", True), ("mean", True)])
+    calls = ReadingCalls([("mean", False), ("layer_norm", True), ("mean", True)])
     met = [calls.met(name) for name in ("mean", "relu", "layer_norm", "mean", "mean")]
     assert met == [False, False, True, True, False]
     with pytest.raises(
         s3d.ModelError, match=r"model: expected the 3 means and norms that it called .* got 4 or others"
     ):
         calls.check()
-    none = AveragingCalls([("mean", False)])
+    none = ReadingCalls([("mean", False)])
     assert not none.met("mean")
     none.met("mean")
     none.check()

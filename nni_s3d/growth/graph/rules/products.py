@@ -5,9 +5,10 @@ A matrix product with a weight of the model is a linear layer, see `rewriting`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from nni_s3d.growth.graph.functions import Kind, functions
@@ -35,25 +36,28 @@ def _matmul(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, other: T
         (first, batch[len(batch) + 2 - first.dim() :] + "ij"),
         (second, batch[len(batch) + 2 - second.dim() :] + "jk"),
     )
-    passed = _passed(notes, call.name, operands, batch + "ik")
-    notes.note_products(call.name, macs, passed)
+    passed, counted = _passed(notes, call.name, operands, batch + "ik")
+    notes.note_products(call.name, macs, counted)
     return passed
 
 
 @rule(*functions(Kind.SUM_OF_PRODUCTS), reads=("operands",), counts=False)
 def _einsum(notes: Notes, call: TracedCall, out: Tensor, equation: Any, *operands: Any) -> Any:
-    factors, passed = operands[0] if len(operands) == 1 else operands, None
+    factors, passed, counted = operands[0] if len(operands) == 1 else operands, None, None
     if isinstance(equation, str) and len(factors) == 2 and equation.count("->") == 1 and "." not in equation:
         inputs, _, result = equation.replace(" ", "").partition("->")
-        passed = _passed(notes, call.name, tuple(zip(factors, inputs.split(","), strict=True)), result)
+        operands = tuple(zip(factors, inputs.split(","), strict=True))
+        passed, counted = _passed(notes, call.name, operands, result)
     else:
         notes.refuse_inputs(call.name, operands)
     if call.macs:
-        notes.note_products(call.name, call.macs, passed)
+        notes.note_products(call.name, call.macs, counted)
     return passed
 
 
-def _passed(notes: Notes, name: str, operands: Sequence[tuple[Tensor, str]], result: str) -> Any:
+def _passed(
+    notes: Notes, name: str, operands: Sequence[tuple[Tensor, str]], result: str
+) -> tuple[Tensor | None, Tensor | None]:
     """Hand the channels of one of two factors on, if the other one has the same factors for all of them.
 
     Args:
@@ -61,7 +65,45 @@ def _passed(notes: Notes, name: str, operands: Sequence[tuple[Tensor, str]], res
         name: of the function.
         operands: the two factors, and a letter for each of their dimensions.
         result: a letter for each dimension of the result; the product is summed over the letters that are not in it.
+
+    Returns:
+        The labels of the result, and those that multiplications are counted by.
     """
+    summed = _summed_channels(notes, operands, result)
+    if summed is not None:
+        notes.products.note(name, operands[0][0], operands[1][0], summed, divides=False)
+        notes.averages.note_read()
+        return None, summed
+    passed = _handed_on(notes, name, operands, result)
+    return passed, passed
+
+
+def _summed_channels(notes: Notes, operands: Sequence[tuple[Tensor, str]], result: str) -> Tensor | None:
+    """Return the labels (..., d) of the channels of two factors over which a product sums, None if it does not."""
+    labels = [notes.labels(x) for x, _ in operands]
+    letters = [of_factor for _, of_factor in operands]
+    along = [_grows_along(notes, *operand) for operand in operands]
+    if along[0] != along[1] or along[0] in (*result, "-") or operands[0][0] is operands[1][0]:
+        return None
+    shared = "".join(letter for letter in letters[0] if letter in letters[1] and letter != along[0]) + along[0]
+    moved = []
+    for of_factor, one in zip(letters, labels, strict=True):
+        assert one is not None
+        inside = [of_factor.index(letter) for letter in shared]
+        beside = [dim for dim in range(one.dim()) if dim not in inside]
+        if any(one.shape[dim] > 1 for dim in beside) or bool((one < 0).any()) or len(set(of_factor)) < len(of_factor):
+            return None
+        moved.append(one.permute(inside + beside).flatten(len(inside) - 1))
+    return join_all(notes, *moved)
+
+
+def join_all(notes: Notes, first: Tensor, second: Tensor) -> Tensor:
+    """Make the channels one that meet where two labels are laid over each other, and return these."""
+    notes.join(first, second)
+    return torch.maximum(first, second)
+
+
+def _handed_on(notes: Notes, name: str, operands: Sequence[tuple[Tensor, str]], result: str) -> Tensor | None:
     labelled = [(x, letters) for x, letters in operands if notes.labels(x) is not None]
     if len(labelled) > 1:
         labelled = _of_two(notes, name, labelled, result)
@@ -122,13 +164,29 @@ def _addmm(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, first: Te
 
 @rule(*functions(Kind.ATTENTION), reads=("query", "key", "value"))
 def _attention(
-    notes: Notes, call: TracedCall, out: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
+    notes: Notes, call: TracedCall, out: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **options: Any
 ) -> Any:
-    labels = _values_passed(notes, call, out, value)
-    notes.note_products(call.name, query.numel() * key.shape[-2])
+    labels, pairs = _values_passed(notes, call, out, value), query.numel() * key.shape[-2]
+    notes.note_products(call.name, pairs, _scored(notes, call, query, key, options))
     notes.note_products(call.name, out.numel() * key.shape[-2], labels)
-    notes.refuse_inputs(call.name, (query, key), f"{call.name} multiplies its channels with those of another tensor")
     return labels
+
+
+def _scored(notes: Notes, call: TracedCall, query: Tensor, key: Tensor, options: Mapping[str, Any]) -> Tensor | None:
+    """Return the labels of the channels over which the products of queries and keys are summed; None if none are."""
+    channels = [notes.labels(x) for x in (query, key)]
+    reason = f"{call.name} multiplies its channels with those of another tensor"
+    if any(labels is None or labels.shape[-1] != query.shape[-1] or labels.shape[-2] > 1 for labels in channels):
+        return notes.refuse_inputs(call.name, (query, key), reason)
+    of_query, of_key = (labels.movedim(-2, 0)[0] for labels in channels if labels is not None)
+    if query is key or bool((of_query < 0).any() or (of_key < 0).any()):
+        return notes.refuse_inputs(call.name, (query, key), reason)
+    if of_key.dim() > 1 and of_key.shape[-2] > 1:  # several queries may share a head of the keys
+        of_key = of_key.repeat_interleave(query.shape[-3] // key.shape[-3], -2)
+    summed = join_all(notes, of_query, of_key)
+    notes.products.note(call.name, query, key, summed, divides=options.get("scale") is None)
+    notes.averages.note_read()
+    return summed
 
 
 def _values_passed(notes: Notes, call: TracedCall, out: Tensor, value: Tensor) -> Tensor | None:
