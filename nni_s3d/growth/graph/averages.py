@@ -131,8 +131,8 @@ class ReadingCalls:
         """Raise ModelError if other functions were called than in the run before."""
         if self._calls and self._met != [name for name, _ in self._calls]:
             raise ModelError(
-                f"model: expected the {len(self._calls)} means, norms and products that it called when it was traced, got "
-                f"{len(self._met)} or others; give inputs like those of the trace, in evaluation mode"
+                f"model: expected the {len(self._calls)} means, norms and products that it called when it was traced, "
+                f"got {len(self._met)} or others; give inputs like those of the trace, in evaluation mode"
             )
 
 

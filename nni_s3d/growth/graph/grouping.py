@@ -162,7 +162,7 @@ def _reasons(refusals: Sequence[tuple[Tensor, str]], renumbering: _Renumbering) 
 def _groups(
     drafts: Sequence[_Draft], layers: Sequence[Layer], reasons: Sequence[str], read: Tensor
 ) -> tuple[ChannelGroup, ...]:
-    """Return the groups, named after their first producers; averages and products read channels (channels,) bool too."""
+    """Return the groups, named after their first producers; `read`: which channels need no layer that reads them."""
     widths = [len(draft.channels) for draft in drafts]
     group_of = np.repeat(np.arange(len(drafts)), widths)
     followers, consumers = (_by_group(layers, role, group_of, len(drafts)) for role in (Role.FOLLOW, Role.COLUMN))

@@ -1,9 +1,9 @@
 """Sums over channels of the products of two tensors, as of queries with keys, and what carries the weights of copies.
 
-The scores of attention are s_nm = sum_d q_nd k_md. Channel d is one neuron, whose parameters are those of q_d and of k_d
-together, and the sum reads it with a weight of one. If copies q_j k_j are to have weights w_j, something must carry them.
-Either factor can, if it comes from a layer through nothing but reshapes and scales: the entries of that layer, its rows
-and its biases or the scale and the shift of a batch norm, are multiplied by w_j as the columns of any reader are.
+The scores of attention are s_nm = sum_d q_nd k_md. Channel d is one neuron, with the parameters of q_d and of k_d, and
+the sum reads it with a weight of one. If copies q_j k_j are to have weights w_j, something must carry them. Either
+factor can, if it comes from a layer through nothing but reshapes and scales: the entries of that layer (rows and
+biases, or the scale and the shift of a batch norm) are multiplied by w_j as the columns of any reader are.
 
 Attention without a scale of its own divides by the square root of the number of channels d. What carries the weights
 makes up for that too: with d' channels it is multiplied by sqrt(d'/d).
@@ -24,8 +24,10 @@ from nni_s3d.growth.graph.own_tensors import OwnTensors
 
 _PASSED = frozenset((Kind.IDENTITY, Kind.CAST, Kind.MOVE, Kind.RESHAPE, Kind.CUT, Kind.AVERAGE_POOL, Kind.PRODUCT))
 _LAYERS = frozenset(
-    (Kind.LINEAR, Kind.BATCH_NORM, Kind.EMBEDDING, Kind.MATRIX_PRODUCT, Kind.AFFINE_MATRIX_PRODUCT)
-    + (Kind.SUM_OF_PRODUCTS,)
+    (
+        *(Kind.LINEAR, Kind.BATCH_NORM, Kind.EMBEDDING),
+        *(Kind.MATRIX_PRODUCT, Kind.AFFINE_MATRIX_PRODUCT, Kind.SUM_OF_PRODUCTS),
+    )
 )
 
 Labels = Callable[[object], Tensor | None]
@@ -68,11 +70,14 @@ class ProductsOfChannels:
         carrying: {(name of a parameter, dimension): (n,) bool, which of its entries carry the weights of copies}.
         divided: labels (..., d) of the channels of each product that divides by the square root of d.
         summed: labels of the channels that products sum over.
+        in_heads: labels of channels in parts that are multiplied with those of another tensor, so that their number
+            stays.
     """
 
     carrying: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     divided: list[Tensor] = field(default_factory=list)
     summed: list[Tensor] = field(default_factory=list)
+    in_heads: list[Tensor] = field(default_factory=list)
     _calls: list[_Call] = field(default_factory=list)
     _products: list[_Product] = field(default_factory=list)
 

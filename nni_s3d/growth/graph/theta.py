@@ -82,7 +82,7 @@ def slot_indices(tensor: Tensor, axis: Axis, slots: Tensor) -> tuple[Tensor, ...
 
 
 def as_columns(axis: Axis) -> Axis | None:
-    """Return an axis with channels where slots are multiplied by the weights of copies, None if it has no such slots."""
+    """Return an axis with channels only where slots are multiplied by the weights of copies; None if none are."""
     if axis.role is Role.COLUMN or axis.carries is None:
         return axis if axis.role is Role.COLUMN else None
     return replace(axis, role=Role.COLUMN, slots=torch.where(axis.carries, axis.slots, NONE))

@@ -139,7 +139,8 @@ class SideBySide(Tracer):
         given = made.given
         for output, value, before in zip(outputs, values, made.before.channels, strict=True):
             after = self._numbering.channels(output)
-            wanted = self._along.expected(value, before, after, output.shape)
+            parts_stay = self._parts_stay(made.before, before, after)
+            wanted = self._along.expected(value, before, after, output.shape) if parts_stay else None
             if wanted is None:
                 if before is not None or after is not None:
                     self._blame.by_shape(made)
@@ -156,6 +157,13 @@ class SideBySide(Tracer):
                     self._blame.by_values(made)
                 output.copy_(wanted)
         return False
+
+    def _parts_stay(self, place: Place, before: np.ndarray | None, after: np.ndarray | None) -> bool:
+        """Whether a reshape has laid channels out in as many parts as before."""
+        if place.reshape is None or before is None or after is None or before.ndim != after.ndim:
+            return True
+        dim = self._growing_dims.get(place.reshape, int(np.flatnonzero(np.array(before.shape) > 1)[-1]))
+        return np.delete(before.shape, dim).tolist() == np.delete(after.shape, dim).tolist()
 
     def _ends_alike(self) -> bool:
         """Whether the network puts out what it has put out before, where that is no result of a layer."""

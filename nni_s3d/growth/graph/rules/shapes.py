@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from nni_s3d.growth.graph.functions import Kind, functions
 from nni_s3d.growth.graph.channels import EqualParts
+from nni_s3d.growth.graph.functions import Kind, functions
 from nni_s3d.growth.graph.labels import drop_repeats, growing_dim, in_same_order
 from nni_s3d.growth.graph.notes import Notes
 from nni_s3d.growth.graph.rule_table import TracedCall, rule_table
