@@ -47,6 +47,15 @@ def scatter(group: ChannelGroup, vectors: Tensor, into: dict[str, Tensor], shape
         rows[places] = block.reshape(slots.shape + rows.shape[len(places) :]).to(rows.dtype)
 
 
+def carried(group: ChannelGroup, shapes: Mapping[str, torch.Size]) -> Tensor:
+    """Return which numbers of theta are multiplied by the weights of copies, (width, d) bool; `shapes` as above."""
+    found = []
+    for axis, slots in _parts(group):
+        flags = torch.zeros_like(slots, dtype=torch.bool) if axis.carries is None else axis.carries[slots]
+        found.append(flags.repeat_interleave(_size(axis, slots, shapes) // slots.shape[1], dim=1))
+    return torch.cat(found, dim=1)
+
+
 def _parts(group: ChannelGroup) -> Iterator[tuple[Axis, Tensor]]:
     """Yield the axis of each parameter that theta runs through, and the slots (width, rows per neuron) along it."""
     rows = [(layer, group.rows(layer)) for layer in group.producers]

@@ -43,6 +43,7 @@ WIDTHS = {
     "constants": {"a": 4, "b": 4, "read": 3},
     "stream": {"embed": 4, "fc1": 6},
     "averages": {"stem": 4, "wide": 6, "free": 5},
+    "heads": {"all": 4, "all#2": 4, "query": 3, "four": 4, "value": 4, "mix": 4},
 }
 
 
