@@ -158,15 +158,19 @@ class _Carriers:
 
     def why_not(self, product: _Product) -> str:
         """Say why nothing can carry the weights of a product; nothing if all is well."""
-        if product.carrier is not None and not (other := self._other_use(product, product.carrier)):
+        if product.carrier is not None and not self._other_use(product, product.carrier):
             return ""
-        ways = [self._way(product, side) for side in product.sides]
-        met = other if product.carrier else " and ".join(dict.fromkeys(way for way in ways if isinstance(way, str)))
+        bars = " and ".join(dict.fromkeys(self._bar(product, side) for side in product.sides))
         return (
             f"{product.name} multiplies its channels with those of another tensor, as queries with keys, and neither "
-            f"can take the weights of copies on its way from a layer, because of {met}; let the keys or the queries "
+            f"can take the weights of copies on its way from a layer, because of {bars}; let the keys or the queries "
             "come from their layer through reshapes and scales alone, and use them for nothing else"
         )
+
+    def _bar(self, product: _Product, side: Tensor) -> str:
+        """Name what keeps a factor from carrying the weights."""
+        way = self._way(product, side)
+        return way if isinstance(way, str) else f"{self._other_use(product, way)} (which takes it too)"
 
     def _carriers(self, product: _Product) -> Iterator[_Path]:
         ways = (self._way(product, side) for side in product.sides)
@@ -212,8 +216,8 @@ class _Carriers:
 
     def _other_use(self, product: _Product, path: _Path) -> str:
         """Return a function that takes what would carry the weights for something else, if there is one."""
-        carriers = [one.carrier for one in self._products if one.carrier and one.divides == product.divides]
-        on_the_way = path.tensors.union(*(carrier.tensors for carrier in carriers))
+        others = [one for one in self._products if one is not product and one.divides == product.divides]
+        on_the_way = path.tensors.union(*(one.carrier.tensors for one in others if one.carrier))
         keys: list[int | str] = [*path.tensors, *(axis.tensor for axis in path.entries)]
         for n in sorted({n for key in keys for n in self._takers.get(key, ())}):
             call, other = self._calls[n], self._product_of.get(n)
