@@ -136,16 +136,20 @@ class Tracer(TorchFunctionMode):
             elif self._kinks.mask(out) is None:  # of which what takes it will tell
                 followed = self._follow(rule, TracedCall(name, func, shapes, macs), out, args, bound[0])
                 self._refuse_options(name, labelled, bound[1])
-            labels = followed if isinstance(followed, tuple) else [followed] * len(outputs)
-            for output, label in zip(outputs, labels, strict=True):
-                self.notes.label(output, label)
-            if labelled or any(label is not None for label in labels):
-                self.notes.products.note_call(name, given, outputs)
+            self._label(name, given, outputs, followed)
             if self.notes.own.are_among(given) and not self.notes.own.follow(func, args, kwargs, out):
                 self.notes.note_elsewhere(name, given)
         elif name in _READS_VALUES:
             self.notes.refuse_inputs(name, labelled)
         return out
+
+    def _label(self, name: str, given: list[Tensor], outputs: list[Tensor], followed: Any) -> None:
+        """Give what a function returned its labels, and note the call if it has to do with channels."""
+        labels = followed if isinstance(followed, tuple) else [followed] * len(outputs)
+        for output, label in zip(outputs, labels, strict=True):
+            self.notes.label(output, label)
+        if any(self.notes.labels(x) is not None for x in (*given, *outputs)):
+            self.notes.products.note_call(name, given, outputs)
 
     def _refuse_masks(self, name: str, given: Sequence[Tensor]) -> None:
         """Refuse the channels that comparisons among these tensors were made of, but where these stay such."""
