@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from nni_s3d.growth.graph.channels import Axis, Layer, Role
-from nni_s3d.growth.graph.functions import KINDS, LENDS_SHAPE, Kind
+from nni_s3d.growth.graph.functions import KINDS, LENDS_SHAPE, PRODUCTS, Kind
 from nni_s3d.growth.graph.own_tensors import OwnTensors
 
 _PASSED = frozenset((Kind.IDENTITY, Kind.CAST, Kind.MOVE, Kind.RESHAPE, Kind.CUT, Kind.AVERAGE_POOL, Kind.PRODUCT))
@@ -70,8 +70,7 @@ class ProductsOfChannels:
         carrying: {(name of a parameter, dimension): (n,) bool, which of its entries carry the weights of copies}.
         divided: labels (..., d) of the channels of each product that divides by the square root of d.
         summed: labels of the channels that products sum over.
-        in_heads: labels of channels in parts that are multiplied with those of another tensor, so that their number
-            stays.
+        in_heads: labels of channels in parts that meet those of another tensor, so that the number of parts stays.
     """
 
     carrying: dict[tuple[str, int], Tensor] = field(default_factory=dict)
@@ -196,7 +195,8 @@ class _Carriers:
                 numbers = labels.unique().numpy()
                 entries = self._entries_of(call, numbers)
                 if not entries:
-                    return f"a {call.name} without a parameter for each channel"
+                    is_layer = KINDS[call.name] not in PRODUCTS
+                    return f"a {call.name} without a parameter for each channel" if is_layer else call.name
                 return _Path(side, frozenset(met), numbers, entries)
             taken = [x for x in call.given if self._labels(x) is not None]
             if len(taken) != 1 or not _is_passed(call, taken[0]):
