@@ -97,8 +97,11 @@ class Cut(TorchFunctionMode):
         _check_gradients(name)
         out: Tensor = self.tape.apply(func, name, args, kwargs)
         self.tape.mark_consumed(out)
-        with torch._C.DisableTorchFunction():
+        self._follows = False
+        try:
             return out.view_as(out)
+        finally:
+            self._follows = True
 
     def _linear(self, linear: LinearCall) -> Tensor:
         """Cut where a consumer reads, and begin a value of the tape at a producer."""

@@ -7,7 +7,6 @@ derivative is held fixed. What follows reads the values alone.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +23,6 @@ def written_attention(
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
-    **_: Any,
 ) -> Tensor:
     """Return what `scaled_dot_product_attention` does, with scores Q K' that are taken by another function."""
     if enable_gqa:

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from nni_s3d.errors import ModelError
-from nni_s3d.growth.graph.averages import ReadingCalls
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.functions import DROPOUTS, KINDS, PRODUCTS, READS_SHAPES, canonical_name
 from nni_s3d.growth.graph.rules import RULES
@@ -63,10 +62,7 @@ class SideBySide(Tracer):
     ) -> None:
         super().__init__(model, RULES)
         self._record, self._training, self._along, self._next = record, training, AlongChannels(new.copies), 0
-        self._reading, weights = (
-            ReadingCalls(graph.reading_calls),
-            new.weights * made_up(graph, new.copies)[new.parents],
-        )
+        weights = new.weights * made_up(graph, new.copies)[new.parents]
         self._weights = np.append(weights.numpy(), 1.0)  # the last one is for no channel
         self._numbering, self._growing_dims = Numbering(self.notes, rows), graph.growing_dims
         self._blame = Blame(model, graph, new.copies, self.notes, self._numbering)
@@ -100,7 +96,7 @@ class SideBySide(Tracer):
         if before is None or before.name != name:
             self._blame.by_another_way(self._next, name)
             raise _Stop
-        if self._reading.met(name) and KINDS[name] in PRODUCTS:
+        if before.reads and KINDS[name] in PRODUCTS:
             args, kwargs = self._weighted(args, kwargs)
         made, refusals = Made(self._next, name, func, args, kwargs, before), len(self.notes.refusals)
         try:

@@ -64,17 +64,17 @@ class AxisGrowth:
         self.attributes = [(one, int(part_sizes(one.axes[:1], new.copies))) for one in graph.attributes]
         self._axes: dict[str, list[_GrownAxis]] = {}  # those that do not stay, by tensor
         self._into = new.into
-        grown: dict[tuple[int, int], Tensor | None] = {}  # most axes share their slots with others
+        grown: dict[tuple[int, int], tuple[Tensor, ...] | None] = {}  # most axes share their slots with others
         parents, numbers = new.parents, _Numbers(graph, new)
         for axis, after in zip(graph.axes(), slots, strict=True):
             key = (id(axis.slots), id(after))
             if key not in grown:
                 source = sources(axis.tensor, axis.slots, after, parents)
                 stays = torch.equal(source, torch.arange(axis.slots.numel()))
-                grown[key] = None if stays else source
+                grown[key] = None if stays else (source, *numbers.along(after))
             if (changed := grown[key]) is not None:
-                kept = axis if carries else replace(axis, carries=None)
-                self._axes.setdefault(axis.tensor, []).append(numbers.grown_axis(kept, changed, after))
+                one = _GrownAxis(axis if carries else replace(axis, carries=None), *changed)
+                self._axes.setdefault(axis.tensor, []).append(numbers.carried(one, after))
 
     def grows(self, name: str) -> bool:
         """Whether a parameter or buffer gets other rows or columns, more of them or fewer."""
@@ -167,18 +167,20 @@ class _Numbers:
 
     def __init__(self, graph: ChannelGraph, new: NewChannels) -> None:
         slopes = new.weights if new.slopes is None else new.slopes
-        makes_up = made_up(graph, new.copies)
-        numbers = (new.weights, slopes, new.inherits, makes_up[new.parents])
-        self._numbers = [torch.cat([one, one.new_ones(1)]) for one in numbers]  # the last one is for no channel, -1
+        numbers = (new.weights, slopes, new.inherits, made_up(graph, new.copies)[new.parents])
+        *self._numbers, self._made_up = (torch.cat([one, one.new_ones(1)]) for one in numbers)  # the last: no channel
 
-    def grown_axis(self, axis: Axis, source: Tensor, after: Tensor) -> _GrownAxis:
-        """Return an axis with the old slot (new slots,) and the new channel of every new slot."""
-        weights, slopes, inherits, makes_up = (numbers[after] for numbers in self._numbers)
-        if axis.carries is not None:
-            carries = axis.carries[source]
-            weights = torch.where(carries, weights * makes_up, 1.0)
-            slopes = torch.where(carries, inherits / makes_up, slopes)
-        return _GrownAxis(axis, source, weights, slopes, inherits)
+    def along(self, after: Tensor) -> list[Tensor]:
+        """Return weights, slopes and what is inherited at every new slot, given its channel (new slots,)."""
+        return [numbers[after] for numbers in self._numbers]
+
+    def carried(self, grown: _GrownAxis, after: Tensor) -> _GrownAxis:
+        """Return an axis of which some slots may carry the weights of copies, as columns do."""
+        if grown.axis.carries is None:
+            return grown
+        carries, factors = grown.axis.carries[grown.sources], self._made_up[after]
+        weights = torch.where(carries, grown.weights * factors, 1.0)
+        return replace(grown, weights=weights, slopes=torch.where(carries, grown.inherits / factors, grown.slopes))
 
 
 def made_up(graph: ChannelGraph, copies: Tensor) -> Tensor:
