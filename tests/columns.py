@@ -2,17 +2,22 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from nni_s3d.growth.graph.channels import Axis, ChannelGraph, Role
 
 
 def multiply_columns(tensors: Mapping[str, Tensor], graph: ChannelGraph, factors: Tensor) -> None:
-    """Multiply the columns that read every channel by its factor (channels + 1,), in place; the last is for no channel.
+    """Multiply what reads every channel by its factor (channels + 1,), in place; the last is for no channel.
+
+    That is the columns of layers, and the entries that carry the weights of copies to products.
 
     Where weight norm divides rows by their size, this is that of before.
     """
     for layer in graph.layers:
+        for axis in (axis for axis in layer.axes if axis.role is not Role.COLUMN and axis.carries is not None):
+            _multiply_slots(tensors[axis.tensor], axis, torch.where(axis.carries, factors[axis.slots], 1.0))
         for axis in (axis for axis in layer.axes if axis.role is Role.COLUMN):
             weight = tensors[axis.tensor]
             before = weight.flatten(1).norm(dim=1)

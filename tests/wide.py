@@ -268,6 +268,30 @@ class Transformer(nn.Module):
         return self.head(x.mean(1))
 
 
+class Heads(nn.Module):
+    """Attention with one layer for all and the scale of its width, with batch norms, and with heads that are shared."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.all, self.width, self.out = nn.Linear(4, 12), 2, nn.Linear(4, 4)
+        self.query, self.key, self.norms = nn.Linear(4, 3), nn.Linear(4, 3), nn.ModuleList(map(nn.BatchNorm1d, (3, 3)))
+        self.four, self.two, self.value = nn.Linear(4, 8), nn.Linear(4, 4), nn.Linear(4, 4)
+        self.mix, self.head = nn.Linear(8, 4), head(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = self.all(x).reshape(*x.shape[:2], 3, 2, self.width).permute(2, 0, 3, 1, 4).unbind(0)
+        x = x + self.out(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
+        first, second = (norm(y.mT) for norm, y in zip(self.norms, (self.query(x), self.key(x)), strict=True))
+        x = x + (0.5 * torch.einsum("bdn,bdm->bnm", torch.tanh(first), second)).softmax(-1) @ x
+        query, key, value = (
+            layer(x).unflatten(2, (heads, -1)).transpose(1, 2)
+            for layer, heads in ((self.four, 4), (self.two, 2), (self.value, 2))
+        )
+        key, value = key.repeat_interleave(2, 1), torch.tanh(value).repeat_interleave(2, 1)
+        scores = query @ (key * 0.7).transpose(-2, -1)
+        return self.head(torch.tanh(self.mix((scores.softmax(-1) @ value).transpose(1, 2).flatten(2))).mean(1))
+
+
 class Scaled(nn.Module):
     """Layer scale and a learnt bias on a residual stream without a norm."""
 
@@ -453,6 +477,7 @@ WIDE = (
     Case("averages", Averages, (2, 4, 4), smooth=True),
     Case("tokens", Tokens, (3, 4), smooth=True),
     Case("class-token", ClassToken, (3, 4), smooth=True),
+    Case("heads", Heads, (3, 4), smooth=True),
 )
 
 
@@ -672,6 +697,29 @@ class Positions(nn.Module):
         return x + y.masked_fill(y.new_zeros(y.shape[2:], dtype=torch.bool).fill_diagonal_(True), 0.5)
 
 
+class Attending(nn.Module):
+    """Attention with one or two heads, in one of several ways."""
+
+    def __init__(self, width: int, pick: Callable[[int, int], int]) -> None:
+        super().__init__()
+        self.width, self.way, self.heads = width, pick(0, 2), pick(1, 2)
+        sizes = (4, 4, width) if self.heads == 1 or width % 2 == 0 else (4, 4, width + 1)
+        self.query, self.key, self.value = (nn.Conv2d(width, size, 1) for size in sizes)
+        self.out = nn.Linear(sizes[2], width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = (
+            layer(x).flatten(2).unflatten(1, (self.heads, -1)).mT for layer in (self.query, self.key, self.value)
+        )
+        if self.way == 0:
+            y = F.scaled_dot_product_attention(torch.tanh(query), key, value)
+        elif self.way == 1:
+            y = (query * 0.5 @ F.silu(key).mT).softmax(-1) @ value
+        else:
+            y = torch.einsum("bhnm,bhmd->bhnd", torch.einsum("bhnd,bhmd->bhnm", query, key).sigmoid(), value)
+        return x + self.out(y.transpose(1, 2).flatten(2)).mT.unflatten(2, x.shape[2:])
+
+
 class Averaged(nn.Module):
     """A norm or another average over channels, in one of several ways."""
 
@@ -764,7 +812,7 @@ class Again(nn.Module):
 
 BLOCKS = (
     *(Chain, Branches, Add, Concatenation, Gate, Depthwise, GroupedBlock),
-    *(Kernels, ByHand, Frozen, Filtered, Up, Positions, Partial, Averaged, Computed, Mixture, Again),
+    *(Kernels, ByHand, Frozen, Filtered, Up, Positions, Partial, Averaged, Computed, Mixture, Again, Attending),
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,12 +18,13 @@ from nni_s3d.growth.curvature.elementwise_nodes import Elementwise
 from nni_s3d.growth.curvature.norm_over_channels import OverChannels, is_usual
 from nni_s3d.growth.curvature.preconditions import check_deterministic
 from nni_s3d.growth.curvature.producer import LinearCall, Producer
+from nni_s3d.growth.curvature.products_over_channels import products, written_attention
 from nni_s3d.growth.curvature.second_derivatives import twice_differentiable
 from nni_s3d.growth.curvature.tape import Tape
 from nni_s3d.growth.curvature.zero_buffer import ZeroBuffer
-from nni_s3d.growth.graph.averages import AveragingCalls
+from nni_s3d.growth.graph.averages import ReadingCalls
 from nni_s3d.growth.graph.channels import ChannelGraph, Layer
-from nni_s3d.growth.graph.functions import KINDS, Kind, canonical_name
+from nni_s3d.growth.graph.functions import KINDS, PRODUCTS, Kind, canonical_name
 from nni_s3d.growth.graph.own_tensors import OwnTensors
 from nni_s3d.growth.graph.rewriting import as_linear
 from nni_s3d.growth.graph.written_kinks import WrittenKinks
@@ -40,10 +42,11 @@ class Cut(TorchFunctionMode):
         self._own = OwnTensors.of(model)
         self._consumers = {layer.weight for group in graph.splittable_groups for layer in group.consumers}
         self._weights = {layer.weight: layer for group in graph.splittable_groups for layer in group.producers}
-        self._averages, self._kinks = AveragingCalls(graph.averaging_calls), WrittenKinks()
+        self._reading, self._kinks = ReadingCalls(graph.reading_calls), WrittenKinks()
         self.tape = Tape(smoothing, zeros)
         self.producers: list[tuple[Layer, Producer]] = []  # a layer once for each of its calls
         self._follows = True  # whether functions are recorded
+        self._rewrites = False  # whether the calls are not the model's, but stand for one of them
 
     def __torch_function__(
         self,
@@ -55,15 +58,19 @@ class Cut(TorchFunctionMode):
         kwargs, name = kwargs or {}, canonical_name(func)
         if not self._follows:
             return func(*args, **kwargs)
-        func = twice_differentiable(func, name)
+        reads, func = not self._rewrites and self._reading.met(name), twice_differentiable(func, name)
         plainer = as_linear(name, args, kwargs, self._own) or self._kinks.as_ramp(func, name, args, kwargs)
         if plainer is not None:
-            with self:
-                return plainer()
-        if self._averages.met(name):
+            return self._rewritten(plainer)
+        if reads and KINDS[name] in PRODUCTS:
+            if KINDS[name] is not Kind.ATTENTION:
+                return self._product(func, name, *args, **kwargs)
+            return self._rewritten(
+                lambda: written_attention(partial(self._product, products, "matmul"), *args, **kwargs)
+            )
+        if reads:
             if not is_usual(name, args, kwargs):
-                with self:
-                    return written_with_means(name, self._mean, args, kwargs)
+                return self._rewritten(lambda: written_with_means(name, self._mean, args, kwargs))
             _check_gradients(name)
             func = OverChannels(func)
         # What is kept for the backward pass is kept as it is: checkpoints would compute it again, outside of the cut.
@@ -75,6 +82,26 @@ class Cut(TorchFunctionMode):
                 self._kinks.follow(name, args, kwargs, out)
                 return out
             return self._linear(LinearCall(func, args, kwargs, self._own))
+
+    def _rewritten(self, call: Callable[[], Any]) -> Any:
+        """Make a call by other functions, and follow these."""
+        before, self._rewrites = self._rewrites, True
+        try:
+            with self:
+                return call()
+        finally:
+            self._rewrites = before
+
+    def _product(self, func: Callable[..., Any], name: str, *args: Any, **kwargs: Any) -> Tensor:
+        """Cut behind a product of two tensors that sums over their channels, which reads them as a layer does."""
+        _check_gradients(name)
+        out: Tensor = self.tape.apply(func, name, args, kwargs)
+        self.tape.mark_consumed(out)
+        self._follows = False
+        try:
+            return out.view_as(out)
+        finally:
+            self._follows = True
 
     def _linear(self, linear: LinearCall) -> Tensor:
         """Cut where a consumer reads, and begin a value of the tape at a producer."""
@@ -106,7 +133,7 @@ class Cut(TorchFunctionMode):
 
     def linearize(self, loss: Tensor) -> None:
         """Find the derivatives that the products need."""
-        self._averages.check()
+        self._reading.check()
         self.tape.prune()
         for _, producer in self.producers:
             reader = self.tape.sole_reader(producer.value)

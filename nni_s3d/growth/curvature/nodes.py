@@ -180,6 +180,9 @@ class TwiceDifferentiable(Node):
     def jvp(self, tangents: list[Tensor | None]) -> list[Tensor | None]:
         along = [t for slope, t in zip(self._slopes, tangents, strict=True) if slope is not None]
         try:
+            if not self.reaches_curvature:
+                self.saved = self._vjp_of_slopes(along, self._leaves)
+                return [None] * len(self._cotangents)
             derivatives = self._vjp_of_slopes(along, [*self._cotangents, *self._leaves])
         except RuntimeError as error:
             if "not implemented" not in str(error):

@@ -26,12 +26,13 @@ from nni_s3d.growth.curvature.mean_operator import MeanOperator
 from nni_s3d.growth.curvature.plain_kinks import PlainKinks
 from nni_s3d.growth.curvature.preconditions import check_deterministic, check_model
 from nni_s3d.growth.curvature.producer import LinearCall
+from nni_s3d.growth.curvature.products_over_channels import products, written_attention
 from nni_s3d.growth.curvature.second_derivatives import twice_differentiable
 from nni_s3d.growth.curvature.smoothing import elementwise_name
 from nni_s3d.growth.eigen.operator import dense_by_products, shape_of
-from nni_s3d.growth.graph.averages import AveragingCalls
+from nni_s3d.growth.graph.averages import ReadingCalls
 from nni_s3d.growth.graph.channels import ChannelGraph
-from nni_s3d.growth.graph.functions import KINDS, Kind, canonical_name
+from nni_s3d.growth.graph.functions import KINDS, PRODUCTS, Kind, canonical_name
 from nni_s3d.growth.graph.own_tensors import OwnTensors
 from nni_s3d.growth.graph.rewriting import as_linear
 from nni_s3d.growth.graph.theta import pack, scatter
@@ -123,13 +124,13 @@ class PlainBatchOperator:
 
     def _run(self, parameters: dict[str, Tensor], cut: bool) -> tuple[list[Tensor], Any]:
         """Return what consumers read, in the order of their calls, and the outputs of the network."""
-        own, averages = OwnTensors(parameters | self._buffers), AveragingCalls(self._graph.averaging_calls)
+        own, reading = OwnTensors(parameters | self._buffers), ReadingCalls(self._graph.reading_calls)
         with (
             modules_restored(self._model),
-            _Consumers(self._consumers, own, averages, self._smoothing, cut) as consumers,
+            _Consumers(self._consumers, own, reading, self._smoothing, cut) as consumers,
         ):
             outputs = call(lambda *a, **kw: functional_call(self._model, parameters, a, kw), self._inputs)
-        averages.check()
+        reading.check()
         return consumers.read, outputs
 
 
@@ -140,13 +141,12 @@ def _inner(some: Iterable[Tensor], others: Iterable[Tensor]) -> Tensor:
 class _Consumers(TorchFunctionMode):
     """Keeps what layers with some weights read, and cuts the network there if it is told to; smooths activations."""
 
-    def __init__(
-        self, weights: set[str], own: OwnTensors, averages: AveragingCalls, smoothing: float, cut: bool
-    ) -> None:
+    def __init__(self, weights: set[str], own: OwnTensors, reading: ReadingCalls, smoothing: float, cut: bool) -> None:
         super().__init__()
-        self._averages, self._kinks, self._written = averages, PlainKinks(smoothing), WrittenKinks()
+        self._reading, self._kinks, self._written = reading, PlainKinks(smoothing), WrittenKinks()
         self._weights, self._own, self._cut = weights, own, cut
         self._follows = True  # whether functions are looked at
+        self._rewrites = False  # whether the calls are not the model's, but stand for one of them
         self.read: list[Tensor] = []
 
     def __torch_function__(
@@ -156,13 +156,18 @@ class _Consumers(TorchFunctionMode):
         if not self._follows:
             return func(*args, **kwargs)
         check_deterministic(name, args, kwargs)
+        reads = not self._rewrites and self._reading.met(name)
         plainer = as_linear(name, args, kwargs, self._own) or self._written.as_ramp(func, name, args, kwargs)
         if plainer is not None:
-            with self:
-                return plainer()
-        if self._averages.met(name):
-            with self:
-                return written_with_means(name, self._mean, args, kwargs)
+            return self._rewritten(plainer)
+        if reads and KINDS[name] is Kind.ATTENTION:
+            return self._rewritten(
+                lambda: written_attention(lambda q, k: self._at_reader(products(q, k)), *args, **kwargs)
+            )
+        if reads and KINDS[name] in PRODUCTS:
+            return self._at_reader(func(*args, **kwargs))
+        if reads:
+            return self._rewritten(lambda: written_with_means(name, self._mean, args, kwargs))
         if KINDS.get(name) is Kind.EMBEDDING and kwargs.get("max_norm") is None:
             embedding = LinearCall(func, args, kwargs, self._own)
             return embedding.run(embedding.parameters)
@@ -174,6 +179,15 @@ class _Consumers(TorchFunctionMode):
             return out
         layer.input = self._at_reader(layer.input)
         return layer.run(layer.parameters)
+
+    def _rewritten(self, call: Callable[[], Any]) -> Any:
+        """Make a call by other functions, and look at these."""
+        before, self._rewrites = self._rewrites, True
+        try:
+            with self:
+                return call()
+        finally:
+            self._rewrites = before
 
     def _at_reader(self, input: Tensor) -> Tensor:
         """Keep what is read, and return it as it is read."""

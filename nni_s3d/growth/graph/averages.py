@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 
 from nni_s3d.errors import ModelError
+from nni_s3d.growth.graph.functions import PRODUCTS, functions
 from nni_s3d.growth.graph.union_find import UnionFind
 
 _MOMENTS = ("var", "std", "var_mean", "std_mean")
 _NORMS = ("layer_norm", "rms_norm", "group_norm")
 AVERAGING = frozenset(("mean", *_MOMENTS, *_NORMS))  # functions that may average over channels
+_READERS = AVERAGING | set(functions(*PRODUCTS))
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +37,8 @@ class SeenAverages:
 
     Attributes:
         found: in their order.
-        calls: of functions that may average over channels: their names, and whether they did.
+        calls: of functions that may average over channels, or sum over their products: their names, and whether they
+            did.
     """
 
     def __init__(self) -> None:
@@ -44,13 +47,17 @@ class SeenAverages:
 
     def note_call(self, name: str) -> None:
         """Note a call of a function, before it is known what it does."""
-        if name in AVERAGING:
+        if name in _READERS:
             self.calls.append((name, False))
+
+    def note_read(self) -> None:
+        """Note that the function that was called last averages over channels, or sums over their products."""
+        self.calls[-1] = (self.calls[-1][0], True)
 
     def note(self, where: str, channels: Tensor) -> None:
         """Note that the function that was called last averages over channels, int64 of any shape."""
         self.found.append(Average(where, channels.flatten()))
-        self.calls[-1] = (self.calls[-1][0], True)
+        self.note_read()
 
 
 def together(averages: Sequence[Average], num_channels: int) -> list[np.ndarray]:
@@ -102,11 +109,11 @@ def check_averages(averages: Iterable[Average], copies: Tensor, weights: Tensor)
             )
 
 
-class AveragingCalls:
-    """Tells the calls that average over channels in another run of a network.
+class ReadingCalls:
+    """Tells the calls that average over channels, or sum over their products, in another run of a network.
 
     Args:
-        calls: of functions that may average, in the order of the run before: their names, and whether they do.
+        calls: of functions that may do that, in the order of the run before: their names, and whether they do.
     """
 
     def __init__(self, calls: Sequence[tuple[str, bool]]) -> None:
@@ -114,8 +121,8 @@ class AveragingCalls:
         self._met = list[str]()
 
     def met(self, name: str) -> bool:
-        """Note a call, and return whether it averages over channels."""
-        if not self._calls or name not in AVERAGING:
+        """Note a call, and return whether it averages over channels, or sums over their products."""
+        if not self._calls or name not in _READERS:
             return False
         self._met.append(name)
         return len(self._met) <= len(self._calls) and self._calls[len(self._met) - 1][1]
@@ -124,8 +131,8 @@ class AveragingCalls:
         """Raise ModelError if other functions were called than in the run before."""
         if self._calls and self._met != [name for name, _ in self._calls]:
             raise ModelError(
-                f"model: expected the {len(self._calls)} means and norms that it called when it was traced, got "
-                f"{len(self._met)} or others; give inputs like those of the trace, in evaluation mode"
+                f"model: expected the {len(self._calls)} means, norms and products that it called when it was traced, "
+                f"got {len(self._met)} or others; give inputs like those of the trace, in evaluation mode"
             )
 
 

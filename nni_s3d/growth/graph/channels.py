@@ -41,6 +41,9 @@ class Axis:
     # Of a grouped convolution or a stack of weights: along its first dimension lie this many blocks, each with slots of
     # its own, one block after the other in `slots`; the dimension of the tensor has the slots of one block.
     blocks: int = 1
+    carries: Tensor | None = (
+        None  # (n,) bool: slots with the weights of copies in a product, see `products_of_channels`
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +155,8 @@ class ChannelGraph:
     attributes: tuple[WidthAttribute, ...] = ()  # widths that modules keep, and that grow
     remark: str = ""  # why there is nothing to be seen
     averages: tuple[Average, ...] = ()  # sets of channels that must all have the same number of copies
-    averaging_calls: tuple[tuple[str, bool], ...] = ()  # see `averages.AveragingCalls`
+    reading_calls: tuple[tuple[str, bool], ...] = ()  # see `averages.ReadingCalls`
+    divided: tuple[Tensor, ...] = ()  # (..., d) channels of each product that divides by the square root of d
     channels_pass: bool = True  # weights that work along positions, see `rules.along_positions`
     _by_name: dict[str, ChannelGroup] = field(init=False, repr=False)
 

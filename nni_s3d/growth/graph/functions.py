@@ -98,6 +98,9 @@ LINEAR = frozenset(  # in all tensors with channels together
         Kind.ADD_AT,
     )
 )
+PRODUCTS = frozenset(
+    (Kind.MATRIX_PRODUCT, Kind.SUM_OF_PRODUCTS, Kind.ATTENTION)
+)  # of two tensors, summed over some dims
 
 _NAMES = {
     Kind.LINEAR: "linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d",

@@ -44,12 +44,14 @@ def build_graph(notes: Notes, example_inputs: object, growing_dims: Mapping[int,
     representatives = notes.same.roots()
     drafts = _drafts(notes.layers, representatives, _refused(notes.refusals, representatives))
     renumbering = _Renumbering(drafts, representatives)
-    layers = tuple(_renumbered(layer, renumbering) for layer in notes.layers)
+    layers = tuple(_renumbered(layer, renumbering, notes.products.carrying) for layer in notes.layers)
     operations = (_renumbered_operation(operation, renumbering) for operation in notes.operations)
     cuts = [*notes.equal_parts, *_cuts_by_reshapes(notes.reshapes, renumbering, growing_dims)]
     equal_parts = (replace(cut, parts=renumbering(cut.parts)) for cut in cuts)
     averages = [Average(average.where, renumbering(average.channels)) for average in notes.averages.found]
     read = averaged(averages, int(renumbering.first[-1]))
+    for channels in map(renumbering, notes.products.summed):
+        read[channels[channels >= 0]] = True
     groups = averages_refused(_groups(drafts, layers, _reasons(notes.refusals, renumbering), read), averages)
     frozen = [name for name, parameter in notes.parameters.items() if not parameter.requires_grad]
     return ChannelGraph(
@@ -66,7 +68,8 @@ def build_graph(notes: Notes, example_inputs: object, growing_dims: Mapping[int,
         frozen=frozenset(frozen if len(frozen) < len(notes.parameters) else ()),  # else it is only used
         growing_dims=growing_dims,
         averages=tuple(average for average in averages if bool((average.channels >= 0).all())),
-        averaging_calls=tuple(notes.averages.calls),
+        reading_calls=tuple(notes.averages.calls),
+        divided=tuple(renumbering(labels) for labels in notes.products.divided),
         channels_pass=notes.channels_pass,
     )
 
@@ -138,8 +141,11 @@ class _Renumbering:
         return self._done[id(slots)][1]
 
 
-def _renumbered(layer: Layer, renumbering: _Renumbering) -> Layer:
-    axes = [Axis(axis.tensor, axis.dim, axis.role, renumbering(axis.slots), axis.blocks) for axis in layer.axes]
+def _renumbered(layer: Layer, renumbering: _Renumbering, carrying: Mapping[tuple[str, int], Tensor]) -> Layer:
+    axes = []
+    for axis in layer.axes:
+        carries = None if axis.role is Role.COLUMN else carrying.get((axis.tensor, axis.dim))
+        axes.append(Axis(axis.tensor, axis.dim, axis.role, renumbering(axis.slots), axis.blocks, carries))
     return replace(layer, axes=tuple(axes))
 
 
@@ -164,9 +170,9 @@ def _reasons(refusals: Sequence[tuple[Tensor, str]], renumbering: _Renumbering) 
 
 
 def _groups(
-    drafts: Sequence[_Draft], layers: Sequence[Layer], reasons: Sequence[str], averaged: Tensor
+    drafts: Sequence[_Draft], layers: Sequence[Layer], reasons: Sequence[str], read: Tensor
 ) -> tuple[ChannelGroup, ...]:
-    """Return the groups, named after their first producers; averages read channels (channels,) bool linearly too."""
+    """Return the groups, named after their first producers; `read`: which channels need no layer that reads them."""
     widths = [len(draft.channels) for draft in drafts]
     group_of = np.repeat(np.arange(len(drafts)), widths)
     followers, consumers = (_by_group(layers, role, group_of, len(drafts)) for role in (Role.FOLLOW, Role.COLUMN))
@@ -175,7 +181,7 @@ def _groups(
     for n, (draft, width) in enumerate(zip(drafts, widths, strict=True)):
         name = str(layers[draft.producers[0]])
         names[name] += 1
-        is_read = consumers[n] or bool(averaged[first : first + width].all())
+        is_read = consumers[n] or bool(read[first : first + width].all())
         groups.append(
             ChannelGroup(
                 name=name if names[name] == 1 else f"{name}#{names[name]}",

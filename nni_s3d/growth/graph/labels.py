@@ -29,8 +29,13 @@ def growing_dim(labels: Tensor) -> int | None:
     varying = [dim for dim, size in enumerate(labels.shape) if size > 1]
     if len(varying) < 2:
         return varying[0] if varying else None
-    steps = {dim: float(labels.diff(dim=dim).abs().double().mean()) for dim in varying[::-1]}
+    steps = {dim: _step(labels.diff(dim=dim)) for dim in varying[::-1]}
     return min(steps, key=steps.__getitem__)
+
+
+def _step(differences: Tensor) -> float:
+    """Return the mean distance of neighbours, but for those that are the same channel, as where heads are repeated."""
+    return float(differences[differences != 0].abs().double().mean())
 
 
 def in_same_order(before: Tensor, after: Tensor) -> bool:

@@ -19,6 +19,7 @@ from nni_s3d.growth.graph.functions import LENDS_SHAPE
 from nni_s3d.growth.graph.labels import NONE, SpreadLabels, evenly_cut
 from nni_s3d.growth.graph.layer_notes import Block, LayerNotes
 from nni_s3d.growth.graph.own_tensors import OwnTensors
+from nni_s3d.growth.graph.products_of_channels import ProductsOfChannels
 from nni_s3d.growth.graph.refusals import NO_RULE, OUTPUT, Refusals
 from nni_s3d.growth.graph.row_norm import RowNorm
 from nni_s3d.growth.graph.samples import SampleSizes
@@ -38,14 +39,14 @@ class Notes:
         operations: what was computed for the whole batch; when the notes are closed, for one sample.
         equal_parts: where channels were cut into parts.
         averages: where channels were averaged.
+        products: where products of two tensors were summed over channels.
         reshapes: labels that run along several dimensions, and the function that laid them out so.
         cuts: how many functions have cut channels, or positions of them, into pieces.
         elsewhere: {parameter or buffer: a function that took it without a rule for that}.
-        uncounted: in order, the names of functions that may multiply and whose MACs nobody knows.
+        uncounted: in order, functions that may multiply and whose MACs nobody knows.
         sample_sizes: what layers take for a sample.
         sizes_of_values: whether the values of tensors decide how much is computed, as a detector's scores do.
-        filled: tensors that hold one number.
-        outputs: the tensors that the model returned.
+        filled, outputs: tensors that hold one number, and those that the model returned.
         in_order: whether no function changed the order of channels, or left some of them out.
         channels_pass: whether channels pass weights that work along positions, or the rows of these are channels.
         could_pass: whether the run came to such a weight.
@@ -53,11 +54,10 @@ class Notes:
 
     def __init__(self, model: nn.Module, channels_pass: bool = True) -> None:
         self.channels_pass, self.could_pass = channels_pass, False
-        self.same = UnionFind()
-        self.refusals = Refusals()
+        self.same, self.refusals = UnionFind(), Refusals()
         self.operations: list[Operation] = []
         self.equal_parts: list[EqualParts] = []
-        self.averages = SeenAverages()
+        self.averages, self.products = SeenAverages(), ProductsOfChannels()
         self.reshapes: list[tuple[str, Tensor]] = []
         self.cuts = 0
         self.elsewhere: dict[str, str] = {}
@@ -227,6 +227,7 @@ class Notes:
         What was computed is from now on per sample.
         """
         self._layers.complete(self.equal_parts, self.reshapes)
+        self.refusals += self.products.close(self.labels, self.layers, self.own, self.parameters)
         self.outputs = tensors(outputs)
         self.refuse(map(self.labels, self.outputs), OUTPUT, "")
         self.note_elsewhere("the outputs of the network", self.outputs)

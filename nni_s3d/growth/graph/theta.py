@@ -7,12 +7,14 @@ of `group.producers`. This is the only file that knows that order.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from math import prod
 
 import torch
 from torch import Tensor
 
 from nni_s3d.growth.graph.channels import Axis, ChannelGroup, Role
+from nni_s3d.growth.graph.labels import NONE
 
 
 def dimension(group: ChannelGroup, shapes: Mapping[str, torch.Size]) -> int:
@@ -43,6 +45,15 @@ def scatter(group: ChannelGroup, vectors: Tensor, into: dict[str, Tensor], shape
             into[axis.tensor] = vectors.new_zeros(shapes[axis.tensor])
         rows, places = slots_first(into[axis.tensor], axis), slot_indices(into[axis.tensor], axis, slots)
         rows[places] = block.reshape(slots.shape + rows.shape[len(places) :]).to(rows.dtype)
+
+
+def carried(group: ChannelGroup, shapes: Mapping[str, torch.Size]) -> Tensor:
+    """Return which numbers of theta are multiplied by the weights of copies, (width, d) bool; `shapes` as above."""
+    found = []
+    for axis, slots in _parts(group):
+        flags = torch.zeros_like(slots, dtype=torch.bool) if axis.carries is None else axis.carries[slots]
+        found.append(flags.repeat_interleave(_size(axis, slots, shapes) // slots.shape[1], dim=1))
+    return torch.cat(found, dim=1)
 
 
 def _parts(group: ChannelGroup) -> Iterator[tuple[Axis, Tensor]]:
@@ -77,6 +88,13 @@ def slot_indices(tensor: Tensor, axis: Axis, slots: Tensor) -> tuple[Tensor, ...
     """Return the indices of slots in what `slots_first` returns."""
     slots, size = slots.to(tensor.device), tensor.shape[axis.dim]
     return (slots,) if axis.blocks == 1 else (slots // size, slots % size)
+
+
+def as_columns(axis: Axis) -> Axis | None:
+    """Return an axis with channels only where slots are multiplied by the weights of copies; None if none are."""
+    if axis.role is Role.COLUMN or axis.carries is None:
+        return axis if axis.role is Role.COLUMN else None
+    return replace(axis, role=Role.COLUMN, slots=torch.where(axis.carries, axis.slots, NONE))
 
 
 def sums_of_slots(tensor: Tensor, axis: Axis) -> Tensor:

@@ -111,10 +111,11 @@ class Tracer(TorchFunctionMode):
         if name in READS_SHAPES:
             return func(*args, **kwargs)
         given = tensors((args, kwargs))
+        if not self.rewrites:
+            self.notes.averages.note_call(name)
         if (product := self._product_for(func, name, args, kwargs)) is not None:
             return self._rewritten(name, given, product)
         self._refuse_masks(name, given)
-        self.notes.averages.note_call(name)
         labelled = [x for x in given if self.notes.labels(x) is not None]
         for pair, met in self._changes.read(labelled):
             self.notes.refuse_inputs(name, pair, met, "write it out of place")
@@ -139,14 +140,20 @@ class Tracer(TorchFunctionMode):
             elif self._kinks.mask(out) is None:  # of which what takes it will tell
                 followed = self._follow(rule, TracedCall(name, func, shapes, macs), out, args, bound[0])
                 self._refuse_options(name, labelled, bound[1])
-            labels = followed if isinstance(followed, tuple) else [followed] * len(outputs)
-            for output, label in zip(outputs, labels, strict=True):
-                self.notes.label(output, label)
+            self._label(name, given, outputs, followed)
             if self.notes.own.are_among(given) and not self.notes.own.follow(func, args, kwargs, out):
                 self.notes.note_elsewhere(name, given)
         elif name in _READS_VALUES:
             self.notes.refuse_inputs(name, labelled)
         return out
+
+    def _label(self, name: str, given: list[Tensor], outputs: list[Tensor], followed: Any) -> None:
+        """Give what a function returned its labels, and note the call if it has to do with channels."""
+        labels = followed if isinstance(followed, tuple) else [followed] * len(outputs)
+        for output, label in zip(outputs, labels, strict=True):
+            self.notes.label(output, label)
+        if any(self.notes.labels(x) is not None for x in (*given, *outputs)):
+            self.notes.products.note_call(name, given, outputs)
 
     def _refuse_masks(self, name: str, given: Sequence[Tensor]) -> None:
         """Refuse the channels that comparisons among these tensors were made of, but where these stay such."""

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from nni_s3d.errors import ConfigError
 from nni_s3d.growth.curvature.batch import Batch, LossFn, samples_of, scalar_loss
-from nni_s3d.growth.graph.channels import ChannelGraph, Layer, Role
-from nni_s3d.growth.graph.theta import sums_of_slots
+from nni_s3d.growth.graph.channels import ChannelGraph, Layer
+from nni_s3d.growth.graph.theta import as_columns, sums_of_slots
 from nni_s3d.growth.modules import call, evaluation_mode, modules_restored
 
 
@@ -45,21 +45,20 @@ def first_order_changes(model: nn.Module, graph: ChannelGraph, batches: Iterable
 def _derivatives(model: nn.Module, graph: ChannelGraph, batch: Batch, loss_fn: LossFn) -> Tensor:
     """Return the derivatives of the loss by factors on the outputs of all neurons, (channels,)."""
     found = torch.zeros(graph.num_channels + 1, dtype=torch.float64)  # the last is for slots of no channel
-    readers = [layer for layer in graph.layers if any(axis.role is Role.COLUMN for axis in layer.axes)]
-    if not readers:
+    read = [(layer, axis) for layer in graph.layers for axis in filter(None, map(as_columns, layer.axes))]
+    if not read:
         return found[:-1]
-    names = {axis.tensor for layer in readers for axis in layer.axes if axis.role is Role.COLUMN}
-    names |= {layer.norm.length for layer in readers if layer.norm is not None}
+    names = {axis.tensor for _, axis in read}
+    names |= {layer.norm.length for layer, _ in read if layer.norm is not None}
     own = dict((*model.named_parameters(), *model.named_buffers()))
     values = {name: own[name] for name in sorted(names)}
     with torch.enable_grad(), _with_gradients(values.values()):
         loss = scalar_loss(loss_fn, call(model, batch[0]), batch[1])
         slopes = torch.autograd.grad(loss, list(values.values()), materialize_grads=True)
     gradients = dict(zip(values, slopes, strict=True))
-    for layer in readers:
-        for axis in (axis for axis in layer.axes if axis.role is Role.COLUMN):
-            places = axis.slots % len(found)
-            found.index_add_(0, places, sums_of_slots(_by_factors(layer, axis.tensor, values, gradients), axis))
+    for layer, axis in read:
+        places = axis.slots % len(found)
+        found.index_add_(0, places, sums_of_slots(_by_factors(layer, axis.tensor, values, gradients), axis))
     return found[:-1]
 
 

@@ -40,7 +40,8 @@ class AlongChannels:
             return value if before is after and value.shape == shape else None
         along = [d for d in range(len(shape)) if before.shape[d] > 1 or after.shape[d] > 1]
         beside = [d for d in range(len(shape)) if d not in along]
-        if any(value.shape[d] != shape[d] for d in beside):
+        among_positions = any(before.shape[d] == 1 < min(value.shape[d], after.shape[d]) for d in along)
+        if among_positions or any(value.shape[d] != shape[d] for d in beside):
             return None
         source = self._source(before, after, along, value.shape, shape)
         if source is None:
@@ -52,15 +53,21 @@ class AlongChannels:
         taken = flat[source.to(value.device)].reshape([shape[d] for d in order])
         return taken.permute([order.index(d) for d in range(len(shape))])
 
-    def in_place(self, channels: np.ndarray) -> np.ndarray | None:
-        """Return the new channels where copies sit beside their neuron; None if they run along several dimensions."""
-        if (np.array(channels.shape) > 1).sum() > 1:
+    def in_place(self, channels: np.ndarray, dim: int | None = None) -> np.ndarray | None:
+        """Return the new channels where copies sit beside their neuron; None if parts do not stay equally large.
+
+        Args:
+            channels: of a tensor.
+            dim: along which they get more; the last one along which they run if it is left out.
+        """
+        varying = np.flatnonzero(np.array(channels.shape) > 1)
+        if dim is None:
+            dim = int(varying[-1]) if len(varying) else min(1, channels.ndim - 1)
+        last = np.moveaxis(channels, dim, -1)
+        rows = [in_place(torch.from_numpy(row), self._copies).numpy() for row in last.reshape(-1, last.shape[-1])]
+        if any(len(row) != len(rows[0]) for row in rows):
             return None
-        after = in_place(torch.from_numpy(channels.ravel()), self._copies).numpy()
-        shape = [1] * channels.ndim
-        wide = int(np.argmax(channels.shape)) if channels.size > 1 else min(1, channels.ndim - 1)
-        shape[wide] = -1
-        return after.reshape(shape)
+        return np.moveaxis(np.stack(rows).reshape(*last.shape[:-1], -1), -1, dim)
 
     def _source(
         self, before: np.ndarray, after: np.ndarray, along: list[int], old: torch.Size, new: torch.Size

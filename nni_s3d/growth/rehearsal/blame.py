@@ -176,17 +176,23 @@ class Blame:
         mine = self._group_of[self._parents] == self._names.index(group)
         kept = np.append(mine | (np.diff(self._parents, prepend=-1) > 0), True)  # of others the first copy; no channel
         known = {id(x): self._numbering.channels(x) for x in made.given}
-        found = [*known.values(), *made.before.channels]
-        if any((np.array(channels.shape) > 1).sum() > 1 for channels in found if channels is not None):
+        if any(map(_along_several, known.values())):
             return False
         args, kwargs = pytree.tree_map_only(Tensor, lambda x: _kept(x, known[id(x)], kept), (made.args, made.kwargs))
         try:
             returned = tensors(made.func(*args, **kwargs))
         except Exception:
             return True
+        if any(map(_along_several, made.before.channels)):  # such as heads, of which shapes do not tell
+            return False
         number = np.append(np.bincount(self._parents, kept[:-1], len(self._grows)).astype(int), 1)  # of each channel
         both = zip(made.before.values, made.before.channels, strict=True)
         return [x.shape for x in returned] != [_grown_shape(value, channels, number) for value, channels in both]
+
+
+def _along_several(channels: np.ndarray | None) -> bool:
+    """Whether channels run along several dimensions."""
+    return channels is not None and bool((np.array(channels.shape) > 1).sum() > 1)
 
 
 def _kept(tensor: Tensor, channels: np.ndarray | None, kept: np.ndarray) -> Tensor:

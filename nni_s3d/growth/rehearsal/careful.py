@@ -14,13 +14,17 @@ from torch import Tensor, nn
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.labels import NONE
 from nni_s3d.growth.graph.notes import Notes
+from nni_s3d.growth.graph.rules import RULES
+from nni_s3d.growth.graph.tracer import Tracer
 from nni_s3d.growth.graph.width_attributes import WidthAttribute
 from nni_s3d.growth.modules import copied, map_tensors, modules_restored
 from nni_s3d.growth.rehearsal.awake import awake, exchange
 from nni_s3d.growth.rehearsal.blame import Failure
 from nni_s3d.growth.rehearsal.counted import counted_attributes
 from nni_s3d.growth.rehearsal.marked import Source, mark_attributes, marks
+from nni_s3d.growth.rehearsal.reasons import DIFFERENT
 from nni_s3d.growth.rehearsal.record import Recorder, rows_of
+from nni_s3d.growth.rehearsal.same_outputs import STRICT, same_outputs
 from nni_s3d.growth.rehearsal.side_by_side import SideBySide
 from nni_s3d.growth.rehearsal.training import as_if_training
 from nni_s3d.growth.surgery.axis_growth import AxisGrowth, NewChannels
@@ -106,18 +110,30 @@ class Careful:
         with modules_restored(self._model):
             exchange(self._model, self._parameters)
             before = {n: x.detach() for n, x in (*self._model.named_parameters(), *self._model.named_buffers())}
+            # Products take the weights of copies themselves, so that what enters them can be compared.
             for _ in range(_TURNS):
-                growth = AxisGrowth(graph, new, slots)
+                growth = AxisGrowth(graph, new, slots, carries=False)
                 install(self._model, grown_values(graph, growth, before), graph.layers, growth.attributes)
-                beside = SideBySide(self._model, graph, new.copies, rows_of(graph, slots), record, self._training)
+                beside = SideBySide(self._model, graph, new, rows_of(graph, slots), record, self._training)
                 found = self._run(beside)
                 moved = _as_joined(beside.notes, graph, slots) if found else slots
                 if moved is slots:
                     break
                 slots = moved
+            if not found and any(axis.carries is not None for axis in graph.axes()):
+                growth = AxisGrowth(graph, new, slots)
+                install(self._model, grown_values(graph, growth, before), graph.layers, growth.attributes)
+                found = self._failure_of_outputs()
         return list(map(self._with_attributes, found))
 
-    def _run(self, tracer: Recorder | SideBySide) -> list[Failure]:
+    def _failure_of_outputs(self) -> list[Failure]:
+        """Return what is to be said if the network, as it is now, does not put out what it has put out before."""
+        now = Tracer(self._model, RULES)
+        self._run(now)
+        stays = same_outputs(now.notes.outputs, self.record.notes.outputs, STRICT)
+        return [] if stays else [Failure(-1, DIFFERENT, by_values=True)]
+
+    def _run(self, tracer: Tracer) -> list[Failure]:
         torch.manual_seed(0)
         with as_if_training(self._model) if self._training else nullcontext():
             if isinstance(tracer, SideBySide):

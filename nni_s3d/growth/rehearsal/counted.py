@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nni_s3d.growth.graph.labels import NONE
+from nni_s3d.growth.graph.labels import NONE, growing_dim
 from nni_s3d.growth.graph.width_attributes import WidthAttribute
 from nni_s3d.growth.rehearsal.marked import Marked, Source, marks
 from nni_s3d.growth.rehearsal.record import Place
@@ -105,9 +105,10 @@ def _uses(place: Place, growing_dims: Mapping[int, int]) -> Iterator[_Use]:
 
 def _of_piece(place: Place, size: Any, piece: np.ndarray | None, dim: int) -> Iterator[_Use]:
     """Yield the size of a piece of the tensor that is cut."""
-    axis = _along(piece, dim)
-    if isinstance(size, Marked) and axis is not None and len(axis) == size:
-        yield _Use(size, axis, _along(place.given, dim), place.cut)
+    rows, wholes = _rows(piece, dim), _rows(place.given, dim)
+    if isinstance(size, Marked) and len(rows) and rows.shape[1] == size:
+        for axis, whole in zip(rows, wholes if len(wholes) == len(rows) else [None] * len(rows), strict=True):
+            yield _Use(size, axis, whole, place.cut)
 
 
 def _of_bound(place: Place, bound: Any, dim: int) -> Iterator[_Use]:
@@ -145,6 +146,15 @@ def _along(channels: np.ndarray | None, dim: int) -> np.ndarray | None:
     if channels is None or channels.size != channels.shape[dim]:
         return None
     return channels.ravel()
+
+
+def _rows(channels: np.ndarray | None, dim: int) -> np.ndarray:
+    """Return the rows of channels (rows, n) along a dimension in which they get more: several if these are in heads."""
+    if (alone := _along(channels, dim)) is not None:
+        return alone[None]
+    if channels is None or growing_dim(torch.from_numpy(channels)) != dim % channels.ndim:
+        return np.empty((0, 0), np.int64)
+    return np.moveaxis(channels, dim, -1).reshape(-1, channels.shape[dim])
 
 
 def _flat(sizes: Sequence[Any]) -> list[Any]:

@@ -3,10 +3,12 @@
 `y.view(b, c // 2, 2, h, w)` and `y.view(b, 8, c // 8, h, w)` may be one and the same in an example run. Where channels
 get more, the first one gets more pairs and the second one longer rows, so they must be cut into other parts. Mostly the
 last dimension grows. To be sure, all channels that are cut are doubled, which both of them bear, and the shapes tell.
+Where parts are the heads of attention their number stays, whatever a reshape makes of more channels.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -39,12 +41,15 @@ def growing_dims(model: nn.Module, graph: ChannelGraph, notes: Notes) -> dict[in
     reshapes = _reshapes_of_doubled(model, graph, torch.cat([cut.parts[cut.parts >= 0] for cut in cuts]))
     if [where for where, _ in reshapes] != [where for where, _ in notes.reshapes]:
         return {}
-    found = {}
+    roots, found = notes.same.roots(), {}
+    in_heads = [labels.numpy() for labels in notes.products.in_heads]
+    stay = np.concatenate([roots[:0], *(roots[labels[labels >= 0]] for labels in in_heads)])
     for n in {cut.reshape for cut in cuts if cut.reshape is not None}:
         before, after = notes.reshapes[n][1].shape, reshapes[n][1].shape
         varying = [dim for dim, size in enumerate(before) if size > 1]
         grown = [dim for dim, (a, b) in enumerate(zip(before, after, strict=True)) if a != b]
-        if len(grown) == 1 and grown[0] in varying[:-1]:
+        stays = np.isin(roots[notes.reshapes[n][1].numpy()], stay).any()
+        if len(grown) == 1 and grown[0] in varying[:-1] and not stays:
             found[n] = grown[0]
     return found
 

@@ -133,9 +133,20 @@ class _Search:
                 self.refused.pop(group.name, None)
         elif len(suspects) == 1:
             self.refused.setdefault(suspects[0].name, failures[0].reason)
+        elif certain := self._certain(failures, suspects):
+            self.refused = certain | self.refused
+            if rest := [group for group in suspects if group.name not in certain]:
+                self._divide(rest)
         else:
             for part in self._divided(suspects):
                 self._divide(part)
+
+    def _certain(self, failures: Sequence[Failure], suspects: Sequence[ChannelGroup]) -> dict[str, str]:
+        """Return {group: reason} of the suspects that fail without the others; none if some place is nobody's alone."""
+        names = {group.name for group in suspects}
+        if not all(failure.each and names.issuperset(failure.groups) for failure in failures):
+            return {}
+        return {name: self._reason(failure) for failure in reversed(failures) for name in failure.groups}
 
     def _failures(self, groups: Sequence[ChannelGroup]) -> list[Failure]:
         """Return what fails when some neurons of these groups, and no others, are split; nothing if all is well."""

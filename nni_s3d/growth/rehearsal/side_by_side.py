@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from nni_s3d.errors import ModelError
 from nni_s3d.growth.graph.channels import ChannelGraph
-from nni_s3d.growth.graph.functions import DROPOUTS, READS_SHAPES, canonical_name
+from nni_s3d.growth.graph.functions import DROPOUTS, KINDS, PRODUCTS, READS_SHAPES, canonical_name
 from nni_s3d.growth.graph.rules import RULES
 from nni_s3d.growth.graph.tracer import Tracer
 from nni_s3d.growth.modules import tensors
@@ -24,6 +25,7 @@ from nni_s3d.growth.rehearsal.along_channels import AlongChannels
 from nni_s3d.growth.rehearsal.blame import Blame, Failure, Made
 from nni_s3d.growth.rehearsal.record import Numbering, Place, Recorder, changes_in_place
 from nni_s3d.growth.rehearsal.same_outputs import same_result
+from nni_s3d.growth.surgery.axis_growth import NewChannels, made_up
 
 _READS_WIDTHS = {"shape", "size", "numel", "nelement", "len", "stride"}
 RANDOM = {
@@ -43,7 +45,7 @@ class SideBySide(Tracer):
     Args:
         model: which has grown.
         graph: of the network before.
-        copies: (channels,) of every channel.
+        new: its channels; products take the weights of copies here, so that what enters them can be compared.
         rows: the new channels of every row, see `Numbering`.
         record: of the network before.
         training: whether to run it in the mode that it is in, not in evaluation mode.
@@ -53,15 +55,17 @@ class SideBySide(Tracer):
         self,
         model: nn.Module,
         graph: ChannelGraph,
-        copies: Tensor,
+        new: NewChannels,
         rows: Mapping[tuple[str, int], Tensor],
         record: Recorder,
         training: bool = False,
     ) -> None:
         super().__init__(model, RULES, graph.channels_pass)
-        self._record, self._training, self._along, self._next = record, training, AlongChannels(copies), 0
-        self._numbering = Numbering(self.notes, rows)
-        self._blame = Blame(model, graph, copies, self.notes, self._numbering)
+        self._record, self._training, self._along, self._next = record, training, AlongChannels(new.copies), 0
+        weights = new.weights * made_up(graph, new.copies)[new.parents]
+        self._weights = np.append(weights.numpy(), 1.0)  # the last one is for no channel
+        self._numbering, self._growing_dims = Numbering(self.notes, rows), graph.growing_dims
+        self._blame = Blame(model, graph, new.copies, self.notes, self._numbering)
 
     def failures(self, inputs: object) -> list[Failure]:
         """Run the network and return the places that fail."""
@@ -92,6 +96,8 @@ class SideBySide(Tracer):
         if before is None or before.name != name:
             self._blame.by_another_way(self._next, name)
             raise _Stop
+        if before.reads and KINDS[name] in PRODUCTS:
+            args, kwargs = self._weighted(args, kwargs)
         made, refusals = Made(self._next, name, func, args, kwargs, before), len(self.notes.refusals)
         try:
             out = super().__torch_function__(func, types, args, kwargs)
@@ -109,6 +115,17 @@ class SideBySide(Tracer):
             raise _Stop
         return self._instead(before) if failed else out
 
+    def _weighted(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments of a product over channels with the first factor times the weights of copies."""
+        flat, structure = pytree.tree_flatten((args, dict(sorted(kwargs.items(), key=lambda item: item[0] != "query"))))
+        for n, x in enumerate(flat):
+            if isinstance(x, Tensor) and (channels := self._numbering.channels(x)) is not None:
+                flat[n] = x * torch.from_numpy(self._weights[channels]).to(x)
+                self.notes.label(flat[n], self.notes.labels(x))
+                break
+        weighted: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_unflatten(flat, structure)
+        return weighted
+
     def _fails(self, made: Made, out: Any) -> bool:
         """Hold a result to what it must be and put that into its place, or note that it is something else."""
         outputs, values = tensors(out), made.before.values
@@ -118,7 +135,8 @@ class SideBySide(Tracer):
         given = made.given
         for output, value, before in zip(outputs, values, made.before.channels, strict=True):
             after = self._numbering.channels(output)
-            wanted = self._along.expected(value, before, after, output.shape)
+            parts_stay = self._parts_stay(made.before, before, after)
+            wanted = self._along.expected(value, before, after, output.shape) if parts_stay else None
             if wanted is None:
                 if before is not None or after is not None:
                     self._blame.by_shape(made)
@@ -136,6 +154,13 @@ class SideBySide(Tracer):
                 output.copy_(wanted)
         return False
 
+    def _parts_stay(self, place: Place, before: np.ndarray | None, after: np.ndarray | None) -> bool:
+        """Whether a reshape has laid channels out in as many parts as before."""
+        if place.reshape is None or before is None or after is None or before.ndim != after.ndim:
+            return True
+        dim = self._growing_dims.get(place.reshape, int(np.flatnonzero(np.array(before.shape) > 1)[-1]))
+        return np.delete(before.shape, dim).tolist() == np.delete(after.shape, dim).tolist()
+
     def _ends_alike(self) -> bool:
         """Whether the network puts out what it has put out before, where that is no result of a layer."""
         before, after = self._record.notes.outputs, self.notes.outputs
@@ -145,13 +170,14 @@ class SideBySide(Tracer):
 
     def _instead(self, place: Place) -> Any:
         """Return what a place should have returned, with copies beside their neurons."""
-        handed = iter(list(map(self._handed, place.values, place.channels)))
+        dim = None if place.reshape is None else self._growing_dims.get(place.reshape)
+        handed = iter([self._handed(*one, dim) for one in zip(place.values, place.channels, strict=True)])
         return pytree.tree_map_only(Tensor, lambda tensor: next(handed), place.out)
 
-    def _handed(self, value: Tensor, before: Any) -> Tensor:
+    def _handed(self, value: Tensor, before: Any, dim: int | None) -> Tensor:
         if before is None:
             return value.clone()
-        after = self._along.in_place(before)
+        after = self._along.in_place(before, dim)
         if after is None:
             raise _Stop
         shape = torch.Size(n if n > 1 else size for n, size in zip(after.shape, value.shape, strict=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from nni_s3d.errors import ModelError
 from nni_s3d.growth.graph.channels import Axis, ChannelGraph, Role
 from nni_s3d.growth.graph.equal_parts import part_sizes
-from nni_s3d.growth.graph.theta import slot_indices, slots_first
+from nni_s3d.growth.graph.theta import as_columns, slot_indices, slots_first
 from nni_s3d.growth.surgery.slots import sources
 
 _IN_CACHE = 1 << 20  # bytes that are written at a time: what lies between then stays in a processor's cache
@@ -38,7 +38,7 @@ class NewChannels:
 class _GrownAxis:
     axis: Axis
     sources: Tensor  # (new slots,) the old slot that each is a copy of
-    weights: Tensor  # (new slots,) output weight of the copy that sits there
+    weights: Tensor  # (new slots,) what a slot is multiplied by that what reads a copy has of its own
     slopes: Tensor  # (new slots,) what the gradients of its parameters are multiplied by
     inherits: Tensor  # (new slots,) whether what reads it goes on from what reads its sibling
 
@@ -50,6 +50,7 @@ class AxisGrowth:
         graph: the channel graph of the network.
         new: what becomes of its channels.
         slots: the new channel at every new slot of every axis, in the order of `graph.axes()`.
+        carries: whether factors of products carry the weights of copies, see `products_of_channels`.
 
     Attributes:
         attributes: those of modules that grow, each with its new value.
@@ -58,22 +59,22 @@ class AxisGrowth:
         ModelError: some slots of a grown dimension have no slot to be copied from.
     """
 
-    def __init__(self, graph: ChannelGraph, new: NewChannels, slots: Sequence[Tensor]) -> None:
+    def __init__(self, graph: ChannelGraph, new: NewChannels, slots: Sequence[Tensor], carries: bool = True) -> None:
         self.slots = slots
         self.attributes = [(one, int(part_sizes(one.axes[:1], new.copies))) for one in graph.attributes]
         self._axes: dict[str, list[_GrownAxis]] = {}  # those that do not stay, by tensor
         self._into = new.into
         grown: dict[tuple[int, int], tuple[Tensor, ...] | None] = {}  # most axes share their slots with others
-        parents, slopes = new.parents, new.weights if new.slopes is None else new.slopes
-        of_channels = [_followed_by(1.0, numbers) for numbers in (new.weights, slopes, new.inherits)]
+        parents, numbers = new.parents, _Numbers(graph, new)
         for axis, after in zip(graph.axes(), slots, strict=True):
             key = (id(axis.slots), id(after))
             if key not in grown:
                 source = sources(axis.tensor, axis.slots, after, parents)
                 stays = torch.equal(source, torch.arange(axis.slots.numel()))
-                grown[key] = None if stays else (source, *(numbers[after] for numbers in of_channels))
+                grown[key] = None if stays else (source, *numbers.along(after))
             if (changed := grown[key]) is not None:
-                self._axes.setdefault(axis.tensor, []).append(_GrownAxis(axis, *changed))
+                one = _GrownAxis(axis if carries else replace(axis, carries=None), *changed)
+                self._axes.setdefault(axis.tensor, []).append(numbers.carried(one, after))
 
     def grows(self, name: str) -> bool:
         """Whether a parameter or buffer gets other rows or columns, more of them or fewer."""
@@ -109,16 +110,23 @@ class AxisGrowth:
     def columns(self, name: str, tensor: Tensor) -> Tensor:
         """Return a tensor that has its new rows with its new columns."""
         for grown in self._with_role(name, Role.COLUMN):
-            if self._into is not None:
-                tensor = taken_over(tensor, grown.axis, self._into)
-            tensor = _scaled(_taken(tensor, grown), grown.axis, grown.weights)
+            tensor = _taken(self._merged(tensor, grown), grown)
+        for grown in self._axes.get(name, ()):
+            if as_columns(grown.axis) is not None:
+                tensor = _scaled(tensor, grown.axis, grown.weights)
         return tensor
+
+    def _merged(self, tensor: Tensor, grown: _GrownAxis) -> Tensor:
+        """Return a tensor in which the columns of removed channels are added to those that take them over."""
+        axis = as_columns(grown.axis)
+        return tensor if self._into is None or axis is None else taken_over(tensor, axis, self._into)
 
     def write(self, name: str, tensor: Tensor, into: Tensor) -> None:
         """Write the value of a tensor that grows and does not move into another one, which has the new shape."""
         rows, columns = (list(self._with_role(name, role)) for role in (Role.ROW, Role.COLUMN))
         dims = [grown.axis.dim for grown in self._axes[name]]
-        if len(columns) != 1 or columns[0].axis.blocks > 1 or dims not in ([0, 1], [1]):
+        others = any(grown.axis.carries is not None for grown in self._axes[name])
+        if len(columns) != 1 or columns[0].axis.blocks > 1 or dims not in ([0, 1], [1]) or others:
             into.copy_(self.value(name, tensor))
             return
         column, sources = columns[0], rows[0].sources if rows else torch.arange(len(tensor))
@@ -130,7 +138,7 @@ class AxisGrowth:
     def rows(self, name: str, tensor: Tensor) -> Tensor:
         """Return a tensor with its new rows and its old columns."""
         for grown in self._with_role(name, Role.ROW, Role.FOLLOW):
-            tensor = _taken(tensor, grown)
+            tensor = _taken(self._merged(tensor, grown), grown)
         return tensor
 
     def gradient(self, name: str, tensor: Tensor, factor: Callable[[Tensor], Tensor]) -> Tensor:
@@ -152,6 +160,37 @@ class AxisGrowth:
 
     def _with_role(self, name: str, *roles: Role) -> Iterable[_GrownAxis]:
         return (grown for grown in self._axes.get(name, ()) if grown.axis.role in roles)
+
+
+class _Numbers:
+    """The numbers of new channels, to be spread along axes."""
+
+    def __init__(self, graph: ChannelGraph, new: NewChannels) -> None:
+        slopes = new.weights if new.slopes is None else new.slopes
+        numbers = (new.weights, slopes, new.inherits, made_up(graph, new.copies)[new.parents])
+        *self._numbers, self._made_up = (torch.cat([one, one.new_ones(1)]) for one in numbers)  # the last: no channel
+
+    def along(self, after: Tensor) -> list[Tensor]:
+        """Return weights, slopes and what is inherited at every new slot, given its channel (new slots,)."""
+        return [numbers[after] for numbers in self._numbers]
+
+    def carried(self, grown: _GrownAxis, after: Tensor) -> _GrownAxis:
+        """Return an axis of which some slots may carry the weights of copies, as columns do."""
+        if grown.axis.carries is None:
+            return grown
+        carries, factors = grown.axis.carries[grown.sources], self._made_up[after]
+        weights = torch.where(carries, grown.weights * factors, 1.0)
+        return replace(grown, weights=weights, slopes=torch.where(carries, grown.inherits / factors, grown.slopes))
+
+
+def made_up(graph: ChannelGraph, copies: Tensor) -> Tensor:
+    """Return what makes up for products that divide by the square root of a number of channels, (channels,) float64."""
+    factors = torch.ones(len(copies), dtype=torch.float64)
+    for channels in graph.divided:
+        size = channels.shape[-1]
+        grown = part_sizes(channels.reshape(-1, size), copies).double().reshape(*channels.shape[:-1], 1)
+        factors[channels] = (grown / size).sqrt()
+    return factors
 
 
 def taken_over(tensor: Tensor, axis: Axis, into: Tensor) -> Tensor:
@@ -176,11 +215,6 @@ def taken_over(tensor: Tensor, axis: Axis, into: Tensor) -> Tensor:
     from_there = columns[slot_indices(tensor, axis, moved)]
     columns.index_put_(slot_indices(tensor, axis, takers), from_there, accumulate=True)
     return tensor
-
-
-def _followed_by(last: float, per_channel: Tensor) -> Tensor:
-    """Return numbers of channels and a last one, which is that of slots without a channel, -1."""
-    return torch.cat([per_channel, per_channel.new_tensor([last])])
 
 
 def _taken(tensor: Tensor, grown: _GrownAxis, into: Tensor | None = None) -> Tensor:

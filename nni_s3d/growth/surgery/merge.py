@@ -98,6 +98,8 @@ def _mark(layer: Layer, tensors: Mapping[str, Tensor], marks: list[list[str | by
         if axis.role is not Role.COLUMN:
             whole = slots_first(tensors[axis.tensor].detach(), axis).cpu().clone(memory_format=torch.contiguous_format)
             held = [row.tobytes() for row in whole.view(torch.uint8).numpy().reshape(len(axis.slots), -1)]
+        if axis.carries is not None:
+            held = [b"" if carries else one for carries, one in zip(axis.carries.tolist(), held, strict=True)]
         for slot, channel in enumerate(axis.slots.tolist()):
             if channel >= 0:
                 marks[channel] += (axis.tensor, slot // a_block, held[slot])

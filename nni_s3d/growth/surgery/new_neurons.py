@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nni_s3d.growth.eigen.spectrum import normalize
 from nni_s3d.growth.graph.channels import ChannelGraph
-from nni_s3d.growth.graph.theta import pack, scatter
+from nni_s3d.growth.graph.theta import carried, pack, scatter
 
 
 @torch.no_grad()
@@ -28,6 +28,8 @@ def draw_new_neurons(model: nn.Module, graph: ChannelGraph, new: Mapping[str, Te
         theta = pack(graph[name], parameters)
         where = mask.to(theta.device)
         drawn = normalize(torch.randn(theta.shape, generator=generator, dtype=torch.float64)).to(theta)
-        theta[where] = drawn[where] * theta[~where].norm(dim=1).mean()
+        drawn *= theta[~where].norm(dim=1).mean()
+        carries = carried(graph[name], graph.shapes).to(theta.device)
+        theta[where] = torch.where(carries, theta, drawn)[where]  # what carries weights of zero is zero
         owned = {p: parameters[p].data for layer in graph[name].producers for p in layer.parameters}
         scatter(graph[name], theta, owned, {p: tensor.shape for p, tensor in owned.items()})

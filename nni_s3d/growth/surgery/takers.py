@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from nni_s3d.errors import ConfigError
 from nni_s3d.growth.graph.averages import Average
-from nni_s3d.growth.graph.channels import ChannelGraph, ChannelGroup, Role
-from nni_s3d.growth.graph.theta import sums_of_slots
+from nni_s3d.growth.graph.channels import ChannelGraph, ChannelGroup
+from nni_s3d.growth.graph.theta import as_columns, sums_of_slots
 from nni_s3d.growth.surgery.axis_growth import taken_over
 
 
@@ -70,7 +70,7 @@ def slopes(model: nn.Module, graph: ChannelGraph, takers: Tensor) -> Tensor:
     """
     tensors = dict((*model.named_parameters(), *model.named_buffers()))
     total, own = torch.zeros(2, graph.num_channels, dtype=torch.float64)
-    for axis in (axis for axis in graph.axes() if axis.role is Role.COLUMN):
+    for axis in filter(None, map(as_columns, graph.axes())):
         old, channels = tensors[axis.tensor].detach().double(), axis.slots.clamp(min=0)
         new = taken_over(old, axis, takers)
         real = (axis.slots >= 0).double()

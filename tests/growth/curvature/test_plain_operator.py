@@ -157,7 +157,7 @@ def test_embeddings_products_and_attention(attention):
     model = Words(attention).double().eval()
     batch = torch.randint(7, (6, 5)), torch.randint(3, (6,))
     graph = s3d.trace(model, batch[0])
-    assert graph.widths == ({"value": 4, "hidden": 6} if attention else {"words": 4, "hidden": 6})
+    assert graph.widths == ({"words": 4, "value": 4, "hidden": 6} if attention else {"words": 4, "hidden": 6})
     op = s3d.SplittingOperator(model, graph, [batch], F.cross_entropy)
     oracle = s3d.PlainSplittingOperator(model, graph, [batch], F.cross_entropy)
     for name in op.shapes:

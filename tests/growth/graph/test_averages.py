@@ -5,7 +5,7 @@ from torch import nn
 import nni_s3d as s3d
 from nni_s3d.growth.graph.averages import (
     Average,
-    AveragingCalls,
+    ReadingCalls,
     SeenAverages,
     averaged,
     check_averages,
@@ -56,14 +56,14 @@ def test_other_weights_are_refused():
 
 
 def test_calls_are_found_again():
-    calls = AveragingCalls([("mean", False), ("layer_norm", True), ("mean", True)])
-    met = [calls.met(name) for name in ("mean", "relu", "layer_norm", "mean", "mean")]
+    calls = ReadingCalls([("mean", False), ("layer_norm", True), ("matmul", True)])
+    met = [calls.met(name) for name in ("mean", "relu", "layer_norm", "matmul", "mean")]
     assert met == [False, False, True, True, False]
     with pytest.raises(
-        s3d.ModelError, match=r"model: expected the 3 means and norms that it called .* got 4 or others"
+        s3d.ModelError, match=r"model: expected the 3 means, norms and products that it called .* got 4 or others"
     ):
         calls.check()
-    none = AveragingCalls([("mean", False)])
+    none = ReadingCalls([("mean", False)])
     assert not none.met("mean")
     none.met("mean")
     none.check()
@@ -105,5 +105,7 @@ def test_curvature_wants_the_calls_of_the_trace(kind):
     graph = s3d.trace(model, x)
     batches = [(x, torch.randn(5, 2))]
     kind(model.eval(), graph, batches, nn.functional.mse_loss)
-    with pytest.raises(s3d.ModelError, match="model: expected the 1 means and norms that it called when it was traced"):
+    with pytest.raises(
+        s3d.ModelError, match="model: expected the 1 means, norms and products that it called when it was traced"
+    ):
         kind(model.train(), graph, batches, nn.functional.mse_loss)

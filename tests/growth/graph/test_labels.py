@@ -69,6 +69,7 @@ def test_channels_in_the_same_order(before, after, same):
         (torch.stack([torch.arange(3), torch.arange(7, 10)], -1), 0),  # two layers that are stacked
         (torch.stack([torch.arange(7, 10), torch.arange(3)]), 1),
         (torch.arange(24).reshape(2, 3, 4), 2),
+        (torch.arange(6).reshape(3, 2).repeat_interleave(2, 0), 1),  # heads that are repeated
         (torch.tensor([[5]]), None),
     ],
 )

@@ -1,9 +1,10 @@
 import pytest
 import torch
+from torch import nn
 
 import nni_s3d as s3d
 from nni_s3d.growth.graph.channels import Axis, Role
-from nni_s3d.growth.graph.theta import dimension, pack, scatter, sums_of_slots, theta_norms
+from nni_s3d.growth.graph.theta import as_columns, carried, dimension, pack, scatter, sums_of_slots, theta_norms
 from tests import reference
 from tests.cases import all_cases, measured
 from tests.wide import WIDE, Net
@@ -35,6 +36,22 @@ def test_scatter_is_the_inverse_of_pack(case):
     for name, tensor in into.items():
         written = tensor != 0
         assert torch.equal(tensor[written], parameters[name][written])
+
+
+def test_what_carries_the_weights_of_copies_is_read_as_columns_are():
+    def forward(m, x):
+        query, key = m.both(x).chunk(2, -1)
+        return m.read((query @ key.mT).softmax(-1))
+
+    model = Net(forward, both=nn.Linear(4, 6), read=nn.Linear(3, 2)).double()
+    graph = s3d.trace(model, torch.randn(5, 3, 4, dtype=torch.float64))
+    group, (layer, reader) = graph["both"], graph.layers
+    slots = [as_columns(axis).slots.tolist() for axis in layer.axes if axis.role is Role.ROW]
+    assert slots == [[-1, -1, -1, 0, 1, 2]] * 2
+    assert [as_columns(axis) for axis in reader.axes if axis.role is Role.ROW] == [None, None]
+    flags = torch.cat([torch.zeros(4), torch.ones(4), torch.zeros(1), torch.ones(1)]).bool()  # keys come second
+    assert torch.equal(carried(group, graph.shapes), flags.expand(3, 10))
+    assert not carried(graph["read"], graph.shapes).any()
 
 
 def test_a_neuron_of_several_rows_has_them_all():

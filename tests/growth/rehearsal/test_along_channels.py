@@ -38,7 +38,9 @@ def test_channels_along_several_dimensions():
     before, after = along((2, 2, 1), 0, 1, 2, 3), along((2, 3, 1), 0, 1, 2, 3, 4, 5)
     wanted = AlongChannels(copies).expected(value, before, after, torch.Size([2, 3, 1]))
     assert wanted[..., 0].tolist() == [[1, 1, 2], [3, 4, 4]]
-    assert AlongChannels(copies).in_place(before) is None
+    assert AlongChannels(copies).in_place(before).tolist() == after.tolist()
+    assert AlongChannels(copies).in_place(before, dim=0).tolist() == [[[0], [2]], [[1], [4]], [[3], [5]]]
+    assert AlongChannels(copies).in_place(along((2, 2), 0, 3, 1, 2)) is None
 
 
 @pytest.mark.parametrize(
@@ -48,12 +50,16 @@ def test_channels_along_several_dimensions():
         (along((1, 6), 0, 0, 2, 3, 4, 5), (1, 6)),  # and here is another one in its place
         (along((1, 6), 0, 1, 2, 3, 4, 5), (2, 6)),  # something else has grown too
         (along((6,), 0, 1, 2, 3, 4, 5), (6,)),
+        (along((2, 3), 0, 1, 2, 3, 4, 5), (2, 3)),  # they run along what were positions
         (None, (1, 6)),
     ],
 )
 def test_nothing_can_be_expected_where_channels_are_others(after, shape):
     before = along((1, 3), 0, 1, 2)
-    assert AlongChannels(COPIES).expected(torch.zeros(1, 3), before, after, torch.Size(shape)) is None
+    assert (
+        AlongChannels(COPIES).expected(torch.zeros(2 if shape == (2, 3) else 1, 3), before, after, torch.Size(shape))
+        is None
+    )
 
 
 def test_what_has_no_channels_stays_as_it_is():

@@ -3,6 +3,7 @@ import torch
 from torch import Tensor, nn
 
 import nni_s3d as s3d
+from nni_s3d.growth.graph.products_of_channels import _Carriers
 from nni_s3d.growth.graph.read import read_graph
 from nni_s3d.growth.modules import untouched_random_state
 from nni_s3d.growth.rehearsal.careful import Careful
@@ -10,7 +11,7 @@ from nni_s3d.growth.rehearsal.pattern import rehearsed_copies
 from nni_s3d.growth.rehearsal.rehearsal import _unmoved
 from tests import reference
 from tests.cases import all_cases
-from tests.wide import WIDE, random_case
+from tests.wide import WIDE, Net, random_case
 
 
 def failures(model: nn.Module, inputs: object, careful: Careful | None = None):
@@ -27,6 +28,15 @@ def test_no_place_fails_where_growth_is_exact(case, precision):
     with reference.untouched(model), untouched_random_state():
         double = Careful.in_float64(model, inputs, read_graph(model, inputs), training=False)
         assert failures(model, inputs, double if precision == "double" else None) == []
+
+
+def test_weights_that_something_else_than_a_product_takes_are_found_out(monkeypatch):
+    """Products take weights themselves here, so the outputs are compared when nothing else is to be seen."""
+    monkeypatch.setattr(_Carriers, "_other_use", lambda *_: "")
+    modules = {"keys": nn.Linear(4, 3), "queries": nn.Linear(4, 3), "read": nn.Linear(3, 2)}
+    model = Net(lambda m, x: m.read((m.queries(x).tanh() @ m.keys(x).mT) @ m.keys(x)), **modules).double()
+    group = s3d.trace(model, torch.randn(2, 5, 4, dtype=torch.float64))["queries"]
+    assert group.reason == "the model computes something else when it grows"
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 import copy
 import re
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -243,15 +244,15 @@ def test_a_module_that_is_called_twice_keeps_both_axes_equal():
 class Attention(nn.Module):
     """Attention whose values have heads of a width of their own, or of that of the queries and keys."""
 
-    def __init__(self, of_values: str) -> None:
+    def __init__(self, of_values: str, act: Callable[[Tensor], Tensor] = torch.clone) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.heads, self.width, self.width_of_values, self.of_values = 2, 4, 4, of_values
+        self.heads, self.width, self.width_of_values, self.of_values, self.act = 2, 4, 4, of_values, act
         self.query, self.key, self.value, self.out = nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(8, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         width = getattr(self, self.of_values)
-        query, key = (layer(x).view(*x.shape[:2], self.heads, self.width) for layer in (self.query, self.key))
+        query, key = (self.act(layer(x)).view(*x.shape[:2], self.heads, self.width) for layer in (self.query, self.key))
         value = self.value(x).view(*x.shape[:2], self.heads, width)
         y = nn.functional.scaled_dot_product_attention(*(part.transpose(1, 2) for part in (query, key, value)))
         return self.out(self.merged(y.transpose(1, 2)))
@@ -269,12 +270,14 @@ class FlatAttention(Attention):
 
 @pytest.mark.parametrize("kind", [Attention, FlatAttention])
 def test_the_width_of_a_head_grows_where_it_has_an_attribute_of_its_own(kind):
-    result = check_grows_twice(kind("width_of_values"), sample(2, 5, 6), {"value": 8}, 0)
+    result = check_grows_twice(kind("width_of_values"), sample(2, 5, 6), {"query": 8, "value": 8}, 0)
     assert result.model.heads == 2
-    assert result.model.width == 4
+    assert result.model.width == result.widths["query"] // 2 > 4
     assert result.model.width_of_values == result.widths["value"] // 2 > 4
-    reason = s3d.trace(kind("width").double(), sample(2, 5, 6))["value"].reason
-    assert reason.endswith(r"where its channels are cut (view, width): query, key cannot grow; see why not")
+    result = check_grows_twice(kind("width"), sample(2, 5, 6), {"query": 8, "value": 8}, 0)
+    assert result.model.width == result.widths["query"] // 2 == result.widths["value"] // 2 > 4
+    reason = s3d.trace(kind("width", torch.tanh).double(), sample(2, 5, 6))["value"].reason
+    assert reason.endswith(r"where its channels are cut (view, width): query cannot grow; see why not")
 
 
 def test_lists_that_are_shared_are_exchanged_in_one_module_alone():

@@ -61,6 +61,32 @@ def test_plans_are_carried_out_twice(name):
         assert s3d.trace(model, x).growing_dims == graph.growing_dims
 
 
+class Attention(nn.Module):
+    """The number of heads is whatever the channels give, as transformers write it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.size, self.out = 3, nn.Linear(6, 2)
+        self.query, self.key, self.value = (nn.Linear(4, 6) for _ in range(3))
+
+    def forward(self, x):
+        parts = [layer(x).view(*x.shape[:2], -1, self.size) for layer in (self.query, self.key, self.value)]
+        out = nn.functional.scaled_dot_product_attention(*(part.transpose(1, 2) for part in parts), scale=0.5)
+        return self.out(out.transpose(1, 2).flatten(2))
+
+
+def test_the_number_of_heads_stays():
+    model, x = Attention().double(), sample(2, 5, 4)
+    notes = read_run(model, x).notes
+    assert growing_dims(model, build_graph(notes, x), notes) == {}
+    graph = s3d.trace(model, x)
+    assert graph.widths == {"query": 6, "value": 6}
+    copies = s3d.with_equal_parts(graph, {"query": torch.tensor([2, 1, 1, 1, 1, 1])})
+    result = s3d.split(model, graph, s3d.plan_from_copies(graph, copies, c=2.0), epsilon=0)
+    assert result.model.size == 4
+    torch.testing.assert_close(result.model(x), model(x), rtol=0, atol=1e-12)
+
+
 def test_a_model_that_cannot_be_doubled_tells_nothing():
     model, x = case("rows of two")
     fixed = Net(lambda m, x: m.model(x)[:, :, :, :2] + 0 * m.model.a(x).reshape(2, 16, 4, 4)[:, :3, :, :2], model=model)

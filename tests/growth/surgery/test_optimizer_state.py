@@ -6,6 +6,8 @@ from torch import Tensor, nn
 
 import nni_s3d as s3d
 from tests.cases import BY_NAME, Case, measured, random_plan
+from tests.reference import plan_of_random_copies
+from tests.wide import WIDE
 
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.0, momentum=0.9),
@@ -81,6 +83,34 @@ def test_copies_receive_what_they_would_have_gathered_had_they_been_there_all_al
         train(case, model, optimizer, range(3))
     carried = s3d.split(parent, graph, plan, epsilon=0, optimizer=optimizers[0]).optimizer_state
     check_same_state(carried, optimizers[1].state_dict())
+
+
+HEADS = next(case for case in WIDE if case.name == "heads")
+
+
+def copies_of_heads(graph: s3d.ChannelGraph) -> dict[str, Tensor]:
+    """Return copies that leave heads equally large."""
+    return s3d.with_equal_parts(graph, plan_of_random_copies(graph, (1, 2), seed=0))
+
+
+# The biases of keys have no gradient behind a softmax, and some momenta are of steps, which rounding makes of them.
+@pytest.mark.parametrize(
+    "kind", [kind for kind in OPTIMIZERS if kind not in ("rmsprop with momentum", "rmsprop centred")]
+)
+def test_queries_and_keys_receive_what_they_would_have_gathered(kind):
+    """Keys, or their norms, carry the weights of copies, and what makes up for a scale that depends on the width."""
+    parent, graph = HEADS.model(), s3d.trace(HEADS.model(), HEADS.inputs())
+    plan = s3d.plan_from_copies(graph, copies_of_heads(graph), c=3.0)
+    child = s3d.split(parent, graph, plan, epsilon=0).model
+    optimizers = [OPTIMIZERS[kind](model.parameters()) for model in (parent, child)]
+    for model, optimizer in zip((parent, child), optimizers, strict=True):
+        train(HEADS, model, optimizer, range(3))
+    result = s3d.split(parent, graph, plan, epsilon=0, optimizer=optimizers[0])
+    check_same_state(result.optimizer_state, optimizers[1].state_dict())
+    merged = s3d.merge(child, result.graph, optimizers[1])
+    torch.testing.assert_close(merged.model(HEADS.inputs()), parent(HEADS.inputs()), rtol=0, atol=1e-12)
+    if kind != "asgd":  # whose averages are parameters
+        check_same_state(merged.optimizer_state, optimizers[0].state_dict())
 
 
 def test_one_more_step_with_carried_momentum_is_the_chain_rule():

@@ -45,6 +45,7 @@ WIDTHS = {
     "averages": {"stem": 4, "wide": 6, "free": 5},
     "tokens": {"stem": 6, "split": 2},
     "class-token": {"token": 6, "hidden": 3},
+    "heads": {"all": 4, "all#2": 4, "query": 3, "four": 4, "value": 4, "mix": 4},
 }
 
 

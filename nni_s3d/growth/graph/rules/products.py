@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from nni_s3d.growth.graph.functions import Kind, functions
@@ -17,7 +18,7 @@ from nni_s3d.growth.graph.rule_table import TracedCall, rule_table
 from nni_s3d.growth.modules import tensors
 
 RULES, rule = rule_table()
-PROJECTIONS = "write a linear layer each for queries, keys and values, and scaled_dot_product_attention"
+LAYERS = "let both come from layers of their own, and be multiplied channel by channel"
 
 
 @rule(*functions(Kind.MATRIX_PRODUCT), reads=("input", "other"))
@@ -36,25 +37,28 @@ def _matmul(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, other: T
         (first, batch[len(batch) + 2 - first.dim() :] + "ij"),
         (second, batch[len(batch) + 2 - second.dim() :] + "jk"),
     )
-    passed = _passed(notes, call.name, operands, batch + "ik")
-    notes.note_products(call.name, macs, passed)
+    passed, counted = _passed(notes, call.name, operands, batch + "ik")
+    notes.note_products(call.name, macs, counted)
     return passed
 
 
 @rule(*functions(Kind.SUM_OF_PRODUCTS), reads=("operands",), counts=False)
 def _einsum(notes: Notes, call: TracedCall, out: Tensor, equation: Any, *operands: Any) -> Any:
-    factors, passed = operands[0] if len(operands) == 1 else operands, None
+    factors, passed, counted = operands[0] if len(operands) == 1 else operands, None, None
     if isinstance(equation, str) and len(factors) == 2 and equation.count("->") == 1 and "." not in equation:
         inputs, _, result = equation.replace(" ", "").partition("->")
-        passed = _passed(notes, call.name, tuple(zip(factors, inputs.split(","), strict=True)), result)
+        operands = tuple(zip(factors, inputs.split(","), strict=True))
+        passed, counted = _passed(notes, call.name, operands, result)
     else:
         notes.refuse_inputs(call.name, operands)
     if call.macs:
-        notes.note_products(call.name, call.macs, passed)
+        notes.note_products(call.name, call.macs, counted)
     return passed
 
 
-def _passed(notes: Notes, name: str, operands: Sequence[tuple[Tensor, str]], result: str) -> Any:
+def _passed(
+    notes: Notes, name: str, operands: Sequence[tuple[Tensor, str]], result: str
+) -> tuple[Tensor | None, Tensor | None]:
     """Hand the channels of one of two factors on, if the other one has the same factors for all of them.
 
     Args:
@@ -62,7 +66,52 @@ def _passed(notes: Notes, name: str, operands: Sequence[tuple[Tensor, str]], res
         name: of the function.
         operands: the two factors, and a letter for each of their dimensions.
         result: a letter for each dimension of the result; the product is summed over the letters that are not in it.
+
+    Returns:
+        The labels of the result, and those that multiplications are counted by.
     """
+    for x, letters in operands:
+        labels = notes.labels(x)
+        shared = [
+            dim for dim, letter in enumerate(letters) if letter in result and all(letter in of for _, of in operands)
+        ]
+        if labels is not None and any(labels.shape[dim] > 1 for dim in shared):
+            notes.products.in_heads.append(labels)
+    summed = _summed_channels(notes, operands, result)
+    if summed is not None:
+        notes.products.note(name, operands[0][0], operands[1][0], summed, divides=False)
+        notes.averages.note_read()
+        return None, summed
+    passed = _handed_on(notes, name, operands, result)
+    return passed, passed
+
+
+def _summed_channels(notes: Notes, operands: Sequence[tuple[Tensor, str]], result: str) -> Tensor | None:
+    """Return the labels (..., d) of the channels of two factors over which a product sums, None if it does not."""
+    labels = [notes.labels(x) for x, _ in operands]
+    letters = [of_factor for _, of_factor in operands]
+    along = [_grows_along(notes, *operand) for operand in operands]
+    if along[0] != along[1] or along[0] in (*result, "-") or operands[0][0] is operands[1][0]:
+        return None
+    shared = "".join(letter for letter in letters[0] if letter in letters[1] and letter != along[0]) + along[0]
+    moved = []
+    for of_factor, one in zip(letters, labels, strict=True):
+        assert one is not None
+        inside = [of_factor.index(letter) for letter in shared]
+        beside = [dim for dim in range(one.dim()) if dim not in inside]
+        if any(one.shape[dim] > 1 for dim in beside) or bool((one < 0).any()) or len(set(of_factor)) < len(of_factor):
+            return None
+        moved.append(one.permute(inside + beside).flatten(len(inside) - 1))
+    return join_all(notes, *moved)
+
+
+def join_all(notes: Notes, first: Tensor, second: Tensor) -> Tensor:
+    """Make the channels one that meet where two labels are laid over each other, and return these."""
+    notes.join(first, second)
+    return torch.maximum(first, second)
+
+
+def _handed_on(notes: Notes, name: str, operands: Sequence[tuple[Tensor, str]], result: str) -> Tensor | None:
     labelled = [(x, letters) for x, letters in operands if notes.labels(x) is not None]
     if len(labelled) > 1:
         labelled = _of_two(notes, name, labelled, result)
@@ -94,13 +143,13 @@ def _of_two(notes: Notes, name: str, operands: Sequence[tuple[Tensor, str]], res
     """Return the one of two factors with channels that may hand them on, and refuse the channels of the other one."""
     passing = [(x, letters) for x, letters in operands if _grows_along(notes, x, letters) in result]
     if not passing or operands[0][0] is operands[1][0]:
-        reason = f"{name} multiplies its channels with those of another tensor, as queries with keys"
-        notes.refuse_inputs(name, [x for x, _ in operands], reason)
+        met = f"{name} multiplies its channels with those of another tensor, as queries with keys"
+        notes.refuse_inputs(name, [x for x, _ in operands], met, LAYERS)
         return []
     # Of an outer product the wider one passes, and of two equal ones the second, such as values behind keys.
     kept = max(passing[::-1], key=lambda operand: operand[0].shape[operand[1].index(_grows_along(notes, *operand))])
     others = [x for x, _ in operands if x is not kept[0]]
-    notes.refuse_inputs(name, others, f"{name} multiplies its channels with those of another tensor")
+    notes.refuse_inputs(name, others, f"{name} multiplies its channels with those of another tensor", LAYERS)
     return [kept]
 
 
@@ -119,60 +168,6 @@ def _summed(letters: str, result: str) -> list[int]:
 def _addmm(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, first: Tensor, second: Tensor, **_: Any) -> Any:
     notes.note_products(call.name, out.numel() * first.shape[-1])
     return notes.refuse_inputs(call.name, (input, first, second))
-
-
-@rule(*functions(Kind.ATTENTION), reads=("query", "key", "value"))
-def _attention(
-    notes: Notes, call: TracedCall, out: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
-) -> Any:
-    labels = _values_passed(notes, call, out, value)
-    notes.note_products(call.name, query.numel() * key.shape[-2])
-    notes.note_products(call.name, out.numel() * key.shape[-2], labels)
-    notes.refuse_inputs(call.name, (query, key), f"{call.name} multiplies its channels with those of another tensor")
-    return labels
-
-
-def _values_passed(notes: Notes, call: TracedCall, out: Tensor, value: Tensor) -> Tensor | None:
-    """Return the labels of what attention makes of its values: weighted means over the sequence."""
-    labels = notes.labels(value)
-    if labels is None:
-        return None
-    if growing_dim(labels) != value.dim() - 1 or labels.shape[-2] > 1:
-        return notes.refuse_inputs(
-            call.name, (value,), f"{call.name} mixes its channels", "let them run along the last dimension"
-        )
-    heads = labels.shape[-3] if labels.dim() > 2 else 1
-    if heads > 1:  # several queries may share a head of the values
-        labels = labels.repeat_interleave(out.shape[-3] // heads, -3)
-    return labels
-
-
-@rule(*functions(Kind.MULTI_HEAD), reads=("query", "key", "value"))
-def _multi_head_attention(
-    notes: Notes,
-    call: TracedCall,
-    out: Any,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    embed_dim: int,
-    num_heads: int,
-    in_proj_weight: Tensor | None,
-    in_proj_bias: Tensor | None,
-    bias_k: Tensor | None = None,
-    bias_v: Tensor | None = None,
-    add_zero_attn: bool = False,
-    *_: Any,
-    **__: Any,
-) -> Any:
-    # The sequence comes first here. Four projections, the scores and the weighted sum.
-    if query.dim() == 2:
-        notes.sample_sizes.note_alone(query)
-    size = query.shape[-1]
-    projections = (2 * query.numel() + key.numel() + value.numel()) * size
-    keys = key.shape[0] + (bias_k is not None) + add_zero_attn
-    notes.note_products(call.name, projections + 2 * query.numel() * keys)
-    return notes.refuse_inputs(call.name, (query, key, value), instead=PROJECTIONS)
 
 
 @rule(*functions(Kind.TORCHSCRIPT), reads=("args", "kwargs"))

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from nni_s3d.growth.graph.channels import EqualParts
 from nni_s3d.growth.graph.functions import Kind, functions
-from nni_s3d.growth.graph.labels import drop_repeats, in_same_order
+from nni_s3d.growth.graph.labels import drop_repeats, growing_dim, in_same_order
 from nni_s3d.growth.graph.notes import Notes
 from nni_s3d.growth.graph.rule_table import TracedCall, rule_table
 from nni_s3d.growth.graph.rules.elementwise import as_follower
@@ -217,10 +218,23 @@ def _balance_pieces(notes: Notes, name: str, labels: Tensor, pieces: Any) -> Non
     """Take a cut for one into equal parts, where its pieces are such; if it is not, the probe finds out."""
     first = pieces[0] if isinstance(pieces, tuple) else pieces
     varying = sum(size > 1 for size in labels.shape)
-    if first is not None and varying == 1 and 0 < first.numel() < labels.numel():
+    if varying > 1 and isinstance(pieces, tuple):
+        _balance_rows_cut(notes, name, labels, pieces)
+    elif first is not None and varying == 1 and 0 < first.numel() < labels.numel():
         parts, rest = divmod(labels.numel(), first.numel())
         if not rest and (len(pieces) == parts if isinstance(pieces, tuple) else _is_a_part(first, labels)):
             notes.note_equal_parts(name, labels.flatten(), parts, notes.cuts - 1)
+
+
+def _balance_rows_cut(notes: Notes, name: str, labels: Tensor, pieces: tuple[Tensor | None, ...]) -> None:
+    """Likewise where channels run along several dimensions, such as heads, and each row of them is cut."""
+    dim, shapes = growing_dim(labels), [() if piece is None else tuple(piece.shape) for piece in pieces]
+    assert dim is not None
+    equal = tuple(size // len(pieces) if d == dim else size for d, size in enumerate(labels.shape))
+    if any(shape != equal for shape in shapes) or labels.shape[dim] % len(pieces):
+        return
+    parts = labels.movedim(dim, -1).reshape(-1, equal[dim])
+    notes.equal_parts.append(EqualParts(name, parts, cut=notes.cuts - 1))
 
 
 def _is_a_part(piece: Tensor, labels: Tensor) -> bool:

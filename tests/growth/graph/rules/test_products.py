@@ -1,62 +1,17 @@
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 import nni_s3d as s3d
 from tests.wide import Fixed, Net, Number, check_accepted, check_refused, check_rest_grows, linears, sample
 
-
-def attend(query: Tensor, key: Tensor, value: Tensor, way: str) -> Tensor:
-    """Return what attention with two heads makes of (samples, steps, channels), written in one of several ways."""
-    query, key, value = (x.view(*x.shape[:2], 2, -1).transpose(1, 2) for x in (query, key, value))
-    if way == "fused":
-        out = F.scaled_dot_product_attention(query, key, value)
-    elif way == "einsum":
-        weights = torch.einsum("bhid,bhjd->bhij", query, key).softmax(-1)
-        out = torch.einsum("bhij, bhjd -> bhid", weights, value)
-    elif way == "bmm":
-        weights = (query.flatten(0, 1) @ key.flatten(0, 1).mT).softmax(-1)
-        out = (weights.unflatten(0, (-1, 2)) @ value).contiguous()
-    else:
-        out = (query @ key.transpose(-2, -1)).softmax(-1) @ value
-    return out.transpose(1, 2).flatten(2)
-
-
-def attention(way: str) -> tuple:
-    return (
-        lambda m, x: m.d(attend(m.c(x), m.e(x), m.a(x), way)).mean(1),
-        linears(*[(4, 6)] * 3, (6, 2), (4, 6)),
-        (5, 3, 4),
-    )
-
-
-WAYS = ("matmul", "einsum", "fused", "bmm")
-TWO = "multiplies its channels with those of another tensor"
 REFUSED = {
     "a matrix product": (
         lambda m, x: m.b(m.a(x) @ torch.ones(3, 3, dtype=x.dtype)),
         linears((4, 3), (3, 2)),
         (5, 4),
         "matmul sums over its channels with factors that are no parameter of the model",
-    ),
-    "queries and keys": (
-        lambda m, x: m.b((m.a(x) @ m.c(x).mT).softmax(-1)),
-        linears((4, 3), (3, 2), (4, 3)),
-        (5, 3, 4),
-        f"matmul {TWO}, as queries with keys",
-    ),
-    "queries and keys of fused attention": (
-        lambda m, x: m.b(F.scaled_dot_product_attention(m.a(x), m.c(x), x)),
-        linears((4, 4), (4, 2), (4, 4)),
-        (5, 3, 4),
-        f"scaled_dot_product_attention {TWO}",
-    ),
-    "values that run along the sequence": (
-        lambda m, x: m.b(F.scaled_dot_product_attention(x, x, m.a(x).mT)),
-        linears((4, 4), (4, 2)),
-        (5, 4, 4),
-        "scaled_dot_product_attention mixes its channels",
     ),
     "a factor for each channel": (
         lambda m, x: m.b(torch.einsum("bc,bc->bc", m.a(x), torch.arange(15).reshape(5, 3).to(x))),
@@ -108,22 +63,6 @@ def test_the_rest_of_a_network_still_grows(name):
 
 
 ACCEPTED = {
-    **{f"values of attention, {way}": (*attention(way), {"a": 6}) for way in WAYS},
-    "heads that several queries share": (
-        lambda m, x: m.b(
-            F.scaled_dot_product_attention(
-                x.view(5, 3, 4, 1).transpose(1, 2),
-                x.view(5, 3, 4, 1).transpose(1, 2)[:, ::2],
-                m.a(x).view(5, 3, 2, -1).transpose(1, 2),
-                enable_gqa=True,
-            )
-            .transpose(1, 2)
-            .flatten(2)
-        ).mean(1),
-        linears((4, 6), (12, 2)),
-        (5, 3, 4),
-        {"a": 6},
-    ),
     "attention with the channels first": (
         lambda m, x: m.b(m.a(x).tanh() @ (x.mT @ x).softmax(1)).mean(2),
         {"a": nn.Conv1d(2, 3, 1), "b": nn.Conv1d(3, 2, 1)},
@@ -171,10 +110,3 @@ def test_the_cost_of_the_grown_network_is_known(name):
     copies = {group.name: torch.full((group.width,), 2) for group in graph.splittable_groups}
     grown = s3d.split(model, graph, s3d.plan_from_copies(graph, copies), epsilon=0).model
     assert s3d.count(s3d.trace(grown, sample(*shape))) == s3d.count(graph, graph.per_channel(copies))
-
-
-@pytest.mark.parametrize("way", WAYS[:3])
-def test_channels_of_attention_in_one_layer_are_refused(way):
-    model = Net(lambda m, x: m.b(attend(*m.a(x).chunk(3, -1), way)).mean(1), **linears((4, 18), (6, 2))).double()
-    group = s3d.trace(model, sample(5, 3, 4))["a"]
-    assert TWO in group.reason

@@ -256,6 +256,21 @@ def test_parts_of_a_shuffle_grow_alike(name):
         torch.testing.assert_close(s3d.split(model, graph, plan).model(x), model(x), rtol=0, atol=1e-10)
 
 
+def test_rows_of_heads_are_cut_evenly():
+    """Every head has its queries, keys and values side by side, and the rest of a dimension takes up what is left."""
+
+    def forward(m, x):
+        query, key, value = m.a(x).view(*x.shape[:2], 2, -1).transpose(1, 2).chunk(3, -1)
+        return m.b(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
+
+    torch.manual_seed(0)
+    model, x = Net(forward, a=nn.Linear(4, 24), b=nn.Linear(8, 2)).double().eval(), sample(2, 5, 4)
+    graph = s3d.trace(model, x)
+    assert graph.widths == {"a": 8, "a#2": 8}
+    assert [tuple(cut.parts.shape) for cut in graph.equal_parts] == [(6, 4), (2, 12)]
+    check_split(model, x, graph)
+
+
 PIXELS = {
     "nn.PixelShuffle": (nn.PixelShuffle(2), 4, 4),
     "F.pixel_shuffle": (lambda y: F.pixel_shuffle(y, 4), 1, 1),
