@@ -28,7 +28,7 @@ class Failure:
     reason: str
     groups: tuple[str, ...] = ()  # those to blame, as far as can be seen
     each: bool = True  # whether every one of them fails here without the others
-    by_values: bool = False  # whether numbers differ, rather than shapes
+    by_rounding: bool = False  # whether numbers differ by so little that it may be a magnified rounding
     attributes: tuple[WidthAttribute, ...] = ()  # those that count channels and from which it takes numbers
 
 
@@ -107,8 +107,8 @@ class Blame:
         groups = alone or groups or self._readers(spot)
         self.failures.append(Failure(made.number, reason, groups, bool(alone) or len(groups) == 1))
 
-    def by_values(self, made: Made) -> None:
-        """Note a call that returns other values than it should."""
+    def by_values(self, made: Made, slightly: bool) -> None:
+        """Note a call that returns other values than it should, perhaps only slightly other ones."""
         spot, given = self._spots.of_call(), made.given
         groups = self._growing(given)
         drawn = next((self.drawn[id(x)][1] for x in given if id(x) in self.drawn), None)
@@ -118,7 +118,7 @@ class Blame:
             reason = reasons.of_values(made.name, spot, made.other_numbers)
             if made.other_numbers or not groups:  # a number that was made of a width
                 groups = self._readers(spot) or groups
-        self.failures.append(Failure(made.number, reason, groups, len(groups) == 1, by_values=True))
+        self.failures.append(Failure(made.number, reason, groups, len(groups) == 1, slightly))
 
     def by_refusal(self, made: Made, refusals: Sequence[tuple[Tensor, str]]) -> bool:
         """Note a call, and say so, if channels that grow are among those that were refused at it."""
@@ -146,7 +146,7 @@ class Blame:
     def by_end(self, number: int) -> None:
         """Note that the network puts out something else, though no call fails that is given channels."""
         groups = self._readers(None)
-        self.failures.append(Failure(number, reasons.DIFFERENT, groups, len(groups) == 1, by_values=True))
+        self.failures.append(Failure(number, reasons.DIFFERENT, groups, len(groups) == 1, by_rounding=True))
 
     def _growing(self, given: Iterable[Tensor]) -> tuple[str, ...]:
         """Return the groups that grow and have channels in these tensors, or in those that they were made of."""

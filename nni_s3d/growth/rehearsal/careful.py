@@ -131,7 +131,7 @@ class Careful:
         now = Tracer(self._model, RULES)
         self._run(now)
         stays = same_outputs(now.notes.outputs, self.record.notes.outputs, STRICT)
-        return [] if stays else [Failure(-1, DIFFERENT, by_values=True)]
+        return [] if stays else [Failure(-1, DIFFERENT, by_rounding=True)]
 
     def _run(self, tracer: Tracer) -> list[Failure]:
         torch.manual_seed(0)

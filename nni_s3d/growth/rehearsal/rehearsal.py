@@ -112,7 +112,7 @@ class Rehearsal:
             return []
         found = self._in_its_precision.failures(graph, new)
         # A number may differ by a rounding that one function has magnified.
-        if any(failure.by_values for failure in found) and self._in_float64 is not None:
+        if any(failure.by_rounding for failure in found) and self._in_float64 is not None:
             found = self._in_float64.failures(graph, new)
         if not found and trouble != DIFFERENT:
             return [Failure(-1, trouble)]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 STRICT = 3e-5  # the relative difference that is taken for rounding, if the precision does not allow less
+SLIGHT = 1e-2  # the relative difference up to which a result may be the same in a higher precision
 _SUM = 256  # roundings that a sum of many terms may gather, in units of the largest argument
 
 
@@ -40,6 +41,13 @@ def same_result(result: Tensor, expected: Tensor, given: Sequence[Tensor]) -> bo
         return True
     largest = max((_largest(x.nan_to_num(0, 0, 0)) for x in given if x.dtype == expected.dtype), default=0.0)
     return apart <= _SUM * eps * largest
+
+
+def is_slight(result: Tensor, expected: Tensor) -> bool:
+    """Whether results differ by so little that one function may have magnified the rounding of those before."""
+    if not expected.is_floating_point():
+        return False
+    return _largest(result - expected) <= SLIGHT * _largest(expected)
 
 
 def _largest(x: Tensor) -> float:

@@ -24,7 +24,7 @@ from nni_s3d.growth.modules import tensors
 from nni_s3d.growth.rehearsal.along_channels import AlongChannels
 from nni_s3d.growth.rehearsal.blame import Blame, Failure, Made
 from nni_s3d.growth.rehearsal.record import Numbering, Place, Recorder, changes_in_place
-from nni_s3d.growth.rehearsal.same_outputs import same_result
+from nni_s3d.growth.rehearsal.same_outputs import is_slight, same_result
 from nni_s3d.growth.surgery.axis_growth import NewChannels, made_up
 
 _READS_WIDTHS = {"shape", "size", "numel", "nelement", "len", "stride"}
@@ -150,7 +150,7 @@ class SideBySide(Tracer):
             elif before is not None:
                 # What is drawn while a network is trained need not be the same for a copy.
                 if not (self._training and any(id(x) in self._blame.drawn for x in given)):
-                    self._blame.by_values(made)
+                    self._blame.by_values(made, is_slight(output, wanted))
                 output.copy_(wanted)
         return False
 

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +24,14 @@ def test_groups_that_fail_at_a_place_alone_are_blamed_and_no_others():
     model = Net(forward, **linears((4, 3), (4, 5), (8, 2)))
     found = failures(model, torch.randn(6, 4))
     assert {failure.groups for failure in found} == {("a",)}
-    assert all(failure.each and not failure.by_values for failure in found)
+    assert all(failure.each and not failure.by_rounding for failure in found)
+
+
+@pytest.mark.parametrize(("size", "slight"), [(1e-4, True), (1.0, False)])
+def test_what_differs_slightly_may_differ_by_rounding(size, slight):
+    model = Net(lambda m, x: m.b((h := m.a(x)) * (1 + size * h.shape[1])), **linears((4, 3), (3, 2)))
+    (failure,) = failures(model, torch.randn(6, 4))
+    assert failure.by_rounding == slight
 
 
 def test_all_groups_at_a_place_are_named_where_it_does_not_tell_which():
@@ -34,7 +42,7 @@ def test_all_groups_at_a_place_are_named_where_it_does_not_tell_which():
     model = Net(forward, **linears((4, 3), (4, 5), (8, 2)))
     (failure,) = failures(model, torch.randn(6, 4))
     assert failure.groups == ("a", "b")
-    assert failure.by_values
+    assert not failure.by_rounding
     assert not failure.each
     assert not s3d.trace(model, torch.randn(6, 4)).widths
 

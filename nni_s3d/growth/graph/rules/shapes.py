@@ -21,48 +21,13 @@ PICKED = "its channels are picked by an index tensor", "pick positions and leave
 
 @rule(*functions(Kind.MOVE))
 def _move(notes: Notes, call: TracedCall, out: Any, input: Tensor, *args: Any, **kwargs: Any) -> Any:
-    return _replayed(notes, call, input, args, kwargs)
-
-
-@rule("channel_shuffle", "native_channel_shuffle")
-def _channel_shuffle(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, groups: int) -> Any:
-    """Cut the channels into groups and interleave them."""
-    channels = notes.along(input, 1)
-    if channels is None:
-        return notes.refuse_inputs(
-            call.name, (input,), f"{call.name} shuffles another dimension than its channels", "shuffle dimension 1"
-        )
-    notes.note_equal_parts(call.name, channels, groups)
-    return _replayed(notes, call, input, (groups,), {})
-
-
-@rule("pixel_shuffle")
-def _pixel_shuffle(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, upscale_factor: int) -> Any:
-    """Lay neighbouring channels out side by side in space: together they are one neuron, with a row for each."""
-    channels = notes.along(input, -3)
-    if channels is None or (channels < 0).any():
-        met = f"{call.name} moves something else than its channels"
-        return notes.refuse_inputs(call.name, (input,), met, "let them run along the third dimension from the end")
-    neurons = channels.reshape(out.shape[-3], -1)
-    notes.in_order = False
-    notes.join(neurons[:, :1], neurons)
-    return notes.spread(neurons[:, 0], out.dim(), -3)
-
-
-@rule("pixel_unshuffle")
-def _pixel_unshuffle(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, downscale_factor: int) -> Any:
-    """Lay the positions of every channel out as channels side by side."""
-    channels = notes.along(input, -3)
-    if channels is None:
-        met = f"{call.name} moves something else than its channels"
-        return notes.refuse_inputs(call.name, (input,), met, "let them run along the third dimension from the end")
-    return notes.spread(channels.repeat_interleave(out.shape[-3] // len(channels)), out.dim(), -3)
+    return replayed(notes, call, input, args, kwargs)
 
 
 @rule(*functions(Kind.RESHAPE))
 def reshape(notes: Notes, call: TracedCall, out: Any, input: Tensor, *args: Any, **kwargs: Any) -> Any:
     """Move the labels as the elements move, and note where that cuts channels into parts."""
-    labels = _replayed(notes, call, input, args, kwargs)
+    labels = replayed(notes, call, input, args, kwargs)
     if isinstance(labels, Tensor):
         _balance_rows(notes, call.name, labels)
     return labels
@@ -70,7 +35,7 @@ def reshape(notes: Notes, call: TracedCall, out: Any, input: Tensor, *args: Any,
 
 @rule("expand_as", reads=("input", "other"))
 def _move_as(notes: Notes, call: TracedCall, out: Any, input: Tensor, other: Tensor) -> Any:
-    return _replayed(notes, call, input, (other,), {})
+    return replayed(notes, call, input, (other,), {})
 
 
 @rule("broadcast_tensors", reads=("tensors",))
@@ -94,7 +59,7 @@ def _cut(notes: Notes, call: TracedCall, out: Any, input: Tensor, *args: Any, **
         if any(labels.shape[dim] > 1 for dim in picked) or labels.numel() == 1:
             return notes.refuse_inputs(call.name, (input,), *PICKED)
         args = pytree.tree_map_only(Tensor, Tensor.cpu, args)  # where labels are
-    pieces = _replayed(notes, call, input, args, kwargs)
+    pieces = replayed(notes, call, input, args, kwargs)
     notes.cuts += 1
     _balance_pieces(notes, call.name, labels, pieces)
     return pieces
@@ -186,7 +151,7 @@ def _pad(notes: Notes, call: TracedCall, out: Tensor, input: Tensor, pad: Any, *
     return labels
 
 
-def _replayed(notes: Notes, call: TracedCall, input: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def replayed(notes: Notes, call: TracedCall, input: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Return what the function does to the labels of its input."""
     labels = notes.labels(input)
     if labels is None:
