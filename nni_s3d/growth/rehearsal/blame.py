@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -105,7 +106,10 @@ class Blame:
             reason = reasons.of_call(made.name, made.before, spot, error, made.other_numbers)
         alone = tuple(group for group in groups if self._fails_alone(made, group))
         groups = alone or groups or self._readers(spot)
-        self.failures.append(Failure(made.number, reason, groups, bool(alone) or len(groups) == 1))
+        each = bool(alone) or len(groups) == 1
+        if error is not None and (giver := self._giver_of_sizes(made, spot)):
+            groups = tuple(dict.fromkeys((*groups, *giver)))
+        self.failures.append(Failure(made.number, reason, groups, each))
 
     def by_values(self, made: Made, slightly: bool) -> None:
         """Note a call that returns other values than it should, perhaps only slightly other ones."""
@@ -165,6 +169,18 @@ class Blame:
         here = [] if spot is None else [groups for body, groups in self._reads if body == spot.body]
         reads = here or [groups for _, groups in self._reads]
         return tuple(dict.fromkeys(group for groups in (reads[-1:] if last else reads) for group in groups))
+
+    def _giver_of_sizes(self, made: Made, spot: Spot) -> tuple[str, ...]:
+        """Return the group whose width a reshape is given as a number, if it would fail even if no other one grew."""
+        readers, sizes = self._readers(spot), [n for x in made.args[1:] for n in (x if isinstance(x, tuple) else (x,))]
+        channels = self._numbering.channels(made.args[0]) if made.args else None
+        if not made.other_numbers or len(readers) != 1 or channels is None or made.name not in ("view", "reshape"):
+            return ()
+        if not all(isinstance(n, int) and n >= 0 for n in sizes):
+            return ()
+        first = np.append(np.diff(self._parents, prepend=-1) > 0, True)  # the first copy of every channel; no channel
+        before = made.args[0].numel() * first[channels].sum() // channels.size
+        return () if math.prod(sizes) == before else readers
 
     def _fails_alone(self, made: Made, group: str) -> bool:
         """Whether the call would fail, or return wrong shapes, if of all groups only this one grew.

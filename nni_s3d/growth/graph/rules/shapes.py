@@ -157,14 +157,14 @@ def replayed(notes: Notes, call: TracedCall, input: Tensor, args: tuple[Any, ...
     if labels is None:
         return None
     try:
-        # Contiguous, since a view of the tensor may be none of expanded labels.
-        moved = call.func(labels.expand(call.shapes[id(input)]).contiguous(), *args, **kwargs)
+        # Contiguous, since a view of the tensor may be none of expanded labels; and small, for these are many.
+        moved = call.func(labels.int().expand(call.shapes[id(input)]).contiguous(), *args, **kwargs)
     except (RuntimeError, TypeError, NotImplementedError):
         return notes.refuse_inputs(call.name, (input,), instead="move elements with reshape, permute or an index")
     pieces = (moved,) if isinstance(moved, Tensor) else tuple(moved)
-    if any(piece.dtype != labels.dtype for piece in pieces):  # a view of the bits of other numbers
+    if any(isinstance(x, torch.dtype) for x in (*args, *kwargs.values())):  # a view of the bits of other numbers
         return notes.refuse_inputs(call.name, (input,), instead="leave their type as it is")
-    pieces = tuple(map(drop_repeats, pieces))
+    pieces = tuple(drop_repeats(piece).to(labels.dtype) for piece in pieces)
     notes.in_order &= all(in_same_order(labels, piece) for piece in pieces)
     return pieces[0] if isinstance(moved, Tensor) else pieces
 
