@@ -25,6 +25,7 @@ from nni_s3d.growth.rehearsal.rehearsal import Rehearsal
 from nni_s3d.growth.rehearsal.wrapped import check_floats, check_unwrapped, graph_of_torchscript
 
 _UNEQUAL = "its growth alone would leave unequal parts where its channels are cut"
+_OWN_LAYERS = "give each part a layer of its own"
 _UNLIKE = "its growth alone would change an average over its channels and others"
 _DRAWS = 2  # rehearsals with random neurons besides, where a function changes the order of channels that are cut
 _NOWHERE = -1  # the place of what fails before a run
@@ -162,7 +163,7 @@ class _Search:
                 # Those that see most come first.
                 patterns = [*(random_copies(part, groups, seed) for seed in range(_DRAWS)), copies]
         except ModelError:
-            return [Failure(_NOWHERE, f"{_UNEQUAL} ({cutters(part)}); give each part a layer of its own")]
+            return [Failure(_NOWHERE, f"{_UNEQUAL} ({cutters(part)}); {_OWN_LAYERS}")]
         failures = next(filter(None, (self.evaluation.failures(part, pattern) for pattern in patterns)), [])
         if not failures and self.training is not None:
             found = self.training.failures(part, copies)
@@ -179,9 +180,8 @@ class _Search:
         others = [one.name for one in part if not one.splittable and bool(_among(met, one).any())]
         where = ", ".join(dict.fromkeys(where for where, _ in cuts or averages))
         why = _UNEQUAL if cuts else _UNLIKE
-        return f"{why} ({where})" + (
-            f": {', '.join(others)} cannot grow; see why not" if others else "; give each part a layer of its own"
-        )
+        instead = f": {', '.join(others)} cannot grow; see why not" if others else f"; {_OWN_LAYERS}"
+        return f"{why} ({where}){instead}"
 
     def _divided(self, suspects: Sequence[ChannelGroup]) -> Sequence[Sequence[ChannelGroup]]:
         """Return apart what grows for itself, and what is cut or averaged together; if all are of one kind, halves."""

@@ -38,7 +38,7 @@ class NewChannels:
 class _GrownAxis:
     axis: Axis
     sources: Tensor  # (new slots,) the old slot that each is a copy of
-    weights: Tensor  # (new slots,) what a slot is multiplied by that what reads a copy has of its own
+    weights: Tensor  # (new slots,) by which columns, or what carries the weights of copies, are multiplied there
     slopes: Tensor  # (new slots,) what the gradients of its parameters are multiplied by
     inherits: Tensor  # (new slots,) whether what reads it goes on from what reads its sibling
 
