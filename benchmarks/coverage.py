@@ -25,7 +25,7 @@ with what is missing in the CSV file. The columns:
 - no curvature: groups whose product with a random vector is zero; true of neurons that nothing but linear functions
   parts from the layers that read them.
 - product: the time of one product of the splitting matrices of all neurons, over that of one training step (forward,
-  backward, SGD) on the same samples.
+  backward, SGD) on the same samples; in float32 for models of more than 5e8 parameters, for lack of memory.
 - why not the rest: the most frequent reasons, with the number of channels that each refuses; where a reason holds at
   several places, the first one is named.
 """

@@ -29,6 +29,7 @@ ASLEEP = 1e-3  # a parameter that is nowhere larger than this
 C, TENTH, SAMPLES, FIT = 3.0, 0.1, 2, 32
 TURNS, TURNS_SECONDS = 3, 1.0  # at least
 LARGE = 2e8  # numbers in all neurons, from which on only every fourth group is moved
+LARGEST = 5e8  # parameters, from which on a product is timed in float32
 Row = dict[str, object]
 
 
@@ -191,9 +192,11 @@ def macs(model: nn.Module, inputs: object, graph: s3d.ChannelGraph) -> Row:
 
 def product(model: nn.Module, inputs: object) -> Row:
     """Compare a product with the splitting matrices with a training step, and count the groups whose product is 0."""
+    if sum(p.numel() for p in model.parameters()) > LARGEST:
+        model, inputs = in_float32(model, inputs)
     graph, targets = s3d.trace(model, inputs), [torch.randn_like(x) for x in run(model, inputs)]
     op = s3d.SplittingOperator(model, graph, [(inputs, targets)], loss)
-    vectors = random_vectors(op.shapes)
+    vectors = random_vectors(op.shapes, next(p.dtype for p in model.parameters() if p.is_floating_point()))
     zeros = [name for name, value in op.matvec(vectors).items() if not value.any()]
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.0)
 
@@ -206,10 +209,14 @@ def product(model: nn.Module, inputs: object) -> Row:
     return {"product": ratio, "zeros": ", ".join(zeros[:5])}
 
 
+def in_float32(model: nn.Module, inputs: object) -> tuple[nn.Module, object]:
+    """Return a model, converted in place, and inputs in single precision."""
+    return model.float(), map_tensors(lambda x: x.float() if x.is_floating_point() else x, inputs)
+
+
 def trace_seconds(case: Case) -> float:
     """Return how long a trace takes in float32, as people trace."""
-    model = built(case).float()
-    inputs = map_tensors(lambda x: x.float() if x.is_floating_point() else x, case.inputs(SAMPLES))
+    model, inputs = in_float32(built(case), case.inputs(SAMPLES))
     start = time.process_time()
     s3d.trace(model, inputs)
     return time.process_time() - start
@@ -237,8 +244,8 @@ def random_copies(graph: s3d.ChannelGraph) -> dict[str, Tensor]:
     return s3d.with_equal_parts(graph, number)
 
 
-def random_vectors(shapes: dict[str, tuple[int, int]]) -> dict[str, Tensor]:
-    return {name: F.normalize(torch.randn(shape, dtype=torch.float64), dim=1) for name, shape in shapes.items()}
+def random_vectors(shapes: dict[str, tuple[int, int]], dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+    return {name: F.normalize(torch.randn(shape, dtype=dtype), dim=1) for name, shape in shapes.items()}
 
 
 def random_spectra(graph: s3d.ChannelGraph) -> dict[str, s3d.Spectrum]:
