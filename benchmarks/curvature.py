@@ -39,7 +39,8 @@ from nni_s3d.growth.eigen.lanczos import lanczos
 from nni_s3d.growth.eigen.rayleigh import rayleigh
 from nni_s3d.models import mobilenet_v1, resnet, vgg
 from nni_s3d.tasks.data import DataSet, Loader, load
-from nni_s3d.tasks.training import Recipe, train
+from nni_s3d.tasks.recipe import Recipe
+from nni_s3d.tasks.training import train
 
 CASES: dict[str, Callable[[], nn.Module]] = {
     "mobilenet_v1": lambda: mobilenet_v1((32,) * 14),

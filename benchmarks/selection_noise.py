@@ -29,7 +29,8 @@ from nni_s3d.growth.eigen.exact import exact
 from nni_s3d.growth.eigen.held_out import FOLDS
 from nni_s3d.models import mobilenet_v1
 from nni_s3d.tasks.data import DataSet, Images, Loader, load
-from nni_s3d.tasks.training import Recipe, evaluate, train
+from nni_s3d.tasks.recipe import Recipe
+from nni_s3d.tasks.training import evaluate, train
 
 BATCH, POLICY = 128, s3d.TopFraction(0.35)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -21,6 +21,7 @@ from .growth.selection.settings import Knapsack, TopFraction, TopK
 from .growth.settings import GrowthSettings
 from .growth.surgery.merge import merge
 from .growth.surgery.remove import remove
+from .growth.surgery.shrink_and_perturb import shrink_and_perturb
 from .growth.surgery.split import SplitResult, split, split_average
 from .growth.trace import trace
 from .tasks.grown import load_grown, save_grown
@@ -64,6 +65,7 @@ __all__ = [
     "scheme",
     "select",
     "select_keep",
+    "shrink_and_perturb",
     "spectrum",
     "split",
     "split_average",

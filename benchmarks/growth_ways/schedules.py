@@ -24,7 +24,8 @@ import nni_s3d as s3d
 from growth_ways.bench import Bench
 from growth_ways.settings import Row
 from nni_s3d.tasks.data import Loader
-from nni_s3d.tasks.training import Hooks, Recipe, train
+from nni_s3d.tasks.recipe import Recipe
+from nni_s3d.tasks.training import Hooks, train
 
 State = dict[str, Any]
 _WARMUP, _WARMUP_STEPS = 0.1, 50  # at most: share of a phase, and steps

@@ -16,6 +16,7 @@ from nni_s3d.growth.modules import evaluation_mode
 from nni_s3d.growth.seeds import seed_for
 from nni_s3d.growth.selection.settings import Policy, is_number, require
 from nni_s3d.growth.settings import GrowthSettings
+from nni_s3d.growth.surgery.shrink_and_perturb import shrink_and_perturb
 from nni_s3d.growth.surgery.split import split
 from nni_s3d.growth.trace import trace
 
@@ -100,6 +101,7 @@ def grow(
             return
         result = split(model, graph, decision.plan, growth.epsilon)
         model, graph = result.model, result.graph
+        shrink_and_perturb(model, growth.shrink, growth.perturb, seed_for(seed, step))
 
 
 def _check_run(steps: object, seed: object, memory: object) -> None:

@@ -46,6 +46,8 @@ class GrowthSettings:
     triplet: str = "optimal"  # or "paper", Theorem 2.2 as published
     epsilon: float = 0.5  # length of a split
     relative: bool = True  # epsilon is in units of each neuron's |theta|
+    shrink: float = 1.0  # weights of the grown network are multiplied by this, see `shrink_and_perturb`
+    perturb: float = 0.0  # noise on them, in their standard deviations
     max_params: int | None = None  # stop before a network gets larger than this
     max_macs: int | None = None
     solver: str = "auto"  # of eigenpairs
@@ -64,6 +66,10 @@ class GrowthSettings:
         smoothing = is_number(self.smoothing) and 0 < self.smoothing <= LARGEST
         require(epsilon, "epsilon", f"a number >= 0 and <= {LARGEST:g}", self.epsilon)
         require(smoothing, "smoothing", f"a number > 0 and <= {LARGEST:g}", self.smoothing)
+        shrink = is_number(self.shrink) and 0 < self.shrink <= 1
+        perturb = is_number(self.perturb) and 0 <= self.perturb <= LARGEST
+        require(shrink, "shrink", "a number > 0 and <= 1", self.shrink)
+        require(perturb, "perturb", f"a number >= 0 and <= {LARGEST:g}", self.perturb)
         require(self.solver in SOLVERS, "solver", f"one of {', '.join(SOLVERS)}", self.solver)
         require(isinstance(self.relative, bool), "relative", "True or False", self.relative)
         for name in ("max_params", "max_macs"):

@@ -18,18 +18,20 @@ from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.cost import Cost, count
 from nni_s3d.growth.graph.read import read_graph
 from nni_s3d.growth.growth_step import decide
+from nni_s3d.growth.modules import copied
 from nni_s3d.search.lineage import Lineage, outcome_path, read_lineage, settings_path, trial_path
 from nni_s3d.search.preflight import check_network
 from nni_s3d.search.spec import Spec, parse_spec
 from nni_s3d.search.start import first_weights
 from nni_s3d.search.store import Store
-from nni_s3d.search.tensor_files import read_checkpoint, write_checkpoint, write_tensors
+from nni_s3d.search.tensor_files import read_checkpoint, read_tensors, write_checkpoint, write_tensors
 from nni_s3d.search.trial_context import TrialContext
 from nni_s3d.search.trial_log import tell_decision
 from nni_s3d.tasks.data import DataSet, Loader
 from nni_s3d.tasks.machine import gflops, warning
+from nni_s3d.tasks.recipe import Recipe
 from nni_s3d.tasks.task import Task
-from nni_s3d.tasks.training import Hooks, Recipe, evaluate, train
+from nni_s3d.tasks.training import Hooks, evaluate, train
 
 _logger = logging.getLogger(__name__)
 _SHOWN = ("default", "test_accuracy", "params", "macs")  # what every reader of a trial's metrics counts on
@@ -110,11 +112,11 @@ def _run(trial: TrialContext) -> dict[str, float]:
     begun = time.perf_counter()
     hooks = _hooks(trial, start.model, validation, recipe.epochs)
     batches = task.training_loader(data, trial.seed_of_step)
-    train(start.model, batches, recipe, seed=trial.seed, hooks=hooks, title=f"step {spec.step}")
+    train(start.model, batches, recipe, trial.seed, hooks, f"step {spec.step}", start.optimizer_state)
     _logger.info("trained for %d epochs in %.1f s", recipe.epochs, time.perf_counter() - begun)
     train_macs = start.macs + 3 * cost.macs * len(data.train) * recipe.epochs
     if trial.lineage is not None and spec.step < trial.lineage.steps:
-        train_macs += _plan_next_step(trial, start.model, graph, cost, data)
+        train_macs += _plan_next_step(trial, _that_grows(trial, start.model), graph, cost, data)
     write_tensors(store, trial.path("weights.safetensors"), start.model.state_dict())
     on_validation, on_test = evaluate(start.model, validation), evaluate(start.model, test)
     metrics = {
@@ -147,7 +149,9 @@ def _recipe(trial: TrialContext, cost: Cost, data: DataSet) -> Recipe:
         seed_network = task.build_model(trial.space.low, trial.seed, data.shape)
         seed_macs = count(read_graph(seed_network, task.example(data.shape))).macs
         epochs = max(1, round(epochs * seed_macs / cost.macs))
-    return task.training.lasting(epochs)
+    recipe = task.training.lasting(epochs)
+    goes_on = trial.spec.step > 0 and trial.grows_before_decay
+    return dataclasses.replace(recipe, warmup_epochs=0.0) if goes_on else recipe
 
 
 def _hooks(trial: TrialContext, model: nn.Module, validation: Loader, epochs: int) -> Hooks:
@@ -158,12 +162,30 @@ def _hooks(trial: TrialContext, model: nn.Module, validation: Loader, epochs: in
         if epoch % interval == 0:
             trial.report(evaluate(model, validation).accuracy)
 
+    def before_decay(state: dict[str, Any]) -> None:
+        if trial.grows_before_decay:
+            write_tensors(store, trial.path(trial.grown_weights), state["model"])
+            write_checkpoint(store, trial.path("optimizer.pt"), state["optimizer"])
+
     return Hooks(
         load=lambda: read_checkpoint(store, path),
         save=lambda state: write_checkpoint(store, path, state),
+        before_decay=before_decay,
         progress=progress,
         checkpoint=store.url_of(path),
     )
+
+
+def _that_grows(trial: TrialContext, model: nn.Module) -> nn.Module:
+    """Return the network that growth goes on from: a trained one, or as it was before its learning rate fell."""
+    if not trial.grows_before_decay:
+        return model
+    weights = read_tensors(trial.store, trial.path(trial.grown_weights))
+    if weights is None:
+        raise StoreError(f"{trial.store.url_of(trial.path(trial.grown_weights))}: expected weights, got none")
+    stable = copied(model)
+    stable.load_state_dict(weights)
+    return stable
 
 
 def _plan_next_step(trial: TrialContext, model: nn.Module, graph: ChannelGraph, cost: Cost, data: DataSet) -> int:

@@ -45,6 +45,16 @@ class TrialContext:
             settings |= {"low": self.space.low, "high": self.space.high}
         return digest({"task": self.task.fingerprint, "spec": spec, "lineage": settings})
 
+    @property
+    def grows_before_decay(self) -> bool:
+        """Whether growth goes on from before the learning rate falls, with the optimizer's state."""
+        return self.lineage is not None and self.task.training.schedule == "wsd"
+
+    @property
+    def grown_weights(self) -> str:
+        """Name of the weights that growth goes on from."""
+        return "stable.safetensors" if self.grows_before_decay else "weights.safetensors"
+
     def path(self, name: str) -> str:
         """Return where an artefact of this trial is in the store."""
         return f"{self.key}/{name}"

@@ -16,8 +16,8 @@ from nni_s3d.config import build, read_yaml
 from nni_s3d.errors import ConfigError
 from nni_s3d.tasks.data import NAMES, DataSet, Loader, load
 from nni_s3d.tasks.factories import build_network
+from nni_s3d.tasks.recipe import Recipe
 from nni_s3d.tasks.search_space import Space
-from nni_s3d.tasks.training import Recipe
 
 _WHERE = ("device", "threads", "directory", "search_space")  # settings that say where a task runs or is written down
 

@@ -2,75 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from inspect import unwrap
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 from tqdm import tqdm
 
-from nni_s3d.errors import ConfigError, StoreError, first_line
+from nni_s3d.errors import StoreError, first_line
 from nni_s3d.growth.modules import evaluation_mode
 from nni_s3d.growth.seeds import seed_for
 from nni_s3d.tasks.data import Loader
-
-T = TypeVar("T", bound=Optimizer)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a network is trained; names and defaults are those of torch.optim where it has them."""
-
-    epochs: int = 20
-    batch_size: int = 128
-    optimizer: str = "sgd"  # "sgd", "adam" or "adamw"
-    lr: float = 0.1
-    momentum: float = 0.9  # of "sgd"
-    nesterov: bool = False
-    weight_decay: float = 1e-4
-    decay_norm_and_bias: bool = True  # whether weight decay reaches batch norm and biases
-    schedule: str = "cosine"  # "constant", "step" or "cosine", over the steps after the warm-up
-    milestones: tuple[float, ...] = (0.5, 0.75)  # of "step": fractions of all epochs
-    gamma: float = 0.1  # of "step"
-    min_lr: float = 0.0  # of "cosine"
-    warmup_epochs: float = 0.0  # linear from 0
-    label_smoothing: float = 0.0
-    amp: bool = True  # automatic mixed precision, where a GPU is there
-    channels_last: bool = False  # keep the channels of images and filters side by side in memory
-
-    def __post_init__(self) -> None:
-        for name, holds, expected in (
-            ("epochs", self.epochs >= 1, "at least 1"),
-            ("batch_size", self.batch_size >= 1, "at least 1"),
-            ("optimizer", self.optimizer in _OPTIMIZERS, f"one of {', '.join(_OPTIMIZERS)}"),
-            ("lr", self.lr > 0, "a number > 0"),
-            ("momentum", 0 <= self.momentum < 1, "a number in [0, 1)"),
-            ("nesterov", not self.nesterov or self.momentum > 0, "a momentum > 0 beside it"),
-            ("weight_decay", self.weight_decay >= 0, "a number >= 0"),
-            ("schedule", self.schedule in _SCHEDULES, f"one of {', '.join(_SCHEDULES)}"),
-            ("milestones", all(0 <= m <= 1 for m in self.milestones), "fractions in [0, 1]"),
-            ("gamma", 0 < self.gamma <= 1, "a number in (0, 1]"),
-            ("min_lr", 0 <= self.min_lr <= self.lr, "a number >= 0 and <= lr"),
-            ("warmup_epochs", 0 <= self.warmup_epochs < self.epochs, "a number >= 0 below epochs"),
-            ("label_smoothing", 0 <= self.label_smoothing < 1, "a number in [0, 1)"),
-        ):
-            if not holds:
-                raise ConfigError(f"{name}: expected {expected}, got {getattr(self, name)!r}")
-
-    def lasting(self, epochs: int) -> Recipe:
-        """Return the same recipe over another number of epochs; the warm-up keeps its share."""
-        return dataclasses.replace(self, epochs=epochs, warmup_epochs=self.warmup_epochs * epochs / self.epochs)
-
-    @property
-    def memory_format(self) -> torch.memory_format:
-        """PyTorch's name for how images and filters lie in memory."""
-        return torch.channels_last if self.channels_last else torch.contiguous_format
+from nni_s3d.tasks.optimizers import make_optimizer
+from nni_s3d.tasks.recipe import Recipe, rate_factor
 
 
 @dataclass(frozen=True)
@@ -87,6 +34,7 @@ class Hooks:
 
     load: Callable[[], dict[str, Any] | None] = lambda: None  # the last checkpoint, if there is one
     save: Callable[[dict[str, Any]], None] = lambda state: None  # called after every epoch
+    before_decay: Callable[[dict[str, Any]], None] = lambda state: None  # when the rate of "wsd" begins to fall
     progress: Callable[[int, int], None] = lambda epoch, epochs: None  # after every epoch: how many are done
     checkpoint: str = "checkpoint"  # what an error calls it
 
@@ -98,11 +46,22 @@ def train(
     seed: int = 0,
     hooks: Hooks | None = None,
     title: str = "train",
+    optimizer_state: Mapping[str, Any] | None = None,
 ) -> Optimizer:
     """Train a model in place, in its own precision, and return the optimizer as it is at the end.
 
     Every epoch's randomness follows from (seed, epoch) alone, so a phase that goes on from a checkpoint ends with the
     same weights as one that was never interrupted. A progress bar is shown when standard error is a terminal.
+
+    Args:
+        model: the network.
+        loader: of the training set.
+        recipe: how to train.
+        seed: of dropout.
+        hooks: what the caller wants to know or keep.
+        title: of the progress bar.
+        optimizer_state: the state dict that the optimizer begins with, such as that of a split; its settings, the
+            learning rate among them, are those of the recipe.
 
     Raises:
         StoreError: the checkpoint is one of another network or recipe.
@@ -110,8 +69,10 @@ def train(
     hooks = hooks or Hooks()
     for parameter in (p for p in model.parameters() if p.dim() == 4):
         parameter.data = parameter.data.contiguous(memory_format=recipe.memory_format)
-    optimizer = _OPTIMIZERS[recipe.optimizer](_parameter_groups(model, recipe), recipe)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _factor(recipe, step / len(loader)))
+    optimizer = make_optimizer(model, recipe)
+    if optimizer_state is not None:
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": optimizer_state["state"]})
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(recipe, step / len(loader)))
     device = next(model.parameters()).device
     amp = recipe.amp and device.type == "cuda"
     scaler = torch.amp.GradScaler(device.type, enabled=amp)
@@ -122,8 +83,8 @@ def train(
         for epoch in range(first, recipe.epochs):
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                 torch.manual_seed(seed_for(seed, epoch))  # dropout
-                loss = _epoch(phase, loader, recipe, epoch)
-            hooks.save({"epoch": epoch + 1} | {name: part.state_dict() for name, part in vars(phase).items()})
+                loss = _epoch(phase, loader, recipe, epoch, hooks)
+            hooks.save({"epoch": epoch + 1} | phase.state())
             hooks.progress(epoch + 1, recipe.epochs)
             bar.set_postfix(loss=f"{loss:.3f}")
             bar.update()
@@ -151,10 +112,15 @@ class _Phase:
     scheduler: torch.optim.lr_scheduler.LambdaLR
     scaler: torch.amp.GradScaler
 
+    def state(self) -> dict[str, Any]:
+        """Return the state of each."""
+        return {name: part.state_dict() for name, part in vars(self).items()}
 
-def _epoch(phase: _Phase, loader: Loader, recipe: Recipe, epoch: int) -> float:
+
+def _epoch(phase: _Phase, loader: Loader, recipe: Recipe, epoch: int, hooks: Hooks) -> float:
     """Train for one epoch and return the loss of its last batch."""
     loss = torch.zeros(())
+    stable = recipe.stable_steps(recipe.epochs * len(loader)) if recipe.schedule == "wsd" else 0
     for inputs, targets in loader.epoch(epoch):
         inputs = inputs.contiguous(memory_format=recipe.memory_format)
         phase.optimizer.zero_grad()
@@ -164,6 +130,8 @@ def _epoch(phase: _Phase, loader: Loader, recipe: Recipe, epoch: int) -> float:
         phase.scaler.step(phase.optimizer)
         phase.scaler.update()
         phase.scheduler.step()
+        if phase.scheduler.last_epoch == stable:  # which counts steps
+            hooks.before_decay(phase.state())
     return loss.item()
 
 
@@ -183,48 +151,3 @@ def _restore(phase: _Phase, recipe: Recipe, hooks: Hooks) -> int:
 
 
 _FITTING = "expected a checkpoint of this network and recipe"
-
-
-def _parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Keep batch norm and biases, which have one dimension, from weight decay where asked."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if recipe.decay_norm_and_bias:
-        return [{"params": parameters}]
-    decayed: list[Tensor] = [p for p in parameters if p.dim() > 1]
-    return [{"params": decayed}, {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0}]
-
-
-def _factor(recipe: Recipe, epoch: float) -> float:
-    """Return the learning rate at a fractional epoch, relative to recipe.lr."""
-    if epoch < recipe.warmup_epochs:
-        return (epoch + 1e-3) / recipe.warmup_epochs
-    return _SCHEDULES[recipe.schedule](recipe, epoch)
-
-
-def _cosine(recipe: Recipe, epoch: float) -> float:
-    done = (epoch - recipe.warmup_epochs) / (recipe.epochs - recipe.warmup_epochs)
-    low = recipe.min_lr / recipe.lr
-    return low + (1 - low) * (1 + math.cos(math.pi * min(done, 1))) / 2
-
-
-_SCHEDULES: dict[str, Callable[[Recipe, float], float]] = {
-    "constant": lambda recipe, epoch: 1.0,
-    "step": lambda recipe, epoch: recipe.gamma ** sum(epoch >= m * recipe.epochs for m in recipe.milestones),
-    "cosine": _cosine,
-}
-
-
-def _uncompiled(kind: type[T]) -> type[T]:
-    """Return an optimizer of PyTorch without the hooks of its compiler, which takes a second to import."""
-    methods = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
-    plain = {name: unwrap(getattr(kind, name)) for name in methods}
-    return type(kind.__name__, (kind,), {**plain, "step": torch.no_grad()(unwrap(kind.step))})
-
-
-_OPTIMIZERS: dict[str, Callable[[Any, Recipe], Optimizer]] = {
-    "sgd": lambda groups, r: _uncompiled(torch.optim.SGD)(
-        groups, lr=r.lr, momentum=r.momentum, nesterov=r.nesterov, weight_decay=r.weight_decay
-    ),
-    "adam": lambda groups, r: _uncompiled(torch.optim.Adam)(groups, lr=r.lr, weight_decay=r.weight_decay),
-    "adamw": lambda groups, r: _uncompiled(torch.optim.AdamW)(groups, lr=r.lr, weight_decay=r.weight_decay),
-}

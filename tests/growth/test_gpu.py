@@ -221,7 +221,8 @@ def test_a_grown_network_trains_in_mixed_precision():
 
 def test_a_parametric_phase_in_mixed_precision_learns():
     from nni_s3d.tasks.data import Images, Loader
-    from nni_s3d.tasks.training import Recipe, evaluate, train
+    from nni_s3d.tasks.recipe import Recipe
+    from nni_s3d.tasks.training import evaluate, train
 
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(3, (60,), generator=generator)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import nni_s3d as s3d
+from nni_s3d.growth.seeds import seed_for
 from tests import reference
 from tests.cases import BY_NAME
 
@@ -49,6 +50,15 @@ def run(
 ) -> list[s3d.GrowthStep]:
     policy = policy or s3d.TopK(2)
     return list(s3d.grow(model, X[:1], phase, BATCHES, F.mse_loss, policy, steps, **(PAPER | settings)))
+
+
+def test_a_grown_network_is_shrunk_and_perturbed_if_asked():
+    plain, shaken = (
+        run(seed_network(), steps=1, phase=no_training, **s) for s in ({}, {"shrink": 0.5, "perturb": 0.1})
+    )
+    expected = copy.deepcopy(plain[1].model)
+    s3d.shrink_and_perturb(expected, 0.5, 0.1, seed_for(0, 0))
+    torch.testing.assert_close(shaken[1].model.state_dict(), expected.state_dict(), rtol=0, atol=0)
 
 
 def test_a_network_grows_and_its_loss_falls():

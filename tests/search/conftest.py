@@ -4,11 +4,17 @@ from nni_s3d.search.experiment import read_experiment, run
 from nni_s3d.search.store import Store
 from tests import small_task
 
+BEFORE_DECAY = {"training": small_task.TASK["training"] | {"schedule": "wsd", "decay": 0.4, "warmup_epochs": 0.5}}
+
 
 @pytest.fixture(
     scope="session",
-    params=[{"method": "split", "phase_budget": "epochs"}, {"method": "new_neurons", "epochs": 4}],
-    ids=str,
+    params=[
+        {"method": "split", "phase_budget": "epochs"},
+        {"method": "new_neurons", "epochs": 4},
+        {"task": BEFORE_DECAY, "epochs": 4, "shrink": 0.5, "perturb": 0.1},
+    ],
+    ids=["split", "new_neurons", "before_decay"],
 )
 def grown(request, tmp_path_factory):
     """A finished experiment: its file, its store and what it yielded."""

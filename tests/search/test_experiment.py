@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 import yaml
@@ -97,11 +98,14 @@ def test_a_store_of_another_task_is_refused_and_untouched(grown, tmp_path):
 def test_other_settings_under_a_name_that_is_taken_are_refused(grown, tmp_path):
     path, store, _ = grown
     (lineage,) = read_experiment(path).lineages
-    settings = {"method": lineage.method, "phase_budget": lineage.phase_budget, "epochs": lineage.epochs}
-    path = small_task.write(tmp_path, max_params=10**6, **settings)
+    for file in ("task.yml", "space.json", "s3d.yml"):
+        shutil.copy(path.parent / file, tmp_path)
+    other = yaml.safe_load(path.read_text())
+    other["tuner"]["classArgs"]["max_params"] = 10**6
+    (tmp_path / "s3d.yml").write_text(yaml.safe_dump(other))
     expected = rf"{lineage.label}\.json: expected the same settings, got other ones for max_params"
     with pytest.raises(StoreError, match=expected):
-        list(run(read_experiment(path), Store(str(store))))
+        list(run(read_experiment(tmp_path / "s3d.yml"), Store(str(store))))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import itertools
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -80,14 +81,14 @@ def test_a_run_that_is_killed_goes_on_and_ends_with_the_same_result(grown, tmp_p
     path, _, steps = grown
     saved = []
 
-    def dies(model, loader, recipe, seed, hooks, title):
+    def dies(model, loader, recipe, seed, hooks, *more):
         def save(state):
             hooks.save(state)
             saved.append(state["epoch"])
             if len(saved) == epoch:
                 raise KilledError
 
-        return train(model, loader, recipe, seed, type(hooks)(hooks.load, save, hooks.progress), title)
+        return train(model, loader, recipe, seed, replace(hooks, save=save), *more)
 
     monkeypatch.setattr(trial, "train", dies)
     with pytest.raises(KilledError):
