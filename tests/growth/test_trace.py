@@ -1,3 +1,4 @@
+import gc
 import re
 from collections.abc import Callable
 
@@ -19,6 +20,31 @@ def test_trace_leaves_the_model_as_it_was(case):
         module.training = index % 2 == 0
     with reference.untouched(model):
         s3d.trace(model, case.inputs())
+
+
+@pytest.fixture
+def tensors_in_cycles(monkeypatch):
+    """Return a function that says which tensors wait for the garbage collector to be freed."""
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+
+    def found() -> list[torch.Size]:
+        gc.collect()
+        return [x.shape for x in gc.garbage if isinstance(x, Tensor)]
+
+    yield found
+    gc.set_debug(0)
+    gc.garbage.clear()
+    gc.enable()
+
+
+@all_cases
+def test_memory_is_free_as_soon_as_nobody_needs_it(case, tensors_in_cycles):
+    model, inputs = case.model(), case.inputs()
+    graph = s3d.trace(model, inputs)
+    s3d.split(model, graph, s3d.plan_from_copies(graph, {}))
+    assert tensors_in_cycles() == []
 
 
 @all_cases

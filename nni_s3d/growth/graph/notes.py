@@ -79,7 +79,7 @@ class Notes:
                             kept[name] = tensor
                         self._owners.setdefault(id(tensor), []).append(name)
         shared = (name for names in self._owners.values() if len(names) > 1 for name in names)
-        self._layers = LayerNotes(self.same, self.refuse, shared)
+        self._layers = LayerNotes(self.same, self.refusals.add, shared)
         self.own = OwnTensors(self.parameters | self.buffers)
         self._followers: dict[str, Axis] = {}  # by parameter or buffer
         self._understood: set[str] = set()  # what the rule of the function that runs has followed
