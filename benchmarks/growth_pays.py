@@ -2,7 +2,7 @@
 
     python benchmarks/growth_pays.py [--config benchmarks/growth_pays.yml] [--csv benchmarks/results/growth_pays.csv]
                                      [--works NAME ...] [--methods NAME ...] [--seeds 0 1 ...] [--workers 2]
-                                     [--only-print] [--json]
+                                     [--only-print] [--overview METHOD] [--json]
 
 A work is a data set and a backbone (NNI_S3D_DATA says where the data sets are). The reference method grows its seed
 network to three larger sizes, in parameters, with a phase of some epochs at each. Everybody else is granted what this
@@ -12,6 +12,7 @@ appended to the CSV file as runs end, and runs that are there already, with the 
 nothing left to do, this prints the table; a run that fails is reported and left out. "front" is the mean over the
 sizes; "behind" is the front of the reference minus that of the method, seed by seed, since growing methods begin with
 the same trained seed network; it is in bold where it is clear: where the mean is more than two standard deviations.
+--overview prints one row a method instead: by how many points its front is ahead of that of one method, for every work.
 """
 
 from __future__ import annotations
@@ -117,9 +118,9 @@ def fronts(study: Study, results: Results, work: str, method: str, key: str) -> 
     return {seed: front(rows, len(study.sizes), key) for seed, rows in runs.items() if rows}
 
 
-def behind_reference(study: Study, results: Results, work: str, method: str, first: int = 0) -> list[float]:
-    """Return by how many points a method's front, from a size on, is below that of the reference, seed by seed."""
-    own, other = (fronts(study, results, work, name, "test") for name in (method, study.reference))
+def behind(study: Study, results: Results, work: str, method: str, leader: str, first: int = 0) -> list[float]:
+    """Return by how many points a method's front, from a size on, is below that of another one, seed by seed."""
+    own, other = (fronts(study, results, work, name, "test") for name in (method, leader))
     sizes = range(first, len(study.sizes))
     both = [seed for seed in own if seed in other and all(size in own[seed] for size in sizes)]
     return [100 * statistics.mean(other[s][size] - own[s][size] for size in sizes) for s in both]
@@ -143,16 +144,38 @@ def table(study: Study, results: Results, works: list[str], methods: list[str]) 
             row[f"x {factor:g}"] = spread([100 * f[size] for f in found if size in f])
         row["front"] = spread([100 * statistics.mean(f.values()) for f in found if len(f) == len(study.sizes)])
         for name, first in (("behind", 0), (f"behind at x {study.sizes[-1]:g}", len(study.sizes) - 1)):
-            distances = [] if method == study.reference else behind_reference(study, results, work, method, first)
-            row[name] = spread(distances) if not is_clear(distances) else f"**{spread(distances)}**"
+            leader = study.reference
+            row[name] = marked([] if method == leader else behind(study, results, work, method, leader, first))
         rows.append(row)
     return rows
 
 
-def spread(values: list[float], digits: int = 1) -> str:
-    """Return mean and deviation."""
-    found = [statistics.mean(values), statistics.stdev(values)] if len(values) > 1 else values
-    return " ± ".join(f"{number:.{digits}f}" for number in found)
+def overview(study: Study, results: Results, works: list[str], methods: list[str], other: str) -> list[dict[str, str]]:
+    """Return a row for every method: by how many points its fronts are ahead of those of another one, in full."""
+    rows = []
+    for method in (other, *(m for m in methods if m != other)):
+        row = {"method": method}
+        for work in works:
+            found = fronts(study, results, work, method, "test").values()
+            own = [100 * statistics.mean(f.values()) for f in found if len(f) == len(study.sizes)]
+            ahead = [-x for x in behind(study, results, work, method, other)]
+            row[work] = spread(own) if method == other else marked(ahead, "+")
+        if any(row[work] for work in works):
+            rows.append(row)
+    return rows
+
+
+def spread(values: list[float], digits: int = 1, sign: str = "-") -> str:
+    """Return mean and deviation; with the sign "+" the mean has one in any case."""
+    found = [statistics.stdev(values)] if len(values) > 1 else []
+    return " ± ".join(
+        [f"{statistics.mean(values):{sign}.{digits}f}", *(f"{x:.{digits}f}" for x in found)] if values else []
+    )
+
+
+def marked(distances: list[float], sign: str = "-") -> str:
+    """Return mean and deviation of distances, in bold where they are clear."""
+    return f"**{spread(distances, sign=sign)}**" if is_clear(distances) else spread(distances, sign=sign)
 
 
 def main() -> None:
@@ -164,6 +187,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, help="others than those of the config")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--only-print", action="store_true", help="print what has been found and run nothing")
+    parser.add_argument("--overview", metavar="METHOD", help="print distances from this method alone")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parsed = parser.parse_args()
     study = build(Study, read_yaml(parsed.config), parsed.config)
@@ -181,7 +205,11 @@ def main() -> None:
                 else:
                     failed.add(run)
                 print(*asdict(run).values(), error or "", file=sys.stderr, flush=True)
-    rows = table(study, results, works, methods)
+    rows = (
+        overview(study, results, works, methods, parsed.overview)
+        if parsed.overview
+        else table(study, results, works, methods)
+    )
     if parsed.json:
         print(json.dumps({"rows": rows}))
         return

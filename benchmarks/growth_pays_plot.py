@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-from growth_pays import Results, behind_reference, fronts, is_clear
+from growth_pays import Results, behind, fronts, is_clear
 from growth_ways import Study
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -57,7 +57,7 @@ def draw_fronts(axes: Axes, work: str, study: Study, results: Results) -> None:
 
 def draw_distances(axes: Axes, work: str, study: Study, results: Results, others: list[str]) -> None:
     for place, method in enumerate(others):
-        values = behind_reference(study, results, work, method)
+        values = behind(study, results, work, method, study.reference)
         if not values:
             continue
         colour = "#000000" if is_clear(values) else "#999999"
@@ -99,7 +99,7 @@ def main() -> None:
         axes.set_ylabel("test accuracy in %")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(COLOURS))
     figure.savefig(parsed.folder / "growing_pays.png", dpi=110)
-    others = [m for m in study.methods if any(behind_reference(study, results, work, m) for work in study.works)]
+    others = [m for m in study.methods if any(behind(study, results, work, m, study.reference) for work in study.works)]
     others.remove(study.reference)
     panel = partial(draw_distances, study=study, results=results, others=others)
     figure = draw(study, panel, 3.0, f"points behind '{study.reference}'")

@@ -116,27 +116,3 @@ def unequal(
         lambda_min = spectrum[name].lambda_min if units is None else spectrum[name].lambda_min * units[name] ** 2
         gain += (ratio - 1) * float(lambda_min[neuron[second]].sum())
     return replace(plan, weights=weights, displacements=displacements, gain=gain)
-
-
-def by_size(spectrum: Mapping[str, s3d.Spectrum]) -> dict[str, s3d.Spectrum]:
-    """Return spectra whose lower end is the end that is larger in size, as if training found the sign of a copy."""
-    found = {}
-    for name, s in spectrum.items():
-        upper = s.lambda_max > -s.lambda_min
-        v = torch.where(upper[:, None], s.v_max, s.v_min)
-        found[name] = replace(s, lambda_min=-torch.maximum(s.lambda_max, -s.lambda_min), v_min=v)
-    return found
-
-
-def muted(plan: s3d.GrowthPlan) -> s3d.GrowthPlan:
-    """Return a plan of splits in two of which the first copy stays, with all of the output weight.
-
-    The second one goes where it would have gone, and has no output weights: a new neuron in a place from the spectrum.
-    """
-    weights, displacements = {}, {}
-    for name, copies in plan.copies.items():
-        neuron, second = torch.arange(len(copies)).repeat_interleave(copies), second_copies(copies)
-        split = copies[neuron] == 2
-        weights[name] = torch.where(second, 0.0, 1.0).to(plan.weights[name])
-        displacements[name] = plan.displacements[name] * torch.where(split & ~second, 0.0, 1.0)[:, None]
-    return replace(plan, weights=weights, displacements=displacements, gain=0.0, held_out_gain=None)

@@ -62,7 +62,6 @@ class Method:
     perturb: float = 0.0
     quicken: bool = False
     ratio: float = 1.0  # of the output weights of a positive split in two
-    mute: bool = False  # splits in two leave the neuron as it is, and the second copy without output weights
 
     # A tournament, see `tournament`; none without a pool.
     pool: dict[str, dict[str, Any]] = field(default_factory=dict)  # {kind of newcomers: fields that differ for it}

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 import nni_s3d as s3d
 from growth_ways.bench import Bench
-from growth_ways.cures import by_size, muted, quicken, recalibrate, shrink_and_perturb, unequal
+from growth_ways.cures import quicken, recalibrate, shrink_and_perturb, unequal
 from growth_ways.evidence import Evidence, best_draw, measured
 from growth_ways.schedules import Trained
 from growth_ways.settings import Method
@@ -56,11 +56,8 @@ def planned(
     """Return the largest plan that does not exceed a number of parameters."""
     units = units_of(method, model, graph)
     copies = method.copies if isinstance(method.copies, int) else set(method.copies)
-    evidence = by_size(evidence) if method.mute else evidence
     choice = partial(s3d.select, evidence, graph, copies=copies, c=method.c, theta_norms=units)
     plan = largest(choice, method.cost, limit)
-    if method.mute:
-        return muted(plan)
     if method.ratio == 1 or isinstance(evidence, s3d.NewNeurons):
         return plan
     return unequal(plan, evidence, units, method.ratio)
