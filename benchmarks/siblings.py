@@ -7,10 +7,10 @@ The seed network of a work is trained, grown to the second size and trained agai
 of one neuron; of a new neuron, it and the one beside it. Their cosine is that between the weights that they read with.
 "strangers" are neurons of one group that are no siblings: what copies would be like that have nothing in common.
 
-A copy with output weight w at a distance d from its neuron descends along -w S d. So two copies part like exp(e). Here e
-is |w lambda| times the sum of all learning rates over 1 - momentum: |lambda_min| / 2 for positive splits in two, and
-(c - 1) / 2 lambda_max for signed ones. "predicted" is e. "measured" is the logarithm of how many times the angle between
-the siblings has grown. "correlation" is Spearman's between the two. Medians over the pairs of all seeds.
+A copy with output weight w at a distance d from its neuron descends along -w S d. So two copies part like exp(e), where
+e is |w lambda| times the sum of all learning rates over 1 - momentum: |lambda_min| / 2 for positive splits in two, and
+(c - 1) / 2 lambda_max for signed ones. "predicted" is e. "measured" is the logarithm of how many times the angle
+between the siblings has grown. "correlation" is Spearman's between the two. Medians over the pairs of all seeds.
 """
 
 from __future__ import annotations
