@@ -70,7 +70,8 @@ def run(method: Method, seed: int, neurons: int, iterations: int, triplet: str) 
 
     steps = (neurons - 1) // (method.copies - 1)
     own = {"copies": method.copies, "c": method.c, "triplet": triplet}
-    settings = {"policy": s3d.TopK(1), **own, "epsilon": EPSILON, "relative": False, "solver": "exact"}
+    as_in_the_paper = {"epsilon": EPSILON, "relative": False, "shrink": 1.0, "perturb": 0.0}
+    settings = {"policy": s3d.TopK(1), **own, **as_in_the_paper, "solver": "exact"}
     return list(s3d.grow(model, inputs, train, [(inputs, targets)], loss_fn, steps=steps, **settings))
 
 

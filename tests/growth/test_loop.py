@@ -16,7 +16,7 @@ Y = torch.sin(3 * X)
 BATCHES = [(X[::2], Y[::2]), (X[1::2], Y[1::2])]
 
 
-PAPER = {"epsilon": 0.01, "relative": False}
+PAPER = {"epsilon": 0.01, "relative": False, "shrink": 1.0, "perturb": 0.0}
 
 
 def seed_network(hidden: int = 2) -> nn.Module:
@@ -209,6 +209,7 @@ def grown_without_derivatives(method: str, seed: int = 0, **settings: object) ->
     def loss(model: nn.Module) -> float:
         return case.loss_fn(model.eval()(case.inputs()), case.targets()).item()
 
+    settings = {"shrink": 1.0, "perturb": 0.0} | settings
     return list(s3d.grow(case.model(), case.inputs(), loss, steps=2, method=method, seed=seed, **settings))
 
 

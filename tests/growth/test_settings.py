@@ -53,6 +53,7 @@ def test_the_defaults_are_those_of_the_docs():
     assert growth.policy == s3d.Knapsack(growth=0.6, cost="macs")
     assert (growth.method, growth.copies, growth.c, growth.smoothing) == ("split", 2, 1.3, 3.0)
     assert (growth.epsilon, growth.relative) == (0.5, True)
+    assert (growth.shrink, growth.perturb) == (0.5, 0.1)
 
 
 @pytest.mark.parametrize(("old", "new"), [("signed", "split"), ("new", "new_neurons")])
