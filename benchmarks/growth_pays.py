@@ -167,10 +167,10 @@ def overview(study: Study, results: Results, works: list[str], methods: list[str
 
 def spread(values: list[float], digits: int = 1, sign: str = "-") -> str:
     """Return mean and deviation; with the sign "+" the mean has one in any case."""
-    found = [statistics.stdev(values)] if len(values) > 1 else []
-    return " ± ".join(
-        [f"{statistics.mean(values):{sign}.{digits}f}", *(f"{x:.{digits}f}" for x in found)] if values else []
-    )
+    found = [f"{statistics.mean(values):{sign}.{digits}f}"] if values else []
+    if len(values) > 1:
+        found.append(f"{statistics.stdev(values):.{digits}f}")
+    return " ± ".join(found)
 
 
 def marked(distances: list[float], sign: str = "-") -> str:

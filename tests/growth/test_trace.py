@@ -23,7 +23,7 @@ def test_trace_leaves_the_model_as_it_was(case):
 
 
 @pytest.fixture
-def tensors_in_cycles(monkeypatch):
+def tensors_in_cycles():
     """Return a function that says which tensors wait for the garbage collector to be freed."""
     gc.collect()
     gc.disable()

@@ -101,13 +101,12 @@ def test_growth_can_go_on_from_before_the_decay():
     assert state["scheduler"]["last_epoch"] == 14  # of 5 epochs with 4 steps each
     stable = network()
     plain = train(stable, loader(seed=3), Recipe(epochs=3, lr=0.05, schedule="constant"))
-    for epoch, steps in ((3, 2),):
-        with torch.random.fork_rng():
-            torch.manual_seed(seed_for(0, epoch))
-            for _, (inputs, targets) in zip(range(steps), loader(seed=3).epoch(epoch), strict=False):
-                plain.zero_grad()
-                nn.functional.cross_entropy(stable(inputs), targets).backward()
-                plain.step()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed_for(0, 3))
+        for _, (inputs, targets) in zip(range(2), loader(seed=3).epoch(3), strict=False):
+            plain.zero_grad()
+            nn.functional.cross_entropy(stable(inputs), targets).backward()
+            plain.step()
     torch.testing.assert_close(state["model"], stable.state_dict(), rtol=0, atol=0)
     torch.testing.assert_close(state["optimizer"]["state"], plain.state_dict()["state"], rtol=0, atol=0)
 
