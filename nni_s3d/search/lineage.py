@@ -28,22 +28,30 @@ class Lineage(GrowthSettings):
 
     name: str = ""  # in the web UI and the store; by default made of the settings
     steps: int = 5  # growth steps at most
-    epochs: int | None = None  # of the seed network; by default those of the task
-    phase_budget: str = "macs"  # a larger network is trained for as many MACs as the seed, or for as many "epochs"
+    epochs: int | list[int] | None = None  # of the seed network, or of every step; by default those of the task
+    phase_budget: str = "macs"  # epochs are counted in MACs of the seed network, or are "epochs" of every network
     seed: int = 0  # of the first weights, the order of the samples, all random growth and the eigensolver
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.steps < 0:
             raise ConfigError(f"steps: expected a whole number >= 0, got {self.steps!r}")
-        if self.epochs is not None and self.epochs < 1:
-            raise ConfigError(f"epochs: expected a whole number >= 1, got {self.epochs!r}")
         if self.phase_budget not in PHASE_BUDGETS:
             raise ConfigError(f"phase_budget: expected one of {', '.join(PHASE_BUDGETS)}, got {self.phase_budget!r}")
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed: expected a whole number >= 0 and < 2**63, got {self.seed!r}")
         if self.name:
             check_name(self.name, "name")
+        self._check_epochs()
+
+    def _check_epochs(self) -> None:
+        if self.epochs is None:
+            return
+        if not all(epochs >= 1 for epochs in (self.epochs if isinstance(self.epochs, list) else [self.epochs])):
+            raise ConfigError(f"epochs: expected whole numbers >= 1, got {self.epochs!r}")
+        if isinstance(self.epochs, list) and len(self.epochs) != self.steps + 1:
+            expected = f"{self.steps + 1} numbers, for the seed network and {self.steps} growth steps"
+            raise ConfigError(f"epochs: expected {expected}, got {self.epochs!r}")
 
     @property
     def label(self) -> str:
@@ -51,6 +59,10 @@ class Lineage(GrowthSettings):
         copies = "".join(map(str, self.schemes.choices))
         kind = f"c{self.c:g}-m{copies}" if self.method == "split" else self.method
         return self.name or f"{kind}-s{self.seed}"
+
+    def epochs_of(self, step: int) -> int | None:
+        """Return how many epochs the phase of a step has, counted as `phase_budget` says; None: those of the task."""
+        return self.epochs[step] if isinstance(self.epochs, list) else self.epochs
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON, for `build`."""

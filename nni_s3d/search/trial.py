@@ -144,7 +144,7 @@ def _recipe(trial: TrialContext, cost: Cost, data: DataSet) -> Recipe:
     task, lineage = trial.task, trial.lineage
     if lineage is None:
         return task.training
-    epochs = lineage.epochs or task.training.epochs
+    epochs = lineage.epochs_of(trial.spec.step) or task.training.epochs
     if trial.spec.step and lineage.phase_budget == "macs":
         seed_network = task.build_model(trial.space.low, trial.seed, data.shape)
         seed_macs = count(read_graph(seed_network, task.example(data.shape))).macs

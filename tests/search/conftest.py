@@ -12,7 +12,7 @@ BEFORE_DECAY = {"training": small_task.TASK["training"] | {"schedule": "wsd", "d
     params=[
         {"method": "split", "phase_budget": "epochs"},
         {"method": "new_neurons", "epochs": 4},
-        {"task": BEFORE_DECAY, "epochs": 4, "shrink": 0.5, "perturb": 0.1},
+        {"task": BEFORE_DECAY, "epochs": [2, 4, 6], "shrink": 0.5, "perturb": 0.1},
     ],
     ids=["split", "new_neurons", "before_decay"],
 )

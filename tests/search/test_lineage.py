@@ -40,7 +40,12 @@ def test_a_lineage_is_called_after_its_settings(settings, label):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"policy": {"name": "top_fraction", "fraction": 0.2}, "copies": 3}, {"copies": [1, 2, 4], "max_macs": 10**6}],
+    [
+        {},
+        {"policy": {"name": "top_fraction", "fraction": 0.2}, "copies": 3},
+        {"copies": [1, 2, 4], "max_macs": 10**6},
+        {"steps": 1, "epochs": [2, 8]},
+    ],
 )
 def test_a_lineage_survives_json(settings):
     (lineage,) = lineages(settings)
@@ -62,6 +67,12 @@ def test_shared_settings_and_those_that_differ():
         ({"method": "new"}, "classArgs.method: .*, got 'new', now called 'new_neurons'"),
         ({"method": "both"}, "classArgs.method: expected one of split, new_neurons.*, got 'both'"),
         ({"phases": "macs"}, "classArgs: unknown key 'phases', now called 'phase_budget'"),
+        ({"epochs": 0}, r"classArgs.epochs: expected whole numbers >= 1, got 0"),
+        ({"epochs": [2, 0], "steps": 1}, r"classArgs.epochs: expected whole numbers >= 1, got \[2, 0\]"),
+        (
+            {"epochs": [2, 3], "steps": 2},
+            r"classArgs.epochs: expected 3 numbers, for the seed network and 2 growth steps, got \[2, 3\]",
+        ),
         ({"phase_budget": "steps"}, "classArgs.phase_budget: expected one of macs, epochs, got 'steps'"),
         (
             {"policy": {"fraction": 0.2}},
