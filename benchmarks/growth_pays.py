@@ -74,12 +74,15 @@ class Results:
 
 
 def front(rows: list[dict[str, str]], sizes: int, key: str) -> dict[int, float]:
-    """Return the accuracy at every size: of the network that is best on the validation set and no larger."""
+    """Return the accuracy at every size: of the network that is best on the validation set, and no larger.
+
+    Of equal ones it is the smaller.
+    """
     found = {}
     for size in range(sizes):
         smaller = [row for row in rows if int(row["size"]) <= size]
         if smaller:
-            found[size] = float(max(smaller, key=lambda row: float(row["validation"]))[key])
+            found[size] = float(max(smaller, key=lambda row: (float(row["validation"]), -int(row["size"])))[key])
     return found
 
 

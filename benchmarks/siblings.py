@@ -23,8 +23,8 @@ from pathlib import Path
 import torch
 from growth_ways import Bench, Run, Study
 from growth_ways.evidence import Evidence, measured
-from growth_ways.schedules import factor, phase, steps_of
-from growth_ways.step import carried, carried_out, planned, source_of
+from growth_ways.schedules import MOMENTUM, factor, phase, steps_of
+from growth_ways.step import planned
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -33,8 +33,7 @@ import nni_s3d as s3d
 from nni_s3d.config import build, read_yaml
 from nni_s3d.growth.graph.theta import pack
 
-METHODS = ("s3d", "random", "new")
-MOMENTUM = 0.9
+METHODS = ("s3d", "s2d", "random splits", "new neurons")
 
 
 def cosines(model: nn.Module, result: s3d.SplitResult) -> tuple[Tensor, Tensor]:
@@ -75,13 +74,13 @@ def one(study: Study, work: str, method: str, rate: float, seed: int) -> list[Te
     bench = Bench(study, Run(work, method, rate, seed, ""))
     model = bench.build(bench.work.widths)
     graph = bench.graph(model)
-    done = phase(bench, model, graph, 0, bench.own_epochs(graph))
-    evidence = measured(bench, bench.method, source_of(bench, done), graph, bench.samples()[0], 0)
+    done = phase(bench, model, graph, 0, bench.own_epochs(graph, 0))
+    evidence = measured(bench, bench.method, done.model.eval(), graph, bench.samples()[0], 0)
     plan = planned(bench.method, done.model, graph, evidence, bench.limits[1])
-    result = carried_out(bench.method, done.model, graph, plan, carried(bench, done.optimizer))
-    epochs = bench.own_epochs(result.graph)
+    result = s3d.split(done.model, graph, plan, bench.method.epsilon, done.optimizer)
+    epochs = bench.own_epochs(result.graph, 1)
     steps = steps_of(bench, epochs)
-    rates = rate * sum(factor(bench, step, steps) for step in range(steps)) / (1 - MOMENTUM)
+    rates = rate * sum(factor(step, steps) for step in range(steps)) / (1 - MOMENTUM)
     predicted = exponents(result, plan, evidence, rates)
     before, _ = cosines(result.model, result)
     done = phase(bench, result.model, result.graph, 1, epochs, result.optimizer_state)

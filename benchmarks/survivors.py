@@ -1,10 +1,10 @@
 """Who survives the tournaments that growth_pays.py has carried out.
 
-    python benchmarks/survivors.py [--config benchmarks/recipes.yml] [--csv benchmarks/results/recipes.csv]
+    python benchmarks/survivors.py [--config benchmarks/growth_pays.yml] [--csv benchmarks/results/growth_pays.csv]
 
 For every work and method, at its learning rate and summed over seeds and sizes: how many newcomers of each kind have
 survived, and how predicted gain and importance go together among splits (Spearman's rank correlation, mean and
-deviation of the tournaments). Random splits say how much of that is there without any spectrum.
+deviation of the tournaments). Their shares would all be alike if the kind of a newcomer did not matter.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def survival(rows: list[dict[str, str]]) -> dict[str, tuple[int, int]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", type=Path, default=Path("benchmarks/recipes.yml"))
-    parser.add_argument("--csv", type=Path, default=Path("benchmarks/results/recipes.csv"))
+    parser.add_argument("--config", type=Path, default=Path("benchmarks/growth_pays.yml"))
+    parser.add_argument("--csv", type=Path, default=Path("benchmarks/results/growth_pays.csv"))
     parsed = parser.parse_args()
     study = build(Study, read_yaml(parsed.config), parsed.config)
     results = Results.read(parsed.csv, study)

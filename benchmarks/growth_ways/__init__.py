@@ -11,7 +11,6 @@ from growth_ways.bench import Bench
 from growth_ways.growing import grown
 from growth_ways.prune import pruned
 from growth_ways.scratch import scratch
-from growth_ways.search import searched
 from growth_ways.settings import Method, Row, Run, Study, Workload
 from growth_ways.slimmable import slimmed
 
@@ -20,7 +19,6 @@ __all__ = ["KINDS", "Bench", "Method", "Row", "Run", "Study", "Workload", "carry
 KINDS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "grow": grown,
     "scratch": scratch,
-    "search": searched,
     "prune": pruned,
     "slimmable": slimmed,
 }

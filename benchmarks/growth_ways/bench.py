@@ -17,6 +17,8 @@ from nni_s3d.config import build
 from nni_s3d.tasks.data import DataSet, Images, Loader, load
 from nni_s3d.tasks.training import Evaluation, evaluate
 
+SAMPLES = 512  # behind a spectrum or an importance
+
 
 @dataclass
 class Bench:
@@ -66,15 +68,13 @@ class Bench:
         return round(self.total * sum(shares[: size + 1])) if shares else self.budgets[size]
 
     def epochs(self, budget: int, *graphs: s3d.ChannelGraph) -> float:
-        """Return how many epochs of all these networks a budget pays.
+        """Return how many epochs of all these networks a budget pays."""
+        return budget / sum(3 * s3d.count(graph).macs * len(self.data.train) for graph in graphs)
 
-        These are whole ones, rounded up, one at least, but for a trunk, which is trained by steps.
-        """
-        epochs = budget / sum(3 * s3d.count(graph).macs * len(self.data.train) for graph in graphs)
-        return epochs if self.method.schedule == "trunk" else max(1, math.ceil(epochs))
-
-    def own_epochs(self, graph: s3d.ChannelGraph) -> int:
-        """Return how long the reference trains a network."""
+    def own_epochs(self, graph: s3d.ChannelGraph, size: int) -> float:
+        """Return how long a growing network is trained at a size: the reference by MACs, all others by what is left."""
+        if self.budgets:
+            return self.epochs(self.by_the_end(size) - self.spent, graph)
         seed = s3d.count(self.graph(self.build(self.work.widths)))
         return max(1, round(self.work.epochs * seed.macs / s3d.count(graph).macs))
 
@@ -94,4 +94,4 @@ class Bench:
         """Return the training images behind what is measured, and others; those of the digits are too few for both."""
         n = len(self.data.train)
         order = torch.randperm(n, generator=torch.Generator().manual_seed(self.run.seed))
-        return self.data.train[order[: self.method.samples]], self.data.train[order[-min(n, 2048) :]]
+        return self.data.train[order[:SAMPLES]], self.data.train[order[-min(n, 2048) :]]

@@ -14,25 +14,25 @@ from growth_ways.settings import Row
 from growth_ways.widths import even
 from nni_s3d.tasks.data import Images
 
+FIRST = 0.5  # share of all MACs that the largest size gets; the others share the rest
+
 
 def pruned(bench: Bench) -> Iterator[Row]:
     """Train a network of the largest size, cut it to every smaller size, the larger ones first, and train what is left.
 
     What a cut rests on is measured once, on the network of the largest size.
     """
-    method, largest = bench.method, len(bench.limits) - 1
+    largest = len(bench.limits) - 1
     model = bench.build(even(bench, bench.limits[-1]))
     graph = bench.graph(model)
-    first = method.shares[-1] if method.shares else method.first
-    done = phase(bench, model, graph, largest, bench.epochs(round(first * bench.total), graph))
+    done = phase(bench, model, graph, largest, bench.epochs(round(FIRST * bench.total), graph))
     yield done.row
-    scores = scored(bench, method.importance, done.cooled, graph, bench.samples()[0])
+    scores = scored(bench, bench.method.importance, done.cooled, graph, bench.samples()[0])
     for size in reversed(range(largest)):
-        keep = least_cut(scores, graph, bench.limits[size], method.cost)
+        keep = least_cut(scores, graph, bench.limits[size])
         result = s3d.remove(done.cooled, graph, keep)
-        left = bench.total - bench.spent
-        share = method.shares[size] / sum(method.shares[: size + 1]) if method.shares else 1 / (size + 1)
-        yield phase(bench, result.model, result.graph, size, bench.epochs(round(share * left), result.graph)).row
+        share = (bench.total - bench.spent) / (size + 1)
+        yield phase(bench, result.model, result.graph, size, bench.epochs(round(share), result.graph)).row
 
 
 def scored(bench: Bench, kind: str, model: nn.Module, graph: s3d.ChannelGraph, images: Images) -> dict[str, Tensor]:
@@ -42,16 +42,14 @@ def scored(bench: Bench, kind: str, model: nn.Module, graph: s3d.ChannelGraph, i
     return s3d.importance(model, graph, kind, bench.loader(images, 16), F.cross_entropy)
 
 
-def least_cut(scores: Mapping[str, Tensor], graph: s3d.ChannelGraph, params: int, cost: str) -> dict[str, Tensor]:
-    """Return the neurons that stay at the largest budget, in any cost, that does not exceed a number of parameters."""
-    if cost == "params":
-        return s3d.select_keep(scores, graph, params, cost)
-    low, high = 0.0, float(getattr(s3d.count(graph), cost))
+def least_cut(scores: Mapping[str, Tensor], graph: s3d.ChannelGraph, params: int) -> dict[str, Tensor]:
+    """Return the neurons that stay at the largest budget of MACs that does not exceed a number of parameters."""
+    low, high = 0.0, float(s3d.count(graph).macs)
     best = None
     for _ in range(24):
         middle = (low + high) / 2
         try:
-            keep = s3d.select_keep(scores, graph, middle, cost)
+            keep = s3d.select_keep(scores, graph, middle, "macs")
         except s3d.ConfigError:  # less than the smallest widths cost
             low = middle
             continue

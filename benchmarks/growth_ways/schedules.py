@@ -1,18 +1,15 @@
-"""How a network is trained at one size.
+"""How a network is trained at one size: a trunk with a branch.
 
-"cosine": whole epochs, with a cosine that falls to zero. "trunk": steps at a constant learning rate, after which the
-branch, a copy, is trained with a rate that falls to zero linearly. The branch is the network of this size; growth goes
-on from the trunk, with its momentum.
+The trunk has a constant learning rate. The branch is a copy of it whose rate falls to zero linearly, and it is the
+network of this size. Growth goes on from the trunk, with its momentum.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -24,10 +21,10 @@ import nni_s3d as s3d
 from growth_ways.bench import Bench
 from growth_ways.settings import Row
 from nni_s3d.tasks.data import Loader
-from nni_s3d.tasks.recipe import Recipe
-from nni_s3d.tasks.training import Hooks, train
 
 State = dict[str, Any]
+BRANCH = 0.15  # share of a phase in which the rate falls
+MOMENTUM, WEIGHT_DECAY = 0.9, 1e-4
 _WARMUP, _WARMUP_STEPS = 0.1, 50  # at most: share of a phase, and steps
 
 
@@ -35,10 +32,10 @@ _WARMUP, _WARMUP_STEPS = 0.1, 50  # at most: share of a phase, and steps
 class Trained:
     """A network at the end of a phase."""
 
-    model: nn.Module  # that may grow
+    model: nn.Module  # the trunk, which grows
     graph: s3d.ChannelGraph
     optimizer: Optimizer
-    cooled: nn.Module  # the network of this size: the branch of a trunk, else the same
+    cooled: nn.Module  # the network of this size: its branch
     row: Row
 
 
@@ -46,14 +43,11 @@ def phase(
     bench: Bench, model: nn.Module, graph: s3d.ChannelGraph, size: int, epochs: float, state: State | None = None
 ) -> Trained:
     """Train a network in place, with the state of an optimizer to begin with perhaps, and measure it."""
-    if bench.method.schedule == "trunk":
-        steps = steps_of(bench, epochs)
-        cooling = max(1, round(bench.method.branch * steps))
-        optimizer = on_trunk(bench, model, graph, size, steps - cooling, state)
-        cooled = copy.deepcopy(model)
-        _branch(bench, cooled, graph, size, cooling, optimizer.state_dict())
-    else:
-        optimizer, cooled = _cosine(bench, model, graph, size, round(epochs), state), model
+    steps = steps_of(bench, epochs)
+    cooling = max(1, round(BRANCH * steps))
+    optimizer = on_trunk(bench, model, graph, size, steps - cooling, state)
+    cooled = copy.deepcopy(model)
+    _branch(bench, cooled, graph, size, cooling, optimizer.state_dict())
     return Trained(model, graph, optimizer, cooled, measured_row(bench, cooled, graph, size))
 
 
@@ -63,11 +57,6 @@ def measured_row(bench: Bench, model: nn.Module, graph: s3d.ChannelGraph, size: 
     validation, test = (bench.measure(model, part) for part in (bench.data.validation, bench.data.test))
     widths = json.dumps(graph.widths)
     return Row(size, cost.params, cost.macs, bench.spent, validation.accuracy, test.accuracy, test.loss, widths)
-
-
-def rate_of(bench: Bench, size: int) -> float:
-    """Return the learning rate at the beginning of a phase."""
-    return bench.run.rate * (bench.method.later_rate if size else 1.0)
 
 
 def steps_of(bench: Bench, epochs: float) -> int:
@@ -85,9 +74,8 @@ def on_trunk(
     order: int = 0,
 ) -> Optimizer:
     """Train at a constant rate, with a short warm-up where no optimizer goes on, and return the optimizer."""
-    rate, batches = rate_of(bench, size), bench.training_loader(size, order)
-    optimizer = resumed(bench, model, state)
-    warmup = min(_WARMUP_STEPS, _WARMUP * steps) if state is None else bench.method.warmup * len(batches)
+    rate, batches, optimizer = bench.run.rate, bench.training_loader(size, order), resumed(model, state)
+    warmup = min(_WARMUP_STEPS, _WARMUP * steps) if state is None else 0
     images = run_steps(model, optimizer, batches, steps, lambda step: rate * min(1.0, (step + 1) / max(1.0, warmup)))
     bench.spent += 3 * s3d.count(graph).macs * images
     return optimizer
@@ -95,42 +83,14 @@ def on_trunk(
 
 def _branch(bench: Bench, model: nn.Module, graph: s3d.ChannelGraph, size: int, steps: int, state: State) -> None:
     """Let the learning rate fall to zero, on batches of their own order."""
-    rate = rate_of(bench, size)
-    batches, optimizer = bench.training_loader(size, 1), resumed(bench, model, copy.deepcopy(state))
+    rate, batches, optimizer = bench.run.rate, bench.training_loader(size, 1), resumed(model, copy.deepcopy(state))
     images = run_steps(model, optimizer, batches, steps, lambda step: rate * (1 - step / steps))
     bench.spent += 3 * s3d.count(graph).macs * images
 
 
-def _cosine(
-    bench: Bench, model: nn.Module, graph: s3d.ChannelGraph, size: int, epochs: int, state: State | None
-) -> Optimizer:
-    method, warmup = bench.method, min(bench.method.warmup, epochs / 2) if size else 0.0
-    recipe = Recipe(
-        epochs,
-        bench.work.batch_size,
-        lr=rate_of(bench, size),
-        warmup_epochs=warmup,
-        weight_decay=method.weight_decay,
-        amp=False,
-    )
-    hooks = Hooks() if state is None else Hooks(load=partial(_beginning, model, state, recipe))
-    optimizer = train(model, bench.training_loader(size), recipe, bench.run.seed, hooks)
-    bench.spent += 3 * s3d.count(graph).macs * len(bench.data.train) * epochs
-    return optimizer
-
-
-def _beginning(model: nn.Module, state: State, recipe: Recipe) -> State:
-    """Return the checkpoint of a phase that has not begun, with this state of the optimizer."""
-    fresh = torch.optim.SGD(model.parameters(), lr=recipe.lr, momentum=recipe.momentum)
-    schedule = torch.optim.lr_scheduler.LambdaLR(fresh, lambda step: 1.0).state_dict()
-    groups = [group | {"lr": recipe.lr, "initial_lr": recipe.lr} for group in state["param_groups"]]
-    optimizer = state | {"param_groups": groups}
-    return {"epoch": 0, "model": model.state_dict(), "optimizer": optimizer, "scheduler": schedule, "scaler": {}}
-
-
-def resumed(bench: Bench, model: nn.Module, state: State | None) -> Optimizer:
+def resumed(model: nn.Module, state: State | None) -> Optimizer:
     """Return stochastic gradient descent with the momentum of a state; `run_steps` says the learning rate."""
-    optimizer = torch.optim.SGD(model.parameters(), momentum=0.9, weight_decay=bench.method.weight_decay)
+    optimizer = torch.optim.SGD(model.parameters(), momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
     if state is not None:
         optimizer.load_state_dict(state)
     return optimizer
@@ -164,9 +124,7 @@ def _endless(batches: Loader) -> Iterator[tuple[Tensor, Tensor]]:
         epoch += 1
 
 
-def factor(bench: Bench, step: int, steps: int) -> float:
-    """Return the learning rate of a step among all steps of a single phase, in units of that at its beginning."""
-    if bench.method.schedule == "cosine":
-        return (1 + math.cos(math.pi * step / steps)) / 2
-    cooling, warmup = max(1, round(bench.method.branch * steps)), max(1.0, min(_WARMUP_STEPS, _WARMUP * steps))
+def factor(step: int, steps: int) -> float:
+    """Return the learning rate of a step of a whole phase, in units of the constant one."""
+    cooling, warmup = max(1, round(BRANCH * steps)), max(1.0, min(_WARMUP_STEPS, _WARMUP * steps))
     return min(1.0, (step + 1) / warmup, (steps - step) / cooling)

@@ -25,53 +25,23 @@ class Workload:
 
 @dataclass(frozen=True)
 class Method:
-    """How networks of all sizes come about; the fields from `method` on are those of growing."""
+    """How networks of all sizes come about; what growing shares with the package has its names and defaults."""
 
     kind: str = "grow"  # or one of `growth_ways.KINDS`
-    schedule: str = "cosine"  # of every phase; "trunk": a constant rate, and a branch at every size, see `schedules`
-    branch: float = 0.15  # of "trunk": share of a phase in which the rate falls to 0
     shares: list[float] = field(default_factory=list)  # of the total cost, one of each size; those of the reference
-    weight_decay: float = 1e-4
-    samples: int = 512  # behind a spectrum, slopes, or an importance
+
+    method: str = "split"  # or "new_neurons", or "random" splits; all of them per MAC, into two copies
+    c: float = 1.3
+    epsilon: float = 0.5  # in units of |theta|
+    shrink: float = 0.5
+    perturb: float = 0.1
+    pool: dict[str, dict[str, Any]] = field(default_factory=dict)  # of a tournament: {kind: fields that differ for it}
+    lengths: list[float] = field(default_factory=list)  # of its splits, by chance one of these, in units of epsilon
 
     importance: str = ""  # for "prune": that of `s3d.importance`
-    first: float = 0.5  # for "prune": share of all MACs that the largest size gets; the others share the rest
     widths_of: str = ""  # for "scratch": the method whose widths are taken; even multiples of the seed's if empty
     even: bool = False  # with `widths_of`: even multiples of the seed's that have as many MACs as these widths
-    spread: str = "macs"  # "epochs" trains all sizes equally long; for "scratch", "last" trains only the largest one
-    tuner: str = ""  # for "search": "random" or "tpe"
-
-    method: str = "new"  # new neurons; or "signed": signed splits; "random": random directions, equal output weights
-    cost: str = "macs"  # neurons are chosen by the gain per what this counts
-    neurons: str = "gain"  # of "new": by chance; or "random" gains, or "any": in random order, or "slope": see `slopes`
-    draws: int = 1  # of new neurons; those are taken that have the largest slopes
-    c: float = 1.3
-    copies: int | list[int] = 2
-    epsilon: float = 0.05
-    relative: bool = True
-    spectrum_of: str = "trunk"  # with the schedule "trunk": the network that is measured; or its cooled "branch"
-    products: int = 8  # for a spectrum, at most
-    steps: int = 1  # growth steps from one size to the next, which share its phase
-    later_rate: float = 1.0  # learning rate after the first phase, in units of that of the first
-    warmup: float = 0.0  # epochs at the beginning of these later phases
-    carry: bool = False  # the state of the optimizer through growth steps, as a trunk does; else phases begin afresh
-
-    # What is done to a network that has grown, see `cures`.
-    recalibrate: bool = False
-    shrink: float = 1.0
-    perturb: float = 0.0
-    quicken: bool = False
-    ratio: float = 1.0  # of the output weights of a positive split in two
-
-    # A tournament, see `tournament`; none without a pool.
-    pool: dict[str, dict[str, Any]] = field(default_factory=dict)  # {kind of newcomers: fields that differ for it}
-    excess: float = 1.5  # how much the pool grows the network, in units of the increment to the next size
-    trial: float = 0.25  # share of the phase after which newcomers are judged
-    trial_steps: int = 128  # but not earlier than after so many steps
-    lengths: list[float] = field(default_factory=list)  # of splits, by chance one of these, in units of epsilon
-    judge: str = "taylor"  # or "random"
-    at_risk: str = "newcomers"  # or "all" neurons
-    alike: float = 0.9  # cosine of two copies that have not parted
+    spread: str = "macs"  # for "scratch": "epochs" trains all sizes equally long, "last" only the largest one
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 import nni_s3d as s3d
 from growth_ways.bench import Bench
-from growth_ways.schedules import factor, measured_row, rate_of, resumed, run_steps, steps_of
+from growth_ways.schedules import factor, measured_row, resumed, run_steps, steps_of
 from growth_ways.settings import Row
 from growth_ways.widths import even_of_all_sizes
 
@@ -53,13 +53,12 @@ def slimmed(bench: Bench) -> Iterator[Row]:
     networks = [bench.build(widths) for widths in even_of_all_sizes(bench)]
     graphs = [bench.graph(network) for network in networks]
     model, steps = Slimmable(networks), steps_of(bench, bench.epochs(bench.total, *graphs))
-    rate = rate_of(bench, 0)
     images = run_steps(
         model,
-        resumed(bench, model, None),
+        resumed(model, None),
         bench.training_loader(0),
         steps,
-        lambda step: rate * factor(bench, step, steps),
+        lambda step: bench.run.rate * factor(step, steps),
         summed_loss,
     )
     model.write_weights()

@@ -19,15 +19,19 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 import nni_s3d as s3d
-from growth_ways.bench import Bench
+from growth_ways.bench import SAMPLES, Bench
 from growth_ways.evidence import Evidence, measured
 from growth_ways.origins import Origins
 from growth_ways.prune import least_cut, scored
 from growth_ways.schedules import Trained, on_trunk, resumed, steps_of
 from growth_ways.settings import Method
-from growth_ways.step import carried, carried_out, planned, shaken, source_of, units_of
+from growth_ways.step import planned, shaken, units_of
 from nni_s3d.growth.graph.theta import pack
 from nni_s3d.tasks.data import Images
+
+EXCESS = 1.5  # how much the pool grows the network, in units of the increment to the next size
+TRIAL, TRIAL_STEPS = 0.25, 128  # share of the phase after which newcomers are judged, and the fewest steps
+ALIKE = 0.9  # cosine of two copies that have not parted
 
 
 @dataclass(frozen=True)
@@ -36,58 +40,42 @@ class Field:
 
     model: nn.Module
     graph: s3d.ChannelGraph
-    optimizer: Optimizer | None
+    optimizer: Optimizer
     origins: Origins
 
     @classmethod
-    def after(cls, bench: Bench, result: s3d.SplitResult, origins: Origins) -> Field:
-        state = result.optimizer_state
-        optimizer = None if state is None else resumed(bench, result.model, state)
-        return cls(result.model, result.graph, optimizer, origins)
+    def after(cls, result: s3d.SplitResult, origins: Origins) -> Field:
+        return cls(result.model, result.graph, resumed(result.model, result.optimizer_state), origins)
 
 
-def tournament(
-    bench: Bench, done: Trained, number: int, size: int, limit: int, until: int
-) -> tuple[s3d.SplitResult, dict[str, Any]]:
-    """Grow a trained network to a number of parameters, and return what belongs into its row, too.
-
-    Args:
-        bench: of the run.
-        done: the network as it is.
-        number: of the growth step.
-        size: number of the size.
-        limit: parameters at most.
-        until: MACs that may be spent by the end of the phase that this is the beginning of.
-    """
+def tournament(bench: Bench, done: Trained, size: int) -> tuple[s3d.SplitResult, dict[str, Any]]:
+    """Grow a trained network to a size, and return what belongs into its row, too."""
     behind, beside = bench.samples()
-    field, kinds = enter(bench, done, behind, number, limit)
-    shaken(bench, field.model, number)
+    field, kinds = enter(bench, done, behind, size)
+    shaken(bench, field.model, size)
     before, after = (bench.measure(model, beside).loss for model in (done.model, field.model))
-    steps = steps_of(bench, bench.epochs(until - bench.spent, field.graph))
-    state = None if field.optimizer is None else field.optimizer.state_dict()
-    steps = max(bench.method.trial_steps, round(bench.method.trial * steps))
-    optimizer = on_trunk(bench, field.model, field.graph, size, steps, state, order=2)
-    field = replace(field, optimizer=carried(bench, optimizer))
-    result, found = judged(bench, field, kinds, beside[-bench.method.samples :], number, limit)
+    steps = steps_of(bench, bench.own_epochs(field.graph, size))
+    steps = max(TRIAL_STEPS, round(TRIAL * steps))
+    optimizer = on_trunk(bench, field.model, field.graph, size, steps, field.optimizer.state_dict(), order=2)
+    result, found = judged(bench, replace(field, optimizer=optimizer), kinds, beside[-SAMPLES:], bench.limits[size])
     return result, found | {"loss_before": before, "loss_after": after}
 
 
-def enter(bench: Bench, done: Trained, images: Images, number: int, limit: int) -> tuple[Field, list[str]]:
+def enter(bench: Bench, done: Trained, images: Images, size: int) -> tuple[Field, list[str]]:
     """Let the kinds of the pool grow a network one after the other, and return their names, with that of the old."""
-    field = Field(done.model, done.graph, carried(bench, done.optimizer), Origins.old(done.graph))
+    field = Field(done.model, done.graph, done.optimizer, Origins.old(done.graph))
     pool, kinds, now = bench.method.pool, ["old"], s3d.count(done.graph).params
     for place, (name, fields) in enumerate(pool.items()):
-        method = replace(bench.method, **fields)
-        source = field.model.eval() if place else source_of(bench, done)
-        evidence = measured(bench, method, source, field.graph, images, number + 10 * place)
-        most = math.floor(now + bench.method.excess * (limit - now) * (place + 1) / len(pool))
-        plan = planned(method, source, field.graph, _of_old(evidence, field), most)
-        plan, lengths = stretched(plan, method.lengths, 1000 * bench.run.seed + number)
-        result = carried_out(method, field.model, field.graph, plan, field.optimizer)
+        method, model = replace(bench.method, **fields), field.model.eval()
+        evidence = measured(bench, method, model, field.graph, images, size - 1 + 10 * place)
+        most = math.floor(now + EXCESS * (bench.limits[size] - now) * (place + 1) / len(pool))
+        plan = planned(method, model, field.graph, _of_old(evidence, field), most)
+        plan, lengths = stretched(plan, method.lengths, 1000 * bench.run.seed + size - 1)
+        result = s3d.split(model, field.graph, plan, method.epsilon, field.optimizer)
         copies, kind = map(field.graph.per_channel, (plan.copies, lengths))
-        origins = field.origins.grown(copies, len(kinds) + kind, _gains(method, source, field.graph, evidence))
+        origins = field.origins.grown(copies, len(kinds) + kind, _gains(method, model, field.graph, evidence))
         kinds += [f"{name} x {length:g}" for length in method.lengths] or [name]
-        field = Field.after(bench, result, origins)
+        field = Field.after(result, origins)
     return field, kinds
 
 
@@ -117,43 +105,40 @@ def _gains(method: Method, model: nn.Module, graph: s3d.ChannelGraph, evidence: 
     """Return the predicted gain of a split of every channel; None for new neurons."""
     if isinstance(evidence, s3d.NewNeurons):
         return None
-    units, gains = units_of(method, model, graph), torch.zeros(graph.num_channels, dtype=torch.float64)
+    units, gains = units_of(model, graph), torch.zeros(graph.num_channels, dtype=torch.float64)
     for name, spectrum in evidence.items():
         of_group = s3d.gain(spectrum.lambda_min, spectrum.lambda_max, 2, method.c)
-        gains[graph[name].channels] = (of_group if units is None else of_group * units[name] ** 2).double()
+        gains[graph[name].channels] = (of_group * units[name] ** 2).double()
     return gains
 
 
 def judged(
-    bench: Bench, field: Field, kinds: list[str], images: Images, number: int, limit: int
+    bench: Bench, field: Field, kinds: list[str], images: Images, limit: int
 ) -> tuple[s3d.SplitResult, dict[str, Any]]:
     """Merge copies that have not parted, remove the newcomers of least importance per cost, and say who survived."""
-    method, entrants = bench.method, field.origins
-    field = _merged(bench, field, limit)
+    entrants = field.origins
+    field = _merged(field, limit)
     graph = field.graph
-    importance = scored(bench, "taylor", field.model, graph, images)
-    taylor = _flat(graph, importance)
-    generator = torch.Generator().manual_seed(1000 * bench.run.seed + number)
-    scores = taylor if method.judge == "taylor" else torch.rand(graph.num_channels, generator=generator).double()
-    origins = field.origins.least_as_newcomer(scores)
-    if method.at_risk == "newcomers":
-        scores = scores + (origins.kind == 0) * 1e9 * scores.max()
+    importance = _flat(graph, scored(bench, "taylor", field.model, graph, images))
+    origins = field.origins.least_as_newcomer(importance)
+    scores = importance + (origins.kind == 0) * 1e9 * importance.max()  # the old ones stay
     keep = {group.name: torch.ones(group.width, dtype=torch.bool) for group in graph.splittable_groups}
     if s3d.count(graph).params > limit:
         of_groups = {group.name: scores[group.channels] for group in graph.splittable_groups}
-        keep = least_cut(of_groups, graph, limit, method.cost)
+        keep = least_cut(of_groups, graph, limit)
     result = s3d.remove(field.model, graph, keep, field.optimizer)
     survivors = origins.kept(graph.per_channel(keep).bool())
     counts = [x.kind.bincount(minlength=len(kinds)).tolist() for x in (survivors, entrants)]
     survived = {name: [left, all_] for name, left, all_ in zip(kinds, *counts, strict=True)}
-    return result, {"survived": json.dumps(survived), "gain_importance": _rank_correlation(entrants, origins, taylor)}
+    correlation = _rank_correlation(entrants, origins, importance)
+    return result, {"survived": json.dumps(survived), "gain_importance": correlation}
 
 
-def _merged(bench: Bench, field: Field, limit: int) -> Field:
+def _merged(field: Field, limit: int) -> Field:
     """Merge pairs that are still alike, the most similar ones first, as long as there are too many parameters."""
     graph, pairs = field.graph, field.origins.pairs()
     alike = _cosines(field, pairs)
-    pairs = pairs[alike.argsort(descending=True)][: int((alike > bench.method.alike).sum())]
+    pairs = pairs[alike.argsort(descending=True)][: int((alike > ALIKE).sum())]
 
     def stays(merged: int) -> Tensor:
         mask = torch.ones(graph.num_channels, dtype=torch.bool)
@@ -169,7 +154,7 @@ def _merged(bench: Bench, field: Field, limit: int) -> Field:
     takers = {g.name: torch.where(into[g.channels] < 0, -1, into[g.channels] - g.first) for g in groups}
     keep = {group.name: mask[group.channels] for group in groups}
     result = s3d.remove(field.model, graph, keep, field.optimizer, into=takers)
-    return Field.after(bench, result, field.origins.kept(mask))
+    return Field.after(result, field.origins.kept(mask))
 
 
 def _cosines(field: Field, pairs: Tensor) -> Tensor:

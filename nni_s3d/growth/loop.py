@@ -101,7 +101,9 @@ def grow(
             return
         result = split(model, graph, decision.plan, growth.epsilon)
         model, graph = result.model, result.graph
-        shrink_and_perturb(model, growth.shrink, growth.perturb, seed_for(seed, step))
+        shrink_and_perturb(
+            model, growth.shrink, growth.perturb, seed_for(seed, step, 1)
+        )  # not the noise of new neurons
 
 
 def _check_run(steps: object, seed: object, memory: object) -> None:

@@ -31,5 +31,6 @@ def shrink_and_perturb(model: nn.Module, shrink: float = 0.5, perturb: float = 0
     """
     generator = torch.Generator().manual_seed(seed)
     for weight in (p for p in model.parameters() if p.dim() > 1 and p.requires_grad):
-        noise = torch.randn(weight.shape, generator=generator).to(weight) * weight.std(correction=0)
+        deviation = weight.std() if weight.numel() > 1 else 0.0
+        noise = torch.randn(weight.shape, generator=generator).to(weight) * deviation
         weight.mul_(shrink).add_(perturb * noise)

@@ -44,3 +44,10 @@ def test_a_weight_of_one_number_and_tied_weights():
     s3d.shrink_and_perturb(model, shrink=0.5, perturb=0.0)
     for layer, old in zip(model, before, strict=True):
         assert torch.equal(layer.weight, old / 2)
+
+
+def test_one_number_has_no_deviation_and_gets_no_noise():
+    model = nn.Linear(1, 1)
+    before = model.weight.clone()
+    s3d.shrink_and_perturb(model, shrink=0.5, perturb=0.1)
+    assert torch.equal(model.weight, before / 2)
