@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,7 +10,7 @@ import nni_s3d as s3d
 from growth_ways.bench import Bench
 from growth_ways.settings import Method
 from nni_s3d.growth.eigen.lanczos import lanczos
-from nni_s3d.growth.graph.theta import dimension, theta_norms
+from nni_s3d.growth.graph.theta import dimension
 from nni_s3d.tasks.data import Images
 
 PRODUCTS = 8  # for a spectrum, at most
@@ -32,16 +30,7 @@ def measured(
     op = s3d.SplittingOperator(model, graph, batches, F.cross_entropy)
     spectrum = lanczos(op, list(op.shapes), max_steps=PRODUCTS)
     bench.spent += round(s3d.count(graph).macs * len(images) * op.passes)
-    units = theta_norms(graph.splittable_groups, dict(model.named_parameters()))
-    generator = torch.Generator().manual_seed(97 * bench.run.seed + number)
-    found = {}
-    for name, one in spectrum.items():
-        gains = -s3d.gain(one.lambda_min, one.lambda_max, 2, method.c) * units[name] ** 2
-        chance = torch.rand(len(gains), generator=generator) + 1e-3
-        wanted = gains.clamp(min=1e-12) ** method.power if method.places == "gain" else chance
-        factor = torch.where(gains > 0, wanted / gains.clamp(min=1e-12), 0)
-        found[name] = replace(one, lambda_min=one.lambda_min * factor, lambda_max=one.lambda_max * factor)
-    return found
+    return spectrum
 
 
 def _random_splits(graph: s3d.ChannelGraph, seed: int) -> dict[str, s3d.Spectrum]:

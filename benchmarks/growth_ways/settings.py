@@ -33,8 +33,6 @@ class Method:
     method: str = "split"  # or "new_neurons", or "random" splits; all of them per MAC, into two copies
     c: float = 1.3
     epsilon: float = 0.5  # in units of |theta|
-    places: str = "gain"  # by gains to the power of this; or by "chance"
-    power: float = 1.0
     shrink: float = 0.5
     perturb: float = 0.1
     pool: dict[str, dict[str, Any]] = field(default_factory=dict)  # of a tournament: {kind: fields that differ for it}
