@@ -28,3 +28,18 @@ def test_signed_splittings_escape_where_s2d_is_stuck(tmp_path):
     final = pd.read_csv(tmp_path / "rbf_toy.csv").groupby(["seed", "method"]).last()["loss"].unstack()
     for copies in ("m = 3, c = 3", "m = 4, c = 3"):
         assert (final[copies] < final["S2D"] / 100).sum() >= 2, final
+
+
+def test_theory_keeps_its_bounds(tmp_path):
+    runpy.run_path(str(EXAMPLES / "theory.py"))["main"](["--seeds", "2", "--target", "0.8", "--out", str(tmp_path)])
+    frame = pd.read_csv(tmp_path / "theory.csv")
+    assert (frame["lemma"] <= 1).all()
+    assert (frame["loss"] <= frame["bound"] + 1e-12).all()
+    last = frame.groupby(["copies", "training"]).last()
+    assert len(last) == 6
+    assert (last["loss"] <= last["target"]).all()
+    assert (last["step"] <= last["splits at most"]).all()
+    for copies in (3, 4):  # from one neuron
+        assert (last.loc[copies, "neurons"] == 1 + (copies - 1) * last.loc[copies, "step"]).all()
+    assert last.loc[(2, 0), "neurons"] == last.loc[(2, 0), "splits at most"] + last.loc[(2, 0), "step"]
+    assert last.loc[(2, 0), "step"] > 1
