@@ -26,7 +26,7 @@ def milp(*arguments: Any, **settings: Any) -> Any:
 @contextmanager
 def _nothing_printed() -> Iterator[None]:
     """Turn file descriptor 1 away, which the whole process shares, so only while no other thread may print."""
-    if threading.active_count() > 1:
+    if _others_may_print():
         yield
         return
     try:
@@ -43,3 +43,9 @@ def _nothing_printed() -> Iterator[None]:
     finally:
         os.dup2(standard_output, 1)
         os.close(standard_output)
+
+
+def _others_may_print() -> bool:
+    """Whether there are other threads; that of tqdm, which every progress bar starts, does not count."""
+    others = [thread for thread in threading.enumerate() if thread is not threading.current_thread()]
+    return any(type(thread).__name__ != "TMonitor" for thread in others)

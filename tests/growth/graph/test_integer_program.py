@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 from scipy import optimize
+from tqdm import tqdm
 
 from nni_s3d.growth.graph.integer_program import milp
 
@@ -33,6 +34,15 @@ def test_nothing_is_printed(monkeypatch, capfd):
     assert milp() == "solved"
     print("after")
     assert capfd.readouterr().out == "before\nafter\n"
+
+
+def test_nothing_is_printed_after_a_progress_bar(monkeypatch, capfd):
+    monkeypatch.setattr(optimize, "milp", printing)
+    for _ in tqdm(range(2)):
+        pass
+    assert threading.active_count() > 1
+    milp()
+    assert capfd.readouterr().out == ""
 
 
 def test_output_comes_back_after_an_error(monkeypatch, capfd):
