@@ -31,6 +31,7 @@ from nni_s3d.tasks.data import DataSet, Loader
 from nni_s3d.tasks.machine import gflops, warning
 from nni_s3d.tasks.recipe import Recipe
 from nni_s3d.tasks.task import Task
+from nni_s3d.tasks.together import call_helpers
 from nni_s3d.tasks.training import Hooks, evaluate, train
 
 _logger = logging.getLogger(__name__)
@@ -112,6 +113,7 @@ def _run(trial: TrialContext) -> dict[str, float]:
     begun = time.perf_counter()
     hooks = _hooks(trial, start.model, validation, recipe.epochs)
     batches = task.training_loader(data, trial.seed_of_step)
+    call_helpers(spec.widths, recipe, trial.seed, trial.seed_of_step, data)
     train(start.model, batches, recipe, trial.seed, hooks, f"step {spec.step}", start.optimizer_state)
     _logger.info("trained for %d epochs in %.1f s", recipe.epochs, time.perf_counter() - begun)
     train_macs = start.macs + 3 * cost.macs * len(data.train) * recipe.epochs

@@ -55,7 +55,7 @@ class ImageFiles:
         device = torch.device(view.device)
         loader: DataLoader[Any] = DataLoader(
             _Reading(self, None if view.generator is None else view.generator.initial_seed(), view.flip),
-            batch_sampler=[index.tolist() for index in indices],
+            batch_sampler=[index[view.share].tolist() for index in indices],
             num_workers=min(self.workers, len(indices)),
             collate_fn=_batch,
             pin_memory=device.type == "cuda",

@@ -21,6 +21,7 @@ class View:
     pad: int
     flip: bool
     device: torch.device | str
+    share: slice  # of every batch that is shown
 
 
 class ImageSet(Protocol):
@@ -77,7 +78,7 @@ class Images:
         """Iterate over batches, see `ImageSet`; a random crop is one of an image that was padded with black pixels."""
         images = self.to(view.device)
         for index in indices:
-            yield _augmented(images.pixels[index], view), images.labels[index]
+            yield _augmented(images.pixels[index], view)[view.share], images.labels[index][view.share]
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ class Loader:
         pad: crop at random from images padded with this many black pixels on each side.
         flip: mirror every other image, at random.
         device: where the batches are made.
+        share: (rank, size) of processes that share the batches: of every batch, the samples rank, rank + size, ...
     """
 
     images: ImageSet
@@ -104,12 +106,18 @@ class Loader:
     pad: int = 0
     flip: bool = False
     device: torch.device | str = "cpu"
+    share: tuple[int, int] = (0, 1)
 
     def __len__(self) -> int:
         return -(-len(self.images) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return self.epoch(0)
+
+    def weight(self, number: int, samples: int) -> float:
+        """Return the factor of the mean over the samples of a share that makes its mean over shares that of a batch."""
+        whole = min(self.batch_size, len(self.images) - number * self.batch_size)
+        return samples * self.share[1] / whole
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Iterate over the batches of one epoch, counted from 0."""
@@ -119,7 +127,8 @@ class Loader:
             order = torch.randperm(len(order), generator=generator)
         indices = order.to(self.device).split(min(self.batch_size, len(order)))
         mean, std = (torch.tensor(v, device=self.device).reshape(-1, 1, 1) for v in (self.mean, self.std))
-        for pixels, labels in self.images.batches(indices, View(generator, self.pad, self.flip, self.device)):
+        view = View(generator, self.pad, self.flip, self.device, slice(self.share[0], None, self.share[1]))
+        for pixels, labels in self.images.batches(indices, view):
             # The format is named, since convolutions would take a single channel with a stride of 1 for channels last.
             inputs = pixels.to(torch.float32, memory_format=torch.contiguous_format)
             yield inputs.div_(255).sub_(mean).div_(std), labels

@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -72,6 +73,15 @@ def test_parts_of_a_set_keep_their_augmentation(root):
     pair = Loader(train[torch.tensor([7, 20])], (0.0,) * 3, (1.0,) * 3, seed=1)
     ((both, labels),) = pair.epoch(0)
     assert torch.equal(alone[0], both[labels.tolist().index(int(label))])
+
+
+def test_shares_are_parts_of_every_batch(root):
+    train, _ = read_image_folder(root, 28, 0)
+    whole = Loader(train, (0.0,) * 3, (1.0,) * 3, batch_size=9, seed=1)
+    share = replace(whole, share=(1, 2))
+    for (inputs, labels), (some, of_them) in zip(whole.epoch(0), share.epoch(0), strict=True):
+        assert torch.equal(some, inputs[1::2])
+        assert torch.equal(of_them, labels[1::2])
 
 
 @pytest.fixture
