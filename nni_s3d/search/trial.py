@@ -104,7 +104,8 @@ def _run(trial: TrialContext) -> dict[str, float]:
     data = task.load_data()
     start = first_weights(trial, data)
     store.write_json(trial.path("spec.json"), spec.to_parameters())
-    graph = check_network(task, data, start.model, spec.widths, lineage=trial.lineage, graph=start.graph)
+    grows = trial.lineage and trial.lineage.at(spec.step)
+    graph = check_network(task, data, start.model, spec.widths, lineage=grows, graph=start.graph)
     cost = count(graph)
     recipe = _recipe(trial, cost, data)
     validation, test = (
@@ -198,7 +199,7 @@ def _plan_next_step(trial: TrialContext, model: nn.Module, graph: ChannelGraph, 
     decision = decide(
         model,
         graph,
-        trial.lineage,
+        trial.lineage.at(trial.spec.step),
         loader,
         F.cross_entropy,
         max_widths={**graph.widths, **trial.space.high},  # what the search space does not name keeps its width
