@@ -6,8 +6,12 @@ import argparse
 import logging
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nni_s3d.errors import ConfigError, S3DError
+
+if TYPE_CHECKING:
+    from nni_s3d.search.experiment import Experiment
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -78,12 +82,19 @@ _sizes.__name__ = "shape such as 1,3,224,224"  # what argparse calls it
 
 
 def _grow(parsed: argparse.Namespace) -> int:
-    from nni_s3d.search.experiment import read_experiment, run
-    from nni_s3d.search.spec import widths_of
-    from nni_s3d.search.store import Store
+    from nni_s3d.search.experiment import read_experiment
+    from nni_s3d.tasks.together import together
 
     experiment = read_experiment(parsed.config)
     url = parsed.store or str(Path("runs", f"{parsed.config.resolve().parent.name}-{parsed.config.stem}"))
+    return together(experiment.task, lambda: _grow_here(experiment, url)) or 0
+
+
+def _grow_here(experiment: Experiment, url: str) -> int:
+    from nni_s3d.search.experiment import run
+    from nni_s3d.search.spec import widths_of
+    from nni_s3d.search.store import Store
+
     failed = False
     for parameters, metrics in run(experiment, Store(url)):
         name = f"{parameters['lineage']} step {parameters['step']}"

@@ -156,6 +156,8 @@ def _fits(hint: Any, value: Any) -> bool:
     outer = typing.get_origin(hint) or hint
     if outer is Any:
         return True
+    if dataclasses.is_dataclass(outer):
+        return isinstance(value, Mapping)
     if outer is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     return isinstance(value, (list, tuple) if outer in (tuple, Collection) else outer) and (
@@ -167,7 +169,7 @@ def _spelled(hint: Any) -> str:
     """Say a type hint as a user of YAML would."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return " or ".join(_spelled(alternative) for alternative in typing.get_args(hint))
-    outer = typing.get_origin(hint) or hint
+    outer = dict if dataclasses.is_dataclass(hint) else typing.get_origin(hint) or hint
     return _NAMES.get(outer, getattr(outer, "__name__", str(outer)))
 
 

@@ -25,6 +25,7 @@ class Outer:
     copies: int | list[int] = 2
     stones: tuple[float, ...] = ()
     inner: Inner = field(default_factory=Inner)
+    other: Inner | None = None
     folder: str = field(default=".", metadata={"setting": False})
 
 
@@ -33,6 +34,7 @@ def test_a_mapping_becomes_a_dataclass():
     built = build(Outer, values, "x")
     assert built == Outer("a", 1.0, False, None, [2, 3], (0.5, 1.0), Inner(3))
     assert isinstance(built.rate, float)
+    assert build(Outer, {"name": "a", "other": {"size": 3}}, "x").other == Inner(3)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +52,8 @@ def test_a_mapping_becomes_a_dataclass():
         ({"name": "a", "stones": [1, "b"]}, r"x.stones\[1\]: expected a number, got 'b'"),
         ({"name": "a", "inner": {"sizes": 3}}, "x.inner: unknown key 'sizes'; expected size"),
         ({"name": "a", "inner": 3}, "x.inner: expected a mapping, got 3"),
+        ({"name": "a", "other": 3}, "x.other: expected a mapping or nothing, got 3"),
+        ({"name": "a", "other": {"size": 0}}, "x.other.size: expected a whole number >= 1, got 0"),
         ({"name": "a", "rate": float("inf")}, "x.rate: expected a finite number, got inf"),
         ({"name": "a", "rate": float("nan")}, "x.rate: expected a finite number, got nan"),
         ({"name": "a", "rate": 10**400}, "x.rate: expected a finite number, got 1000"),
@@ -57,7 +61,7 @@ def test_a_mapping_becomes_a_dataclass():
         ({"name": "a", "inner": {"size": 0}}, "x.inner.size: expected a whole number >= 1, got 0"),
         (
             {"name": "a", "folder": "b"},
-            "x: unknown key 'folder'; expected name, rate, on, limit, copies, stones, inner$",
+            "x: unknown key 'folder'; expected name, rate, on, limit, copies, stones, inner, other$",
         ),
         ([], r"x: expected a mapping, got \[\]"),
     ],

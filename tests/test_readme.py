@@ -6,14 +6,16 @@ import pytest
 import torch
 import yaml
 
-from nni_s3d.growth.selection.settings import TopFraction
+import nni_s3d as s3d
+from nni_s3d.growth.selection.settings import Knapsack, TopFraction
 from nni_s3d.search.experiment import read_experiment
 from nni_s3d.search.lineage import Lineage
 from nni_s3d.tasks.search_space import Space
 from nni_s3d.tasks.task import read_task
 
 ROOT = Path(__file__).parents[1]
-TASKS = ["digits", "fashion_mnist", "cifar100"]
+TASKS = ["digits", "fashion_mnist", "cifar100", "imagenet"]
+TABLE_2 = Knapsack([82e6, 140e6, 291e6, 558e6])  # MACs of the networks of the paper's Table 2
 GROWING = ["s3d", "s2d", "s3d_paper", "s2d_paper", "new_neurons", "random_splits"]
 STRATEGIES = [*GROWING, "random", "tpe", "evolution"]
 README = (ROOT / "README.md").read_text()
@@ -58,8 +60,10 @@ def test_configs_say_the_method_by_its_name(name):
     }
     s3d, paper = lineages["s3d"], lineages["s3d_paper"]
     chain = {f.name: getattr(s3d, f.name) for f in fields(Lineage) if f.name in ("steps", "epochs", "phase_budget")}
-    assert s3d == Lineage(**chain)  # what it spells out are the defaults of growth
-    assert (paper.policy, paper.epsilon, paper.relative, paper.c) == (TopFraction(0.35), 0.01, False, 1.3)
+    policies = {"policy": TABLE_2} if name == "imagenet" else {}
+    assert s3d == Lineage(**chain, **policies)  # what it spells out are the defaults of growth
+    policy = policies.get("policy", TopFraction(0.35))
+    assert (paper.policy, paper.epsilon, paper.relative, paper.c) == (policy, 0.01, False, 1.3)
     assert (paper.shrink, paper.perturb) == (1.0, 0.0)
 
 
@@ -70,6 +74,15 @@ def test_configs_fit_their_models(name):
     assert experiment.space == read_task(folder / "task.yml").space()
     model = experiment.task.build_model(experiment.space.low, 0)
     assert dict(experiment.space.low) == {n: model.get_submodule(n).out_channels for n in experiment.space.low}
+
+
+def test_networks_of_imagenet_cost_what_those_of_the_paper_do():
+    experiment = read_experiment(ROOT / "configs" / "imagenet" / "new_neurons.yml")
+    (lineage,) = experiment.lineages
+    model, inputs = experiment.task.build_model(experiment.space.low, 0), torch.zeros(1, 3, 224, 224)
+    settings = {name: getattr(lineage, name) for name in ("method", "shrink", "perturb", "policy", "steps")}
+    macs = [step.cost.macs for step in s3d.grow(model.cpu(), inputs, lambda model: None, **settings)]
+    assert macs == pytest.approx([0.059e9, *TABLE_2.budget], rel=1e-3)
 
 
 def test_every_search_space_is_used():

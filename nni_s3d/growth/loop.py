@@ -89,13 +89,14 @@ def grow(
         _check_batches(batches, loss_fn)
     graph = trace(model, example_inputs)
     if steps:
-        check_growth(growth, graph)
+        check_growth(growth.at(0), graph)
     for step in range(steps + 1):
         trained = train(model)
         decision = None
         if step < steps:
             with evaluation_mode(model):
-                decision = decide(model, graph, growth, batches, loss_fn, memory=memory, seed=seed_for(seed, step))
+                seed_of_step = seed_for(seed, step)
+                decision = decide(model, graph, growth.at(step), batches, loss_fn, memory=memory, seed=seed_of_step)
         yield GrowthStep(step, model, graph.widths, count(graph), trained, decision)
         if decision is None or decision.plan is None:
             return

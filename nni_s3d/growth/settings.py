@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from nni_s3d.errors import ConfigError
 from nni_s3d.growth.eigen.solver_names import SOLVERS
@@ -16,6 +17,7 @@ from nni_s3d.growth.selection.settings import (
     require,
 )
 
+T = TypeVar("T", bound="GrowthSettings")
 METHODS = ("split", "new_neurons", "random")
 _OLD_NAMES = {"signed": "split", "new": "new_neurons"}
 # Settings that change nothing with a method are refused with it.
@@ -81,6 +83,10 @@ class GrowthSettings:
     def schemes(self) -> SchemeSettings:
         """The splitting schemes that a neuron may take."""
         return SchemeSettings(self.copies, self.c, self.triplet)
+
+    def at(self: T, step: int) -> T:
+        """Return the settings of one growth step, counted from 0, of a policy that may differ from step to step."""
+        return replace(self, policy=self.policy.at(step)) if isinstance(self.policy, Knapsack) else self
 
     def _refuse_unused(self, choices: tuple[int, ...]) -> None:
         if self.method != "split" and choices != (2,):

@@ -1,7 +1,7 @@
 """A trial under NNI, which hands out the spec and takes the metrics.
 
-As a command (`python -m nni_s3d.plugin.trial task.yml`) it belongs to `nnictl create`; `evaluate_model` is the function
-of the evaluator in a `NasExperiment`.
+As a command (`python -m nni_s3d.plugin.trial task.yml`, or with `torchrun --standalone --nproc-per-node 4 -m` for four
+GPUs) it belongs to `nnictl create`; `evaluate_model` is the function of the evaluator in a `NasExperiment`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any
 from nni_s3d.errors import S3DError
 from nni_s3d.search.store import Store, store_url
 from nni_s3d.search.trial import run
-from nni_s3d.tasks.task import read_task
+from nni_s3d.tasks.task import Task, read_task
+from nni_s3d.tasks.together import together
 
 
 def _experiment_folder() -> Path | None:
@@ -42,20 +43,24 @@ def evaluate_model(model: Any, store: str | None = None) -> dict[str, float]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the trial that NNI asks for."""
-    import nni
-
+    """Run the trial that NNI asks for; of several processes of torchrun, the first one does."""
     task_file = parser().parse_args(arguments).task
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    parameters = nni.get_next_parameter() or {}
     try:
-        store = Store(store_url(_experiment_folder()))
-        metrics = run(parameters, read_task(task_file), store, nni.report_intermediate_result)
+        task = read_task(task_file)
+        together(task, lambda: _run_trial(task))
     except S3DError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    nni.report_final_result(metrics)
     return 0
+
+
+def _run_trial(task: Task) -> None:
+    import nni
+
+    parameters = nni.get_next_parameter() or {}
+    store = Store(store_url(_experiment_folder()))
+    nni.report_final_result(run(parameters, task, store, nni.report_intermediate_result))
 
 
 def parser() -> argparse.ArgumentParser:

@@ -85,7 +85,7 @@ def check(experiment: Experiment) -> Cost:
     model = task.build_model(space.low, task.seed, data.shape)
     for lineage in experiment.lineages:
         try:
-            graph = check_network(task, data, model, space.low, lineage)
+            graph = check_network(task, data, model, space.low, lineage.at(0))
         except ConfigError as error:
             raise ConfigError(f"lineage {lineage.label}: {error}") from error
     return count(graph)

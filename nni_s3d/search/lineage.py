@@ -9,6 +9,7 @@ from typing import Any
 
 from nni_s3d.config import build
 from nni_s3d.errors import ConfigError
+from nni_s3d.growth.selection.settings import Knapsack
 from nni_s3d.growth.settings import GrowthSettings
 from nni_s3d.search.spec import check_name
 
@@ -43,6 +44,9 @@ class Lineage(GrowthSettings):
         if self.name:
             check_name(self.name, "name")
         self._check_epochs()
+        budgets = self.policy.budget if isinstance(self.policy, Knapsack) else None
+        if isinstance(budgets, list) and len(budgets) != self.steps:
+            raise ConfigError(f"policy.budget: expected {self.steps} numbers, one for each step, got {budgets!r}")
 
     def _check_epochs(self) -> None:
         if self.epochs is None:

@@ -76,7 +76,7 @@ def try_step(model: nn.Module, loader: Loader, classes: int) -> None:
     try:
         with torch.random.fork_rng(devices=[inputs.device] if inputs.device.type == "cuda" else []):
             outputs = copied(model).train()(inputs)
-            scores = outputs.dim() == 2 and len(outputs) == len(inputs) and outputs.shape[1] >= classes
+            scores = outputs.dim() == 2 and len(outputs) == len(inputs) and outputs.shape[1] == classes
             if scores:
                 loss = F.cross_entropy(outputs, targets)
                 loss.backward()

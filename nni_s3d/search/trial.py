@@ -31,6 +31,7 @@ from nni_s3d.tasks.data import DataSet, Loader
 from nni_s3d.tasks.machine import gflops, warning
 from nni_s3d.tasks.recipe import Recipe
 from nni_s3d.tasks.task import Task
+from nni_s3d.tasks.together import call_helpers
 from nni_s3d.tasks.training import Hooks, evaluate, train
 
 _logger = logging.getLogger(__name__)
@@ -103,7 +104,8 @@ def _run(trial: TrialContext) -> dict[str, float]:
     data = task.load_data()
     start = first_weights(trial, data)
     store.write_json(trial.path("spec.json"), spec.to_parameters())
-    graph = check_network(task, data, start.model, spec.widths, lineage=trial.lineage, graph=start.graph)
+    grows = trial.lineage and trial.lineage.at(spec.step)
+    graph = check_network(task, data, start.model, spec.widths, lineage=grows, graph=start.graph)
     cost = count(graph)
     recipe = _recipe(trial, cost, data)
     validation, test = (
@@ -112,6 +114,7 @@ def _run(trial: TrialContext) -> dict[str, float]:
     begun = time.perf_counter()
     hooks = _hooks(trial, start.model, validation, recipe.epochs)
     batches = task.training_loader(data, trial.seed_of_step)
+    call_helpers(spec.widths, recipe, trial.seed, trial.seed_of_step, data)
     train(start.model, batches, recipe, trial.seed, hooks, f"step {spec.step}", start.optimizer_state)
     _logger.info("trained for %d epochs in %.1f s", recipe.epochs, time.perf_counter() - begun)
     train_macs = start.macs + 3 * cost.macs * len(data.train) * recipe.epochs
@@ -196,7 +199,7 @@ def _plan_next_step(trial: TrialContext, model: nn.Module, graph: ChannelGraph, 
     decision = decide(
         model,
         graph,
-        trial.lineage,
+        trial.lineage.at(trial.spec.step),
         loader,
         F.cross_entropy,
         max_widths={**graph.widths, **trial.space.high},  # what the search space does not name keeps its width

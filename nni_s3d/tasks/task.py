@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nni_s3d.config import build, read_yaml
 from nni_s3d.errors import ConfigError
-from nni_s3d.tasks.data import NAMES, DataSet, Loader, load
+from nni_s3d.tasks.data import NAMES, DataSet, Folder, Loader, check_folder, load
 from nni_s3d.tasks.factories import build_network
 from nni_s3d.tasks.recipe import Recipe
 from nni_s3d.tasks.search_space import Space
@@ -31,6 +31,7 @@ class DataSettings:
     samples: int | None = None  # use only this many training samples
     pad: int = 0  # random crops of images padded with this many pixels
     flip: bool = False  # mirror every other image
+    folder: Folder | None = None  # of "imagefolder", whose training images are cropped at random
 
     def __post_init__(self) -> None:
         if self.name not in NAMES:
@@ -39,6 +40,9 @@ class DataSettings:
             raise ConfigError(f"pad: expected a whole number >= 0, got {self.pad!r}")
         if not 0 < self.validation < 1:
             raise ConfigError(f"validation: expected a fraction in (0, 1), got {self.validation!r}")
+        check_folder(self.name, self.folder)
+        if self.folder is not None and self.pad:
+            raise ConfigError(f"pad: expected 0 with {self.name}, which crops at random anyway, got {self.pad!r}")
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,10 @@ class Task:
         """What determines the results on this task: everything but where it runs."""
         settings = dataclasses.asdict(self)
         del settings["curvature"]["memory"]
+        if settings["data"]["folder"] is None:  # which other sets do not have
+            del settings["data"]["folder"]
+        else:
+            del settings["data"]["folder"]["workers"]
         return {name: value for name, value in settings.items() if name not in _WHERE}
 
     def space(self) -> Space:
@@ -106,7 +114,7 @@ class Task:
             DataError: its files are not there.
         """
         try:
-            data = load(self.data.name, self.data.validation, self.data.samples)
+            data = load(self.data.name, self.data.validation, self.data.samples, folder=self.data.folder)
         except ConfigError as error:
             raise ConfigError(f"data.{error}") from error
         side = min(data.shape[1:])

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from tqdm import tqdm
 
 from nni_s3d.errors import StoreError, first_line
 from nni_s3d.growth.modules import evaluation_mode
 from nni_s3d.growth.seeds import seed_for
+from nni_s3d.tasks import ranks
 from nni_s3d.tasks.data import Loader
 from nni_s3d.tasks.optimizers import make_optimizer
 from nni_s3d.tasks.recipe import Recipe, rate_factor
+from nni_s3d.tasks.whole_batch_norm import whole_batch_norms
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,10 @@ def train(
     Every epoch's randomness follows from (seed, epoch) alone, so a phase that goes on from a checkpoint ends with the
     same weights as one that was never interrupted. A progress bar is shown when standard error is a terminal.
 
+    Where torchrun has started several processes, all of them call this, each takes its share of every batch, and the
+    gradients, with the statistics of batch norms, are those of whole batches: up to rounding, and the draws of dropout,
+    the result is that of one process. Weights, optimizer and checkpoint are those of the first process.
+
     Args:
         model: the network.
         loader: of the training set.
@@ -77,13 +84,21 @@ def train(
     amp = recipe.amp and device.type == "cuda"
     scaler = torch.amp.GradScaler(device.type, enabled=amp)
     phase = _Phase(model, optimizer, scheduler, scaler)
-    first = _restore(phase, recipe, hooks)
+    first = _restore(phase, recipe, hooks.load, hooks.checkpoint)
+    several = ranks.world_size() > 1
+    if several:
+        given = ranks.from_first({"epoch": first} | phase.state())
+        first = _restore(phase, recipe, lambda: given, "first process")
+        loader = replace(loader, share=(ranks.rank(), ranks.world_size()))
+    forward = DistributedDataParallel(model) if several else model
     model.train()
-    with tqdm(total=recipe.epochs, initial=first, desc=title, unit="epoch", disable=None, leave=False) as bar:
+    hidden = True if ranks.rank() else None
+    bar = tqdm(total=recipe.epochs, initial=first, desc=title, unit="epoch", disable=hidden, leave=False)
+    with bar, whole_batch_norms(model):
         for epoch in range(first, recipe.epochs):
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-                torch.manual_seed(seed_for(seed, epoch))  # dropout
-                loss = _epoch(phase, loader, recipe, epoch, hooks)
+                torch.manual_seed(seed_for(seed, epoch) + ranks.rank())  # dropout
+                loss = _epoch(phase, forward, loader, recipe, epoch, hooks)
             hooks.save({"epoch": epoch + 1} | phase.state())
             hooks.progress(epoch + 1, recipe.epochs)
             bar.set_postfix(loss=f"{loss:.3f}")
@@ -117,15 +132,16 @@ class _Phase:
         return {name: part.state_dict() for name, part in vars(self).items()}
 
 
-def _epoch(phase: _Phase, loader: Loader, recipe: Recipe, epoch: int, hooks: Hooks) -> float:
+def _epoch(phase: _Phase, forward: nn.Module, loader: Loader, recipe: Recipe, epoch: int, hooks: Hooks) -> float:
     """Train for one epoch and return the loss of its last batch."""
     loss = torch.zeros(())
     stable = recipe.stable_steps(recipe.epochs * len(loader)) if recipe.schedule == "wsd" else 0
-    for inputs, targets in loader.epoch(epoch):
+    for number, (inputs, targets) in enumerate(loader.epoch(epoch)):
         inputs = inputs.contiguous(memory_format=recipe.memory_format)
         phase.optimizer.zero_grad()
         with torch.autocast(inputs.device.type, enabled=phase.scaler.is_enabled()):
-            loss = F.cross_entropy(phase.model(inputs), targets, label_smoothing=recipe.label_smoothing)
+            loss = F.cross_entropy(forward(inputs), targets, label_smoothing=recipe.label_smoothing)
+            loss = loss * loader.weight(number, len(targets))
         phase.scaler.scale(loss).backward()
         phase.scaler.step(phase.optimizer)
         phase.scaler.update()
@@ -135,9 +151,9 @@ def _epoch(phase: _Phase, loader: Loader, recipe: Recipe, epoch: int, hooks: Hoo
     return loss.item()
 
 
-def _restore(phase: _Phase, recipe: Recipe, hooks: Hooks) -> int:
+def _restore(phase: _Phase, recipe: Recipe, load: Callable[[], dict[str, Any] | None], where: str) -> int:
     """Put a phase back into the state of a checkpoint and return the epochs that are done."""
-    state = hooks.load()
+    state = load()
     if state is None:
         return 0
     try:
@@ -146,8 +162,8 @@ def _restore(phase: _Phase, recipe: Recipe, hooks: Hooks) -> int:
         if (done := state["epoch"]) in range(recipe.epochs + 1):
             return int(done)
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise StoreError(f"{hooks.checkpoint}: {_FITTING}, got {type(error).__name__}: {first_line(error)}") from error
-    raise StoreError(f"{hooks.checkpoint}: {_FITTING}, got the epoch {done!r}")
+        raise StoreError(f"{where}: {_FITTING}, got {type(error).__name__}: {first_line(error)}") from error
+    raise StoreError(f"{where}: {_FITTING}, got the epoch {done!r}")
 
 
 _FITTING = "expected a checkpoint of this network and recipe"

@@ -265,6 +265,12 @@ def test_nothing_is_trained_that_cannot_grow(changes, error, match):
         next(s3d.grow(example_inputs=X[:1], train=pytest.fail, **arguments))
 
 
+def test_every_growth_step_may_have_a_budget_of_its_own():
+    steps = run(seed_network(), s3d.Knapsack([18, 22], "params"), steps=2, phase=no_training)
+    costs = [step.cost.params for step in steps]
+    assert costs[0] == 13 < costs[1] <= 18 < costs[2] <= 22
+
+
 def test_one_neuron_of_each_layer_grows_from_nothing():
     model = seed_network(1)
     steps = run(model, s3d.TopFraction(1.0), steps=3, epsilon=0.05)

@@ -5,6 +5,7 @@ import pytest
 
 import nni_s3d as s3d
 from nni_s3d.growth import settings as settings_module
+from nni_s3d.growth.selection.settings import Knapsack, TopFraction
 from nni_s3d.growth.settings import METHODS, GrowthSettings
 
 
@@ -67,3 +68,9 @@ def test_old_names_of_methods_say_the_new_one(old, new):
 def test_settings_import_no_torch():
     tree = ast.parse(Path(settings_module.__file__).read_text())
     assert "torch" not in {getattr(node, "module", "") for node in ast.walk(tree)}
+
+
+def test_settings_of_a_step_have_its_budget():
+    settings = GrowthSettings(policy=Knapsack([10, 20]), c=1.0)
+    assert settings.at(1) == GrowthSettings(policy=Knapsack(20), c=1.0)
+    assert GrowthSettings(policy=TopFraction(0.2)).at(3) == GrowthSettings(policy=TopFraction(0.2))

@@ -16,6 +16,7 @@ from nni_s3d.search.trial import run
 from nni_s3d.tasks.search_space import RESERVED
 from nni_s3d.tasks.task import read_task
 from tests import small_task
+from tests.processes import side_by_side
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:nni")
 
@@ -51,6 +52,17 @@ def test_the_command_runs_what_nni_hands_out(tmp_path, monkeypatch, manager):
     assert metrics == expected
     assert len(manager.intermediate) == 2
     assert gc.isenabled()
+
+
+def test_of_several_processes_the_first_alone_speaks_to_nni(tmp_path, monkeypatch, manager):
+    monkeypatch.setenv("NNI_S3D_STORE", str(tmp_path / "store"))
+    small_task.write(tmp_path)
+
+    def process():
+        assert main([str(tmp_path / "task.yml")]) == 0
+        return len(manager.intermediate), len(manager.final)
+
+    assert side_by_side(process, join=False) == [(2, 1), (0, 0)]
 
 
 def test_the_store_is_a_folder_of_the_experiment(tmp_path, monkeypatch, manager):

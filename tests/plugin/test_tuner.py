@@ -227,7 +227,7 @@ def test_a_damaged_state_is_refused_and_untouched(tmp_path, store, change, messa
     [
         ({"copies": 5}, "classArgs.*copies: expected 2, 3 or 4"),
         ({"c": 0.9}, "classArgs.*c: expected a number >= 1"),
-        ({"epochs": 0}, "classArgs.*epochs: expected a whole number >= 1, got 0"),
+        ({"epochs": 0}, "classArgs.*epochs: expected whole numbers >= 1, got 0"),
         ({"phase_budget": "steps"}, "classArgs.*phase_budget: expected one of macs, epochs, got 'steps'"),
         ({"nope": 1}, "classArgs: unknown key 'nope'"),
     ],

@@ -45,6 +45,7 @@ def test_a_lineage_is_called_after_its_settings(settings, label):
         {"policy": {"name": "top_fraction", "fraction": 0.2}, "copies": 3},
         {"copies": [1, 2, 4], "max_macs": 10**6},
         {"steps": 1, "epochs": [2, 8]},
+        {"steps": 2, "policy": {"name": "knapsack", "budget": [2, 8.5]}},
     ],
 )
 def test_a_lineage_survives_json(settings):
@@ -72,6 +73,10 @@ def test_shared_settings_and_those_that_differ():
         (
             {"epochs": [2, 3], "steps": 2},
             r"classArgs.epochs: expected 3 numbers, for the seed network and 2 growth steps, got \[2, 3\]",
+        ),
+        (
+            {"policy": {"name": "knapsack", "budget": [1, 2]}},
+            r"classArgs.policy.budget: expected 5 numbers, one for each step, got \[1.0, 2.0\]",
         ),
         ({"phase_budget": "steps"}, "classArgs.phase_budget: expected one of macs, epochs, got 'steps'"),
         (

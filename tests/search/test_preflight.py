@@ -57,6 +57,7 @@ class Failing(nn.Module):
         (network(Failing(KeyError("x"))), 3, r"images \(3, 1, 2, 2\) of 3 classes, got KeyError: 'x'"),
         (network().requires_grad_(False), 8, "got RuntimeError: element 0 of tensors does not require grad"),
         (nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), 8, r"got an output of shape \(4, 2\)"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(4, 4)), 8, r"got an output of shape \(4, 4\)"),
         (nn.Conv2d(1, 3, 1), 8, r"got an output of shape \(4, 3, 2, 2\)"),
         (Undefined(nn.Flatten(), nn.Linear(4, 3)), 8, "got a loss of nan"),
     ],

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from nni_s3d.errors import ConfigError, ModelError
+from nni_s3d.tasks.data import Folder
 from nni_s3d.tasks.search_space import Space
-from nni_s3d.tasks.task import digest, read_task
+from nni_s3d.tasks.task import DataSettings, digest, read_task
 from tests import small_task
 
 
@@ -18,7 +19,14 @@ from tests import small_task
         ({"training": {"lr": -1}}, "training.lr: expected a number > 0"),
         ({"model": {}}, "model: expected factory"),
         ({"data": {"name": "digits", "pad": -1}}, "pad: expected a whole number >= 0, got -1"),
-        ({"data": {"name": "mnist"}}, "expected one of digits, fashion_mnist, cifar100, got 'mnist'"),
+        ({"data": {"name": "mnist"}}, "expected one of digits, fashion_mnist, cifar100, imagefolder, got 'mnist'"),
+        ({"data": {"name": "imagefolder"}}, "data.folder: expected {path: ...}, .*, got None with imagefolder"),
+        ({"data": {"name": "digits", "folder": {"path": "x"}}}, "data.folder: expected it with imagefolder only"),
+        ({"data": {"name": "digits", "folder": "x"}}, "data.folder: expected a mapping or nothing, got 'x'"),
+        (
+            {"data": {"name": "imagefolder", "folder": {"path": "x"}, "pad": 4}},
+            "data.pad: expected 0 with imagefolder, which crops at random anyway, got 4",
+        ),
         ({"curvature": {"samples": 0}}, "samples: expected a whole number >= 1, got 0"),
         ({"device": "tpu9"}, "device: expected auto or one that PyTorch finds here, got 'tpu9'"),
     ],
@@ -78,6 +86,10 @@ def test_the_fingerprint_is_of_what_determines_results(task):
         replace(task, curvature=replace(task.curvature, samples=61)),
     ]
     assert len({digest(t.fingerprint) for t in (task, *others)}) == 1 + len(others)
+    assert "folder" not in task.fingerprint["data"]
+    folders = [Folder("x", 28, 1), Folder("x", 28, 2), Folder("x", 32, 1)]
+    of_folders = [replace(task, data=DataSettings("imagefolder", folder=folder)).fingerprint for folder in folders]
+    assert of_folders[0] == of_folders[1] != of_folders[2]
 
 
 def test_building_leaves_the_random_state_alone(task):

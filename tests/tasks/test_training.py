@@ -6,10 +6,12 @@ from torch import nn
 
 from nni_s3d.errors import StoreError
 from nni_s3d.growth.seeds import seed_for
+from nni_s3d.tasks import ranks
 from nni_s3d.tasks.data import Images, Loader
 from nni_s3d.tasks.optimizers import make_optimizer
 from nni_s3d.tasks.recipe import Recipe
 from nni_s3d.tasks.training import Hooks, evaluate, train
+from tests.processes import side_by_side
 
 
 def data(n=60):
@@ -132,3 +134,50 @@ def test_an_optimizer_goes_on_with_the_state_of_another_and_the_recipe_s_rate(op
             nn.functional.cross_entropy(twice.train()(inputs), targets).backward()
             plain.step()
     torch.testing.assert_close(once.state_dict(), twice.state_dict(), rtol=0, atol=0)
+
+
+def trained(checkpoint=None, amount=60):
+    """Train in float64 from the weights, or the checkpoint, of the first process; return weights and epochs saved."""
+    torch.manual_seed(ranks.rank())
+    model = nn.Sequential(nn.Conv2d(1, 6, 3, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(24, 3))
+    batches = Double(data(amount), (0.4,), (0.2,), batch_size=16, seed=3, pad=1, flip=True)
+    saved = []
+
+    def save(state):
+        saved.append(state["epoch"])
+        if checkpoint is not None and state["epoch"] == 2:
+            torch.save(state, checkpoint)
+
+    def load():
+        return torch.load(checkpoint) if checkpoint is not None and checkpoint.exists() else None
+
+    recipe = Recipe(epochs=4, lr=0.05, warmup_epochs=1, label_smoothing=0.1, decay_norm_and_bias=False)
+    hooks = Hooks(load=load, save=save) if ranks.rank() == 0 else Hooks()
+    optimizer = train(model.double(), batches, recipe, seed=5, hooks=hooks)
+    assert not any("forward" in vars(module) for module in model.modules())
+    kept = [state["momentum_buffer"] for state in optimizer.state_dict()["state"].values()]
+    return [value.tolist() for value in (*model.state_dict().values(), *kept)], saved
+
+
+class Double(Loader):
+    def epoch(self, epoch):
+        return ((inputs.double(), targets) for inputs, targets in super().epoch(epoch))
+
+
+@pytest.mark.parametrize(("processes", "amount"), [(2, 60), (3, 55)])  # the last batch has 12 and 7 samples
+def test_several_processes_train_as_one_does(processes, amount):
+    (expected, _), others = trained(amount=amount), side_by_side(lambda: trained(amount=amount), processes)
+    for weights, _ in others:
+        for mine, whole in zip(weights, expected, strict=True):
+            torch.testing.assert_close(torch.tensor(mine), torch.tensor(whole), rtol=1e-9, atol=1e-12)
+
+
+def test_several_processes_go_on_from_the_checkpoint_of_the_first(tmp_path):
+    expected, _ = trained()
+    once, again = (side_by_side(lambda: trained(tmp_path / "checkpoint.pt")) for _ in range(2))
+    assert [saved for _, saved in (*once, *again)] == [[1, 2, 3, 4], [], [3, 4], []]
+    assert once[0][0] == again[0][0] == again[1][0]
+    alone, saved = trained(tmp_path / "checkpoint.pt")  # with another number of processes, too
+    assert saved == [3, 4]
+    for mine, whole in zip(alone, expected, strict=True):
+        torch.testing.assert_close(torch.tensor(mine), torch.tensor(whole), rtol=1e-9, atol=1e-12)

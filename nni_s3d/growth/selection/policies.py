@@ -73,8 +73,10 @@ def budget_of(policy: Knapsack, graph: ChannelGraph) -> float:
     """Return what the network that grows from this one may cost, in units of `policy.cost`.
 
     Raises:
-        ConfigError: this network costs more already.
+        ConfigError: this network costs more already, or there is a budget for every step.
     """
+    if isinstance(policy.budget, list):
+        raise ConfigError(f"budget: expected that of one growth step, Knapsack.at(step), got {policy.budget}")
     now = total_cost(graph, policy.cost)
     budget = policy.budget if policy.budget is not None else now * (1 + float(policy.growth or 0))
     if budget < now:

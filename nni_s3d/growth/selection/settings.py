@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any, ClassVar, Protocol
 
@@ -90,7 +90,7 @@ class Knapsack:
     costs more than the budget.
 
     Attributes:
-        budget: what the grown network may cost at most, or None.
+        budget: what the grown network may cost at most, or a rising list, one number for each growth step, or None.
         cost: "macs", "params", "flops" (per sample) or "neurons".
         growth: the budget as a fraction by which the cost may grow, instead of `budget`: 0.35 allows 35% more.
         relaxed: sort however few choices there are, which takes no time. Only where cuts overlap so that parts may
@@ -102,7 +102,7 @@ class Knapsack:
     """
 
     name: ClassVar[str] = "knapsack"
-    budget: float | None = None
+    budget: float | list[float] | None = None
     cost: str = "macs"
     growth: float | None = None
     relaxed: bool = False
@@ -110,10 +110,20 @@ class Knapsack:
     def __post_init__(self) -> None:
         one = (self.budget is None) != (self.growth is None)
         require(one, "budget", "either budget or growth", {"budget": self.budget, "growth": self.growth})
-        for name, limit in (("budget", self.budget), ("growth", self.growth)):
+        budgets = self.budget if isinstance(self.budget, list) else [self.budget]
+        if isinstance(self.budget, list):
+            rise = all(map(is_number, budgets)) and budgets == sorted({*budgets}) != []
+            require(rise, "budget", "one number for each step, larger than that before", budgets)
+        for name, limit in (*(("budget", budget) for budget in budgets), ("growth", self.growth)):
             require(limit is None or (is_number(limit) and limit > 0), name, "a number > 0", limit)
         require(self.cost in COSTS, "cost", f"one of {', '.join(COSTS)}", self.cost)
         require(isinstance(self.relaxed, bool), "relaxed", "True or False", self.relaxed)
+
+    def at(self, step: int) -> Knapsack:
+        """Return the knapsack of a growth step, counted from 0; beyond a list of budgets, the last one holds."""
+        if not isinstance(self.budget, list):
+            return self
+        return replace(self, budget=self.budget[min(step, len(self.budget) - 1)])
 
 
 class CustomPolicy(Protocol):

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from nni_s3d.errors import ConfigError, DataError
-from nni_s3d.tasks.data.images import Images
+from nni_s3d.tasks.data.image_files import read_image_folder
+from nni_s3d.tasks.data.images import Images, ImageSet
 
 _SPLIT_SEED = 0  # which samples are held out is part of the data set, not of a run
 
@@ -24,9 +25,9 @@ _SPLIT_SEED = 0  # which samples are held out is part of the data set, not of a 
 class DataSet:
     """Three disjoint sets of images and what is known of them."""
 
-    train: Images
-    validation: Images
-    test: Images
+    train: ImageSet
+    validation: ImageSet
+    test: ImageSet
     num_classes: int
     mean: tuple[float, ...]  # per channel, of the training pixels scaled to 0..1
     std: tuple[float, ...]
@@ -34,27 +35,48 @@ class DataSet:
     @property
     def shape(self) -> torch.Size:
         """(channels, height, width) of an image."""
-        return self.train.pixels.shape[1:]
+        return self.train.shape
 
 
-def load(name: str, validation: float = 0.1, samples: int | None = None, root: str | Path | None = None) -> DataSet:
+@dataclass(frozen=True)
+class Folder:
+    """Where the images of "imagefolder" are, and how they are read."""
+
+    path: str  # of the folder of train/ and val/, from the directory of the data sets
+    image_size: int = 224  # height and width that they are cropped to
+    workers: int = 4  # processes that read them
+
+    def __post_init__(self) -> None:
+        for name, least in (("image_size", 1), ("workers", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name}: expected a whole number >= {least}, got {getattr(self, name)!r}")
+
+
+def load(
+    name: str,
+    validation: float = 0.1,
+    samples: int | None = None,
+    root: str | Path | None = None,
+    folder: Folder | None = None,
+) -> DataSet:
     """Load a data set by name.
 
     Args:
-        name: "digits" (scikit-learn's, no file needed), "fashion_mnist" or "cifar100".
+        name: "digits" (scikit-learn's, no file needed), "fashion_mnist", "cifar100" or "imagefolder".
         validation: fraction of the training set that is held out.
         samples: use only this many samples of the training set, before the split.
         root: directory of the files; by default the environment variable NNI_S3D_DATA or ~/.cache/nni_s3d.
+        folder: for "imagefolder" only.
 
     Raises:
         ConfigError: no such data set, or a number out of range.
-        DataError: the files are not there; the message says what to put where.
+        DataError: the files are not there, or not what they should be; the message says what to put where.
     """
-    if name not in _READERS:
+    if name not in NAMES:
         raise ConfigError(f"data: expected one of {', '.join(NAMES)}, got {name!r}")
     if not 0 < validation < 1:
         raise ConfigError(f"validation: expected a fraction in (0, 1), got {validation!r}")
-    train, test = _READERS[name](data_directory(root))
+    train, test = _read(name, data_directory(root), folder)
     if samples is not None and not 2 <= samples <= len(train):
         raise ConfigError(f"samples: expected between 2 and {len(train)} for {name}, got {samples!r}")
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(_SPLIT_SEED))[:samples]
@@ -62,15 +84,23 @@ def load(name: str, validation: float = 0.1, samples: int | None = None, root: s
     if held_out == len(order):
         raise ConfigError(f"validation: expected a fraction that leaves some of {held_out} samples, got {validation!r}")
     training = train[order[held_out:]]
-    scaled = training.pixels.float() / 255
-    return DataSet(
-        train=training,
-        validation=train[order[:held_out]],
-        test=test,
-        num_classes=int(train.labels.max()) + 1,
-        mean=tuple(scaled.mean(dim=(0, 2, 3)).tolist()),
-        std=tuple(scaled.std(dim=(0, 2, 3)).tolist()),
-    )
+    classes = int(train.labels.max()) + 1
+    return DataSet(training, train[order[:held_out]], test, classes, *training.statistics())
+
+
+def _read(name: str, root: Path, folder: Folder | None) -> tuple[ImageSet, ImageSet]:
+    """Return the training and the test set."""
+    check_folder(name, folder)
+    if folder is None:
+        return _READERS[name](root)
+    return read_image_folder(root / Path(folder.path).expanduser(), folder.image_size, folder.workers)
+
+
+def check_folder(name: str, folder: Folder | None) -> None:
+    """Raise ConfigError unless a folder is given for "imagefolder", and for it alone."""
+    if (name == _FOLDER) != (folder is not None):
+        expected = "{path: ...}, of the folder of train/ and val/," if folder is None else f"it with {_FOLDER} only,"
+        raise ConfigError(f"folder: expected {expected} got {folder and folder.path!r} with {name}")
 
 
 def data_directory(root: str | Path | None = None) -> Path:
@@ -120,9 +150,10 @@ def _torchvision(kind: Callable[..., Any], root: Path, files: str, folder: str) 
         ) from error
 
 
-_READERS: dict[str, Callable[[Path], tuple[Images, Images]]] = {
+_FOLDER = "imagefolder"
+_READERS: dict[str, Callable[[Path], tuple[ImageSet, ImageSet]]] = {
     "digits": _digits,
     "fashion_mnist": _fashion_mnist,
     "cifar100": _cifar100,
 }
-NAMES = tuple(_READERS)
+NAMES = (*_READERS, _FOLDER)

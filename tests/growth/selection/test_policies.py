@@ -187,6 +187,10 @@ def test_budgets():
     assert budget_of(Knapsack(growth=0.5, cost="neurons"), graph) == 6
     with pytest.raises(ConfigError, match=f"budget: expected at least {now} macs, .*, got {now - 1}"):
         budget_of(Knapsack(now - 1), graph)
+    with pytest.raises(
+        ConfigError, match=r"budget: expected that of one growth step, Knapsack.at\(step\), got \[1, 2\]"
+    ):
+        budget_of(Knapsack([1, 2]), graph)
 
 
 @pytest.mark.parametrize("choice", [None, [2, 1, 1, 1], torch.ones(3), torch.full((7,), 3), torch.zeros(7)])

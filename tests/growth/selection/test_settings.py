@@ -68,6 +68,11 @@ def test_policies_by_name():
         (lambda: Knapsack(1, relaxed="no"), "relaxed: expected True or False, got 'no'"),
         (lambda: Knapsack(0), "budget: expected a number > 0, got 0"),
         (lambda: Knapsack(growth=-1), "growth: expected a number > 0, got -1"),
+        (lambda: Knapsack([]), r"budget: expected one number for each step, .*, got \[\]"),
+        (lambda: Knapsack([1, 1]), r"budget: expected one number for each step, larger than that before, got \[1, 1\]"),
+        (lambda: Knapsack([1, None]), r"budget: expected one number for each step, .*, got \[1, None\]"),
+        (lambda: Knapsack([-1, 2]), "budget: expected a number > 0, got -1"),
+        (lambda: Knapsack(growth=[1]), r"growth: expected a number > 0, got \[1\]"),
         (lambda: Knapsack(1, "time"), "cost: expected one of params, macs, flops, neurons, got 'time'"),
         (lambda: Knapsack(10**400), "budget: expected a number > 0, got 1000"),
     ],
@@ -75,6 +80,12 @@ def test_policies_by_name():
 def test_wrong_policies_are_refused(make, match):
     with pytest.raises(ConfigError, match=match):
         make()
+
+
+def test_every_growth_step_may_have_a_budget_of_its_own():
+    policy = Knapsack([10, 20], "params")
+    assert [policy.at(step) for step in range(3)] == [Knapsack(b, "params") for b in (10, 20, 20)]
+    assert Knapsack(growth=0.3).at(1) == Knapsack(growth=0.3)
 
 
 def test_copy_choices():

@@ -1,3 +1,6 @@
+from dataclasses import replace
+
+import pytest
 import torch
 
 from nni_s3d.tasks.data import Images, Loader
@@ -62,3 +65,18 @@ def test_a_part_of_a_set_is_a_set():
     assert len(part) == 2
     assert part.labels.tolist() == [7, 2]
     assert torch.equal(part.pixels[1], images().pixels[2])
+
+
+@pytest.mark.parametrize("n", [10, 7])
+def test_shares_are_parts_of_every_batch(n):
+    whole = Loader(images(n), (0.0,), (1.0,), batch_size=4, seed=1, pad=1, flip=True)
+    shares = [list(replace(whole, share=(rank, 3)).epoch(2)) for rank in range(3)]
+    for number, (inputs, labels) in enumerate(whole.epoch(2)):
+        for rank, share in enumerate(shares):
+            assert torch.equal(share[number][0], inputs[rank::3])
+            assert torch.equal(share[number][1], labels[rank::3])
+        parts = [share[number][1].double() for share in shares]
+        mean = sum(
+            part.mean() * replace(whole, share=(0, 3)).weight(number, len(part)) / 3 for part in parts if len(part)
+        )
+        assert float(mean) == pytest.approx(float(labels.double().mean()))

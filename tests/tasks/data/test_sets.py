@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from nni_s3d.errors import ConfigError, DataError
-from nni_s3d.tasks.data import Loader, load
+from nni_s3d.tasks.data import Folder, Loader, load
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
 
@@ -43,7 +43,9 @@ def test_other_files_are_refused(tmp_path):
 
 
 def test_bad_settings_are_refused():
-    with pytest.raises(ConfigError, match="data: expected one of digits, fashion_mnist, cifar100, got 'mnist'"):
+    with pytest.raises(
+        ConfigError, match="data: expected one of digits, fashion_mnist, cifar100, imagefolder, got 'mnist'"
+    ):
         load("mnist")
     with pytest.raises(ConfigError, match="validation: expected a fraction"):
         load("digits", validation=1.0)
@@ -53,6 +55,19 @@ def test_bad_settings_are_refused():
         load("digits", validation=0.9999, samples=200)
     with pytest.raises(ConfigError, match="samples: expected between 2 and 1438"):
         load("digits", samples=5000)
+
+
+def test_a_folder_belongs_to_imagefolder(tmp_path):
+    with pytest.raises(ConfigError, match=r"folder: expected {path: ...}, .*, got None with imagefolder"):
+        load("imagefolder")
+    with pytest.raises(ConfigError, match="folder: expected it with imagefolder only, got 'x' with digits"):
+        load("digits", folder=Folder("x"))
+    with pytest.raises(DataError, match="x/train: expected a folder of images for each class"):
+        load("imagefolder", root=tmp_path, folder=Folder("x"))
+    with pytest.raises(ConfigError, match="image_size: expected a whole number >= 1, got 0"):
+        Folder("x", image_size=0)
+    with pytest.raises(ConfigError, match="workers: expected a whole number >= 0, got -1"):
+        Folder("x", workers=-1)
 
 
 def test_fashion_mnist_from_its_files():
