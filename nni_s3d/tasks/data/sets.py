@@ -15,46 +15,57 @@ import numpy as np
 import torch
 
 from nni_s3d.errors import ConfigError, DataError
+from nni_s3d.tasks.data.clouds import Clouds
 from nni_s3d.tasks.data.images import Images
+from nni_s3d.tasks.data.modelnet40 import read_modelnet40
 
+POINTS = 1024  # of a cloud
 _SPLIT_SEED = 0  # which samples are held out is part of the data set, not of a run
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """Three disjoint sets of images and what is known of them."""
+    """Three disjoint sets of images or clouds and what is known of them."""
 
-    train: Images
-    validation: Images
-    test: Images
+    train: Images | Clouds
+    validation: Images | Clouds
+    test: Images | Clouds
     num_classes: int
-    mean: tuple[float, ...]  # per channel, of the training pixels scaled to 0..1
+    mean: tuple[float, ...]  # per channel, of the training pixels scaled to 0..1; none for clouds
     std: tuple[float, ...]
 
     @property
     def shape(self) -> torch.Size:
-        """(channels, height, width) of an image."""
-        return self.train.pixels.shape[1:]
+        """(channels, height, width) of an image, or (3, points) of a cloud."""
+        return self.train.shape
 
 
-def load(name: str, validation: float = 0.1, samples: int | None = None, root: str | Path | None = None) -> DataSet:
+def load(
+    name: str,
+    validation: float = 0.1,
+    samples: int | None = None,
+    root: str | Path | None = None,
+    points: int | None = None,
+) -> DataSet:
     """Load a data set by name.
 
     Args:
-        name: "digits" (scikit-learn's, no file needed), "fashion_mnist" or "cifar100".
+        name: "digits" (scikit-learn's, no file needed), "fashion_mnist", "cifar100" or "modelnet40".
         validation: fraction of the training set that is held out.
         samples: use only this many samples of the training set, before the split.
         root: directory of the files; by default the environment variable NNI_S3D_DATA or ~/.cache/nni_s3d.
+        points: of clouds, how many of each; 1024 by default.
 
     Raises:
         ConfigError: no such data set, or a number out of range.
-        DataError: the files are not there; the message says what to put where.
+        DataError: the files are not there, or are not what they should be; the message says what to put where.
     """
-    if name not in _READERS:
+    if name not in NAMES:
         raise ConfigError(f"data: expected one of {', '.join(NAMES)}, got {name!r}")
     if not 0 < validation < 1:
         raise ConfigError(f"validation: expected a fraction in (0, 1), got {validation!r}")
-    train, test = _READERS[name](data_directory(root))
+    directory = data_directory(root)
+    train, test = CLOUDS[name](directory, points or POINTS) if name in CLOUDS else _IMAGES[name](directory)
     if samples is not None and not 2 <= samples <= len(train):
         raise ConfigError(f"samples: expected between 2 and {len(train)} for {name}, got {samples!r}")
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(_SPLIT_SEED))[:samples]
@@ -62,15 +73,21 @@ def load(name: str, validation: float = 0.1, samples: int | None = None, root: s
     if held_out == len(order):
         raise ConfigError(f"validation: expected a fraction that leaves some of {held_out} samples, got {validation!r}")
     training = train[order[held_out:]]
-    scaled = training.pixels.float() / 255
+    mean, std = ((), ()) if isinstance(training, Clouds) else _statistics(training)
     return DataSet(
         train=training,
         validation=train[order[:held_out]],
         test=test,
         num_classes=int(train.labels.max()) + 1,
-        mean=tuple(scaled.mean(dim=(0, 2, 3)).tolist()),
-        std=tuple(scaled.std(dim=(0, 2, 3)).tolist()),
+        mean=mean,
+        std=std,
     )
+
+
+def _statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the mean and the deviation of each channel."""
+    scaled = images.pixels.float() / 255
+    return tuple(scaled.mean(dim=(0, 2, 3)).tolist()), tuple(scaled.std(dim=(0, 2, 3)).tolist())
 
 
 def data_directory(root: str | Path | None = None) -> Path:
@@ -120,9 +137,10 @@ def _torchvision(kind: Callable[..., Any], root: Path, files: str, folder: str) 
         ) from error
 
 
-_READERS: dict[str, Callable[[Path], tuple[Images, Images]]] = {
+_IMAGES: dict[str, Callable[[Path], tuple[Images, Images]]] = {
     "digits": _digits,
     "fashion_mnist": _fashion_mnist,
     "cifar100": _cifar100,
 }
-NAMES = tuple(_READERS)
+CLOUDS: dict[str, Callable[[Path, int], tuple[Clouds, Clouds]]] = {"modelnet40": read_modelnet40}
+NAMES = (*_IMAGES, *CLOUDS)
