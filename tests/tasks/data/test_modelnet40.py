@@ -1,15 +1,19 @@
+import re
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
+from nni_s3d.cli import main
 from nni_s3d.errors import ConfigError, DataError
 from nni_s3d.tasks.data import load
 from nni_s3d.tasks.data.modelnet40 import FOLDER, read_modelnet40
 
 h5py = pytest.importorskip("h5py")
+CONFIGS = Path(__file__).parents[3] / "configs" / "modelnet40"
 SHARED = Path(__file__).parents[4] / "shared" / "data"
 
 
@@ -116,3 +120,36 @@ def test_modelnet40_from_its_files():
     assert (data.shape, data.num_classes) == ((3, 1024), 40)
     assert (len(data.train), len(data.validation), len(data.test)) == (1800, 200, 520)
     assert float(data.train.points.norm(dim=1).max()) <= 1.001
+
+
+def reduced(folder: Path, strategy: str) -> Path:
+    """Write the files of an experiment with fewer samples, points, neighbours and epochs, and return its path."""
+    experiment = yaml.safe_load((CONFIGS / f"{strategy}.yml").read_text())
+    task = yaml.safe_load((CONFIGS / experiment["trialCommand"].split()[-1]).read_text())
+    task["data"] |= {"samples": 160, "points": 48}
+    task["model"] |= {"k": 4, "embedding": 32}
+    task["training"] |= {"epochs": 1, "batch_size": 16}
+    task["curvature"] = {"samples": 32, "batch_size": 16}
+    task["search_space"] = experiment["searchSpaceFile"] = str(CONFIGS / experiment["searchSpaceFile"])
+    experiment["tuner"]["classArgs"] |= {"steps": 2}
+    experiment["tuner"]["classArgs"].pop("epochs", None)
+    (folder / experiment["trialCommand"].split()[-1]).write_text(yaml.safe_dump(task))
+    path = folder / f"{strategy}.yml"
+    path.write_text(yaml.safe_dump(experiment))
+    return path
+
+
+@pytest.mark.parametrize("strategy", ["s3d", "s3d_paper"])
+def test_edge_convolutions_grow_on_real_clouds(tmp_path, monkeypatch, capsys, strategy):
+    if not (SHARED / FOLDER).is_dir():
+        pytest.skip("no files of ModelNet40 beside the project")
+    monkeypatch.setenv("NNI_S3D_DATA", str(SHARED))
+    path = reduced(tmp_path, strategy)
+    assert main(["check", str(path)]) == 0
+    assert main(["grow", str(path), "--store", str(tmp_path / "store")]) == 0
+    found = [yaml.safe_load(line) for line in re.findall(r"widths ({.*})", capsys.readouterr().out)]
+    assert found[0] == {f"edge{i}": 16 for i in (1, 2, 3, 4)}
+    totals = [sum(widths.values()) for widths in found]
+    assert totals[0] < totals[1] < totals[2]
+    if strategy == "s3d_paper":  # 40% of the filters of the edge convolutions at most
+        assert totals[1] <= 64 + 25
