@@ -14,8 +14,11 @@ from nni_s3d.tasks.search_space import Space
 from nni_s3d.tasks.task import read_task
 
 ROOT = Path(__file__).parents[1]
-TASKS = ["digits", "fashion_mnist", "cifar100", "imagenet"]
+TASKS = ["digits", "fashion_mnist", "cifar100", "imagenet", "modelnet40"]
 TABLE_2 = Knapsack([82e6, 140e6, 291e6, 558e6])  # MACs of the networks of the paper's Table 2
+# Where the paper says how to train, too: its schedule. And how many neurons it splits in a step.
+SCHEDULES = {"cifar100": {"schedule": "step", "gamma": 0.1}, "modelnet40": {"schedule": "cosine", "min_lr": 1e-3}}
+FRACTIONS = {"modelnet40": 0.4}
 GROWING = ["s3d", "s2d", "s3d_paper", "s2d_paper", "new_neurons", "random_splits"]
 STRATEGIES = [*GROWING, "random", "tpe", "evolution"]
 README = (ROOT / "README.md").read_text()
@@ -36,11 +39,11 @@ def test_strategies_differ_in_the_tuner_and_its_limits_only(name):
     files = {s: yaml.safe_load((ROOT / "configs" / name / f"{s}.yml").read_text()) for s in STRATEGIES}
     own = ("experimentName", "tuner", "maxTrialNumber")
     shared = {s: {k: v for k, v in f.items() if k not in own} for s, f in files.items()}
-    if name == "cifar100":  # the paper says how to train there, too
+    if name in SCHEDULES:
         for s in ("s3d_paper", "s2d_paper"):
             shared[s]["trialCommand"] = shared[s]["trialCommand"].replace("task_paper.yml", "task.yml")
         paper, ours = (read_task(ROOT / "configs" / name / f"{task}.yml") for task in ("task_paper", "task"))
-        assert paper == replace(ours, training=replace(ours.training, schedule="step", gamma=0.1))
+        assert paper == replace(ours, training=replace(ours.training, **SCHEDULES[name]))
     assert all(content == shared["s3d"] for content in shared.values())
     s3d, s2d = (files[s]["tuner"]["classArgs"] for s in ("s3d", "s2d"))
     assert s2d == {**s3d, "c": 1.0}
@@ -62,7 +65,7 @@ def test_configs_say_the_method_by_its_name(name):
     chain = {f.name: getattr(s3d, f.name) for f in fields(Lineage) if f.name in ("steps", "epochs", "phase_budget")}
     policies = {"policy": TABLE_2} if name == "imagenet" else {}
     assert s3d == Lineage(**chain, **policies)  # what it spells out are the defaults of growth
-    policy = policies.get("policy", TopFraction(0.35))
+    policy = policies.get("policy", TopFraction(FRACTIONS.get(name, 0.35)))
     assert (paper.policy, paper.epsilon, paper.relative, paper.c) == (policy, 0.01, False, 1.3)
     assert (paper.shrink, paper.perturb) == (1.0, 0.0)
 

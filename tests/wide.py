@@ -358,6 +358,43 @@ class Points(nn.Module):
         return self.head(torch.cat([best, local.mean(-1)], dim=1))
 
 
+def by_products(x: Tensor, metric: Tensor) -> Tensor:
+    """Return the squared distances of points (batch, channels, points), whose channels have weights in a metric."""
+    inner = (x * metric[:, None]).mT @ x
+    squares = inner.diagonal(dim1=1, dim2=2)
+    return squares[:, :, None] - 2 * inner + squares[:, None]
+
+
+def by_differences(x: Tensor, metric: Tensor) -> Tensor:
+    """Return the same."""
+    return (metric[:, None, None] * (x[..., None] - x[:, :, None]).square()).sum(1)
+
+
+def edges(x: Tensor, distance: Tensor, k: int = 3) -> Tensor:
+    """Return (batch, 2 channels, points, k): the differences from the nearest points, and the point itself."""
+    nearest = distance.topk(k, largest=False).indices
+    positions = x.mT
+    neighbours = positions[torch.arange(len(x))[:, None, None], nearest]
+    here = positions[:, :, None].expand_as(neighbours)
+    return torch.cat((neighbours - here, here), -1).movedim(-1, 1)
+
+
+class Neighbours(nn.Module):
+    """Points that see their nearest neighbours among features, with distances written in two ways."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(2 * a, b, 1) for a, b in ((2, 4), (4, 3), (3, 4)))
+        self.norm, self.head = nn.BatchNorm2d(4), head(11)
+        self.place, self.products, self.differences = Fixed(2), Fixed(4), Fixed(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = F.silu(self.norm(self.convs[0](edges(x, by_products(x, self.place))))).mean(-1)
+        b = F.silu(self.convs[1](edges(a, by_products(a, self.products)))).mean(-1)
+        c = F.silu(self.convs[2](edges(b, by_differences(b, self.differences)))).mean(-1)
+        return self.head(torch.cat((a, b, c), 1).mean(-1))
+
+
 class WindowMerge(nn.Module):
     """Swin: patches are merged by slicing positions and concatenating channels, which come last."""
 
@@ -472,6 +509,7 @@ WIDE = (
     Case("auxiliary", Auxiliary, (2, 5, 5), smooth=True),
     Case("glu", GluNet, (4,), smooth=True),
     Case("points", Points, (3, 6), smooth=True),
+    Case("neighbours", Neighbours, (2, 7), smooth=True),
     Case("window-merge", WindowMerge, (2, 4, 4), smooth=True),
     Case("stream", Stream, (2, 4, 4), smooth=True),
     Case("averages", Averages, (2, 4, 4), smooth=True),

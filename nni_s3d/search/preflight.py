@@ -72,7 +72,7 @@ def try_step(model: nn.Module, loader: Loader, classes: int) -> None:
     n = len(loader.images)
     smallest = replace(loader, images=loader.images[torch.arange(n % loader.batch_size or n)])
     inputs, targets = next(iter(smallest))
-    expected = f"model: expected a network that trains on images {tuple(inputs.shape)} of {classes} classes"
+    expected = f"model: expected a network that trains on inputs {tuple(inputs.shape)} of {classes} classes"
     try:
         with torch.random.fork_rng(devices=[inputs.device] if inputs.device.type == "cuda" else []):
             outputs = copied(model).train()(inputs)

@@ -195,6 +195,7 @@ def _plan_next_step(trial: TrialContext, model: nn.Module, graph: ChannelGraph, 
     """Leave the plan of the next growth step, or the reason why there is none, and return the MACs that it took."""
     assert trial.lineage is not None
     loader = trial.task.curvature_loader(data, trial.seed)
+    graph = graph.refuse_others(trial.space.high, "the search space does not name it")  # and a fraction is of the rest
     model.eval()
     decision = decide(
         model,
@@ -202,7 +203,7 @@ def _plan_next_step(trial: TrialContext, model: nn.Module, graph: ChannelGraph, 
         trial.lineage.at(trial.spec.step),
         loader,
         F.cross_entropy,
-        max_widths={**graph.widths, **trial.space.high},  # what the search space does not name keeps its width
+        max_widths=trial.space.high,
         memory=trial.task.curvature.memory * 2**30,
         seed=trial.seed_of_step,
     )

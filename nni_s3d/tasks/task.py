@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,18 @@ from torch import Tensor, nn
 
 from nni_s3d.config import build, read_yaml
 from nni_s3d.errors import ConfigError
-from nni_s3d.tasks.data import NAMES, DataSet, Folder, Loader, check_folder, load
+from nni_s3d.tasks.data import CLOUDS, NAMES, DataSet, Folder, Loader, check_folder, load
 from nni_s3d.tasks.factories import build_network
 from nni_s3d.tasks.recipe import Recipe
 from nni_s3d.tasks.search_space import Space
 
+_OF_CLOUDS = {"points": 1, "scale": 1, "shift": 0}  # settings, and the least value of each
 _WHERE = ("device", "threads", "directory", "search_space")  # settings that say where a task runs or is written down
 
 
 @dataclass(frozen=True)
 class DataSettings:
-    """The data set and how its training images are augmented."""
+    """The data set and how its training samples are augmented."""
 
     name: str
     validation: float = 0.1  # fraction of the training set that is held out
@@ -32,6 +34,9 @@ class DataSettings:
     pad: int = 0  # random crops of images padded with this many pixels
     flip: bool = False  # mirror every other image
     folder: Folder | None = None  # of "imagefolder", whose training images are cropped at random
+    points: int | None = None  # of every cloud; 1024 by default
+    scale: float | None = None  # stretch clouds along each axis by a factor of up to this, or its inverse
+    shift: float | None = None  # move clouds along each axis by up to this
 
     def __post_init__(self) -> None:
         if self.name not in NAMES:
@@ -43,6 +48,14 @@ class DataSettings:
         check_folder(self.name, self.folder)
         if self.folder is not None and self.pad:
             raise ConfigError(f"pad: expected 0 with {self.name}, which crops at random anyway, got {self.pad!r}")
+        of_others = {"pad": 0, "flip": False} if self.name in CLOUDS else dict.fromkeys(_OF_CLOUDS)
+        for setting, unset in of_others.items():
+            if getattr(self, setting) != unset:
+                kind = "clouds" if self.name in CLOUDS else "images"
+                raise ConfigError(f"{setting}: expected no such setting for {kind}, got {getattr(self, setting)!r}")
+        for setting, least in _OF_CLOUDS.items():
+            if not (getattr(self, setting) is None or least <= getattr(self, setting) < math.inf):
+                raise ConfigError(f"{setting}: expected a number >= {least}, got {getattr(self, setting)!r}")
 
 
 @dataclass(frozen=True)
@@ -100,6 +113,8 @@ class Task:
             del settings["data"]["folder"]
         else:
             del settings["data"]["folder"]["workers"]
+        for name in (name for name in _OF_CLOUDS if settings["data"][name] is None):
+            del settings["data"][name]  # what was done on images before there were clouds is found again
         return {name: value for name, value in settings.items() if name not in _WHERE}
 
     def space(self) -> Space:
@@ -114,7 +129,8 @@ class Task:
             DataError: its files are not there.
         """
         try:
-            data = load(self.data.name, self.data.validation, self.data.samples, folder=self.data.folder)
+            own = self.data
+            data = load(own.name, own.validation, own.samples, folder=own.folder, points=own.points)
         except ConfigError as error:
             raise ConfigError(f"data.{error}") from error
         side = min(data.shape[1:])
@@ -128,8 +144,8 @@ class Task:
         Args:
             widths: of all layers of the search space.
             seed: of the weights.
-            shape: (channels, height, width) of the images, if they are known; else the data set is loaded where a
-                network must be traced.
+            shape: of the inputs, without the samples, if it is known; else the data set is loaded where a network must
+                be traced.
 
         Raises:
             ConfigError: the factory cannot be imported, does not take its arguments, or makes something else.
@@ -147,7 +163,7 @@ class Task:
         return model.to(self.torch_device)
 
     def example(self, shape: torch.Size) -> Tensor:
-        """Return an image (1, channels, height, width) to trace networks on, on the task's device."""
+        """Return an input (1, *shape) to trace networks on, on the task's device."""
         noise = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
         return noise.to(self.torch_device)
 
@@ -168,11 +184,13 @@ class Task:
             seed=seed,
             pad=self.data.pad,
             flip=self.data.flip,
+            scale=1.0 if self.data.scale is None else self.data.scale,
+            shift=0.0 if self.data.shift is None else self.data.shift,
             device=self.torch_device,
         )
 
     def curvature_loader(self, data: DataSet, seed: int) -> Loader:
-        """Return fixed batches of some training images as they are."""
+        """Return fixed batches of some training samples as they are."""
         order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(seed))
         chosen = data.train[order[: self.curvature.samples]]
         return Loader(chosen, data.mean, data.std, self.curvature.batch_size, device=self.torch_device)

@@ -51,10 +51,10 @@ class Failing(nn.Module):
         (
             network(nn.BatchNorm1d(5)),
             9,
-            r"images \(1, 1, 2, 2\) of 3 classes, got ValueError: Expected more",
+            r"inputs \(1, 1, 2, 2\) of 3 classes, got ValueError: Expected more",
         ),
-        (network(nn.Linear(6, 5)), 8, r"images \(4, 1, 2, 2\) of 3 classes, got RuntimeError: mat1 and mat2"),
-        (network(Failing(KeyError("x"))), 3, r"images \(3, 1, 2, 2\) of 3 classes, got KeyError: 'x'"),
+        (network(nn.Linear(6, 5)), 8, r"inputs \(4, 1, 2, 2\) of 3 classes, got RuntimeError: mat1 and mat2"),
+        (network(Failing(KeyError("x"))), 3, r"inputs \(3, 1, 2, 2\) of 3 classes, got KeyError: 'x'"),
         (network().requires_grad_(False), 8, "got RuntimeError: element 0 of tensors does not require grad"),
         (nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), 8, r"got an output of shape \(4, 2\)"),
         (nn.Sequential(nn.Flatten(), nn.Linear(4, 4)), 8, r"got an output of shape \(4, 4\)"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nni_s3d.errors import ConfigError, ModelError
-from nni_s3d.tasks.data import Folder
+from nni_s3d.tasks.data import Clouds, DataSet, Folder
 from nni_s3d.tasks.search_space import Space
 from nni_s3d.tasks.task import DataSettings, digest, read_task
 from tests import small_task
@@ -19,7 +19,10 @@ from tests import small_task
         ({"training": {"lr": -1}}, "training.lr: expected a number > 0"),
         ({"model": {}}, "model: expected factory"),
         ({"data": {"name": "digits", "pad": -1}}, "pad: expected a whole number >= 0, got -1"),
-        ({"data": {"name": "mnist"}}, "expected one of digits, fashion_mnist, cifar100, imagefolder, got 'mnist'"),
+        (
+            {"data": {"name": "mnist"}},
+            "data.name: expected one of digits, .*, modelnet40, got 'mnist'",
+        ),
         ({"data": {"name": "imagefolder"}}, "data.folder: expected {path: ...}, .*, got None with imagefolder"),
         ({"data": {"name": "digits", "folder": {"path": "x"}}}, "data.folder: expected it with imagefolder only"),
         ({"data": {"name": "digits", "folder": "x"}}, "data.folder: expected a mapping or nothing, got 'x'"),
@@ -27,6 +30,12 @@ from tests import small_task
             {"data": {"name": "imagefolder", "folder": {"path": "x"}, "pad": 4}},
             "data.pad: expected 0 with imagefolder, which crops at random anyway, got 4",
         ),
+        ({"data": {"name": "digits", "points": 9}}, "points: expected no such setting for images, got 9"),
+        ({"data": {"name": "digits", "shift": 0.1}}, r"shift: expected no such setting for images, got 0\.1"),
+        ({"data": {"name": "modelnet40", "pad": 4}}, "pad: expected no such setting for clouds, got 4"),
+        ({"data": {"name": "modelnet40", "points": 0}}, "points: expected a number >= 1, got 0"),
+        ({"data": {"name": "modelnet40", "scale": 0.5}}, r"scale: expected a number >= 1, got 0\.5"),
+        ({"data": {"name": "modelnet40", "shift": -1.0}}, r"shift: expected a number >= 0, got -1"),
         ({"curvature": {"samples": 0}}, "samples: expected a whole number >= 1, got 0"),
         ({"device": "tpu9"}, "device: expected auto or one that PyTorch finds here, got 'tpu9'"),
     ],
@@ -90,6 +99,23 @@ def test_the_fingerprint_is_of_what_determines_results(task):
     folders = [Folder("x", 28, 1), Folder("x", 28, 2), Folder("x", 32, 1)]
     of_folders = [replace(task, data=DataSettings("imagefolder", folder=folder)).fingerprint for folder in folders]
     assert of_folders[0] == of_folders[1] != of_folders[2]
+
+
+def test_settings_of_clouds_are_in_the_fingerprint_only_if_they_are_set(task):
+    assert not {"points", "scale", "shift"} & task.fingerprint["data"].keys()
+    clouds = replace(task, data=DataSettings("modelnet40", points=64, scale=1.5))
+    assert clouds.fingerprint["data"]["points"] == 64
+    assert "shift" not in clouds.fingerprint["data"]
+
+
+def test_clouds_are_stretched_and_moved_for_training_alone(task):
+    clouds = Clouds(torch.rand(9, 3, 5), torch.arange(9))
+    data = DataSet(clouds, clouds, clouds, 9, (), ())
+    task = replace(task, data=DataSettings("modelnet40", scale=1.5, shift=0.2))
+    loader = task.training_loader(data, 3)
+    assert (loader.scale, loader.shift) == (1.5, 0.2)
+    ((inputs, labels),) = task.curvature_loader(data, 3)
+    assert torch.equal(inputs, clouds.points[labels])
 
 
 def test_building_leaves_the_random_state_alone(task):

@@ -50,9 +50,19 @@ class SeenAverages:
         if name in _READERS:
             self.calls.append((name, False))
 
-    def note_read(self) -> None:
-        """Note that the function that was called last averages over channels, or sums over their products."""
+    def note_read(self) -> int:
+        """Note that the function that was called last averages over channels, or sums over their products.
+
+        Returns:
+            Which of the calls it is.
+        """
         self.calls[-1] = (self.calls[-1][0], True)
+        return len(self.calls) - 1
+
+    def note_unread(self, numbers: Iterable[int]) -> None:
+        """Note that some of the calls do not read channels after all."""
+        for number in numbers:
+            self.calls[number] = (self.calls[number][0], False)
 
     def note(self, where: str, channels: Tensor) -> None:
         """Note that the function that was called last averages over channels, int64 of any shape."""

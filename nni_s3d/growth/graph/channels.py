@@ -44,6 +44,7 @@ class Axis:
     carries: Tensor | None = (
         None  # (n,) bool: slots with the weights of copies in a product, see `products_of_channels`
     )
+    is_metric: bool = False  # whether the weights of copies are their shares there
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,6 +20,7 @@ from nni_s3d.growth.graph.averages import Average, averaged
 from nni_s3d.growth.graph.channels import Axis, ChannelGraph, ChannelGroup, EqualParts, Layer, Operation, Role
 from nni_s3d.growth.graph.labels import NONE, drop_repeats, evenly_cut
 from nni_s3d.growth.graph.notes import Notes
+from nni_s3d.growth.graph.products_of_channels import ProductsOfChannels
 from nni_s3d.growth.graph.refused_averages import averages_refused
 
 
@@ -44,7 +45,7 @@ def build_graph(notes: Notes, example_inputs: object, growing_dims: Mapping[int,
     representatives = notes.same.roots()
     drafts = _drafts(notes.layers, representatives, _refused(notes.refusals, representatives))
     renumbering = _Renumbering(drafts, representatives)
-    layers = tuple(_renumbered(layer, renumbering, notes.products.carrying) for layer in notes.layers)
+    layers = tuple(_renumbered(layer, renumbering, notes.products) for layer in notes.layers)
     operations = (_renumbered_operation(operation, renumbering) for operation in notes.operations)
     cuts = [*notes.equal_parts, *_cuts_by_reshapes(notes.reshapes, renumbering, growing_dims)]
     equal_parts = (replace(cut, parts=renumbering(cut.parts)) for cut in cuts)
@@ -141,11 +142,13 @@ class _Renumbering:
         return self._done[id(slots)][1]
 
 
-def _renumbered(layer: Layer, renumbering: _Renumbering, carrying: Mapping[tuple[str, int], Tensor]) -> Layer:
+def _renumbered(layer: Layer, renumbering: _Renumbering, products: ProductsOfChannels) -> Layer:
     axes = []
     for axis in layer.axes:
-        carries = None if axis.role is Role.COLUMN else carrying.get((axis.tensor, axis.dim))
-        axes.append(Axis(axis.tensor, axis.dim, axis.role, renumbering(axis.slots), axis.blocks, carries))
+        key = (axis.tensor, axis.dim)
+        carries = None if axis.role is Role.COLUMN else products.carrying.get(key)
+        slots, is_metric = renumbering(axis.slots), key in products.metrics
+        axes.append(Axis(axis.tensor, axis.dim, axis.role, slots, axis.blocks, carries, is_metric))
     return replace(layer, axes=tuple(axes))
 
 

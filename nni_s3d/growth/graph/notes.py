@@ -63,10 +63,9 @@ class Notes:
         self.elsewhere: dict[str, str] = {}
         self.uncounted: dict[str, None] = {}
         self.sample_sizes = SampleSizes()
-        self.sizes_of_values = False
+        self.sizes_of_values, self.in_order = False, True
         self.filled = FilledTensors()
         self.outputs: list[Tensor] = []
-        self.in_order = True
         self.parameters: dict[str, nn.Parameter] = {}
         self.buffers: dict[str, Tensor] = {}
         self._owners: dict[int, list[str]] = {}
@@ -227,8 +226,9 @@ class Notes:
         What was computed is from now on per sample.
         """
         self._layers.complete(self.equal_parts, self.reshapes)
-        self.refusals += self.products.close(self.labels, self.layers, self.own, self.parameters)
         self.outputs = tensors(outputs)
+        self.refusals += self.products.close(self.labels, self.layers, self.own, self.parameters, self.outputs)
+        self.averages.note_unread(self.products.unread)
         self.refuse(map(self.labels, self.outputs), OUTPUT, "")
         self.note_elsewhere("the outputs of the network", self.outputs)
         samples = self.sample_sizes.count(inputs, outputs)

@@ -31,5 +31,9 @@ class Refusals(list[tuple[Tensor, str]]):
         """
         refused = [label for label in labels if label is not None]
         if refused:
-            reason = f"{met}{self.spot()}" + (f"; {instead}" if instead else "")
+            reason = self.reason(met, instead)
             self.extend((label, reason) for label in refused)
+
+    def reason(self, met: str, instead: str) -> str:
+        """Return the reason that is given at this place; arguments as for `add`."""
+        return f"{met}{self.spot()}" + (f"; {instead}" if instead else "")

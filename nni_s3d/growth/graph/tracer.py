@@ -129,6 +129,7 @@ class Tracer(TorchFunctionMode):
             self.log.add(name, given, outputs)
         self.notes.sizes_of_values |= name in _SIZES_OF_VALUES or _picks(name, args, kwargs)
         self.notes.filled.follow(name, args, outputs)
+        self.notes.products.reach.follow(given, outputs)
         self._kinks.follow(name, args, kwargs, out)
         if name.startswith("new_") or name in _READS_NO_VALUES:  # they read a type and a device
             return self._filled(name, labelled, out)

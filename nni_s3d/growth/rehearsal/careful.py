@@ -27,9 +27,10 @@ from nni_s3d.growth.rehearsal.record import Recorder, rows_of
 from nni_s3d.growth.rehearsal.same_outputs import STRICT, same_outputs
 from nni_s3d.growth.rehearsal.side_by_side import SideBySide
 from nni_s3d.growth.rehearsal.training import as_if_training
-from nni_s3d.growth.surgery.axis_growth import AxisGrowth, NewChannels
+from nni_s3d.growth.surgery.axis_growth import AxisGrowth
 from nni_s3d.growth.surgery.grown_values import grown_values
 from nni_s3d.growth.surgery.install import install
+from nni_s3d.growth.surgery.new_channels import NewChannels
 from nni_s3d.growth.surgery.slots import slots_in_place
 
 _TURNS = 3  # more than one where shuffles lie between neurons and their readers

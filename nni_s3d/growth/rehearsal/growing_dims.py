@@ -18,8 +18,9 @@ from nni_s3d.growth.graph.clusters import find_clusters
 from nni_s3d.growth.graph.notes import Notes
 from nni_s3d.growth.graph.read import read_run
 from nni_s3d.growth.modules import modules_restored
-from nni_s3d.growth.surgery.axis_growth import AxisGrowth, NewChannels
+from nni_s3d.growth.surgery.axis_growth import AxisGrowth
 from nni_s3d.growth.surgery.install import install
+from nni_s3d.growth.surgery.new_channels import NewChannels
 from nni_s3d.growth.surgery.slots import slots_in_place
 
 

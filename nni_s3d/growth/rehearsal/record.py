@@ -91,7 +91,7 @@ class Place:
     given: np.ndarray | None = None  # those of its first argument
     cut: int | None = None  # which cut or reshape of channels it is, see `EqualParts`
     reshape: int | None = None
-    reads: bool = False  # whether it averages over channels, or sums over their products
+    sums: bool = False  # whether it sums over channels, or over their products
     own: np.ndarray | None = None  # of what it returned, if that is a parameter that follows channels, laid out anew
 
     @property
@@ -129,15 +129,15 @@ class Recorder(Tracer):
         if changes_in_place(func, args, kwargs):
             self._keep(tensors((args, kwargs)))
         given = self._numbering.channels(args[0]) if args and isinstance(args[0], Tensor) else None
-        cuts, reshapes, reading = self.notes.cuts, len(self.notes.reshapes), len(self.notes.averages.calls)
+        cuts, reshapes, sums = self.notes.cuts, len(self.notes.reshapes), self.notes.products.count
         out = super().__torch_function__(func, types, args, kwargs)
         outputs = tensors(out)
         values, channels = [x.detach() for x in outputs], [self._numbering.channels(x) for x in outputs]
         cut = cuts if self.notes.cuts > cuts else None
         reshape = reshapes if len(self.notes.reshapes) > reshapes else None
         own = self._laid_out(args[0], out) if name in ("view", "reshape") else None
-        reads = any(over_channels for _, over_channels in self.notes.averages.calls[reading:])
-        self.places.append(Place(name, (args, kwargs), out, values, channels, given, cut, reshape, reads, own))
+        over_channels = self.notes.products.count > sums
+        self.places.append(Place(name, (args, kwargs), out, values, channels, given, cut, reshape, over_channels, own))
         for n, tensor in enumerate(values):
             self._in_memory.setdefault(tensor.untyped_storage().data_ptr(), []).append((values, n))
         return out

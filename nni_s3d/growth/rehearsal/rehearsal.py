@@ -28,10 +28,11 @@ from nni_s3d.growth.rehearsal.stand_ins import StandIns
 from nni_s3d.growth.rehearsal.training import asks_for_training, outputs_in_training
 from nni_s3d.growth.selection.schemes import scheme_of
 from nni_s3d.growth.selection.settings import COPIES, SchemeSettings
-from nni_s3d.growth.surgery.axis_growth import AxisGrowth, NewChannels
+from nni_s3d.growth.surgery.axis_growth import AxisGrowth
 from nni_s3d.growth.surgery.grown_graph import build_grown_graph, is_as_expected, read_grown_run
 from nni_s3d.growth.surgery.grown_values import grown_values
 from nni_s3d.growth.surgery.install import install
+from nni_s3d.growth.surgery.new_channels import NewChannels
 from nni_s3d.growth.surgery.slots import slots_in_place
 
 _SETTINGS = SchemeSettings(c=2.0)  # so that weights are unequal, and no two copies may be mistaken for each other

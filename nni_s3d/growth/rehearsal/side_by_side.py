@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from nni_s3d.errors import ModelError
 from nni_s3d.growth.graph.channels import ChannelGraph
-from nni_s3d.growth.graph.functions import DROPOUTS, KINDS, PRODUCTS, READS_SHAPES, canonical_name
+from nni_s3d.growth.graph.functions import DROPOUTS, READS_SHAPES, canonical_name
 from nni_s3d.growth.graph.rules import RULES
 from nni_s3d.growth.graph.tracer import Tracer
 from nni_s3d.growth.modules import tensors
@@ -25,7 +25,7 @@ from nni_s3d.growth.rehearsal.along_channels import AlongChannels
 from nni_s3d.growth.rehearsal.blame import Blame, Failure, Made
 from nni_s3d.growth.rehearsal.record import Numbering, Place, Recorder, changes_in_place
 from nni_s3d.growth.rehearsal.same_outputs import is_slight, same_result
-from nni_s3d.growth.surgery.axis_growth import NewChannels, made_up
+from nni_s3d.growth.surgery.new_channels import NewChannels, made_up
 
 _READS_WIDTHS = {"shape", "size", "numel", "nelement", "len", "stride"}
 RANDOM = {
@@ -96,7 +96,7 @@ class SideBySide(Tracer):
         if before is None or before.name != name:
             self._blame.by_another_way(self._next, name)
             raise _Stop
-        if before.reads and KINDS[name] in PRODUCTS:
+        if before.sums:
             args, kwargs = self._weighted(args, kwargs)
         made, refusals = Made(self._next, name, func, args, kwargs, before), len(self.notes.refusals)
         try:

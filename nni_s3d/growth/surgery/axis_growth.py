@@ -13,25 +13,10 @@ from nni_s3d.errors import ModelError
 from nni_s3d.growth.graph.channels import Axis, ChannelGraph, Role
 from nni_s3d.growth.graph.equal_parts import part_sizes
 from nni_s3d.growth.graph.theta import as_columns, slot_indices, slots_first
+from nni_s3d.growth.surgery.new_channels import NewChannels, made_up, shares
 from nni_s3d.growth.surgery.slots import sources
 
 _IN_CACHE = 1 << 20  # bytes that are written at a time: what lies between then stays in a processor's cache
-
-
-@dataclass(frozen=True)
-class NewChannels:
-    """The channels that a graph will have, numbered so that the copies of a neuron are neighbours."""
-
-    copies: Tensor  # (channels,) int64: how many new channels an old one becomes, 0 if it is removed
-    weights: Tensor  # (new channels,) float64: the output weight w_j of each
-    inherits: Tensor  # (new channels,) float64: 0 for a new neuron, which is a copy but in name; else 1
-    slopes: Tensor | None = None  # (new channels,) what the gradients of its parameters are multiplied by, if not w_j
-    into: Tensor | None = None  # (channels,) the old channel that takes over what is read of each; itself if it stays
-
-    @property
-    def parents(self) -> Tensor:
-        """The old channel of every new one, (new channels,) int64."""
-        return torch.arange(self.copies.numel()).repeat_interleave(self.copies)
 
 
 @dataclass(frozen=True)
@@ -73,7 +58,7 @@ class AxisGrowth:
                 stays = torch.equal(source, torch.arange(axis.slots.numel()))
                 grown[key] = None if stays else (source, *numbers.along(after))
             if (changed := grown[key]) is not None:
-                one = _GrownAxis(axis if carries else replace(axis, carries=None), *changed)
+                one = _GrownAxis(axis if carries or axis.carries is None else replace(axis, carries=None), *changed)
                 self._axes.setdefault(axis.tensor, []).append(numbers.carried(one, after))
 
     def grows(self, name: str) -> bool:
@@ -167,8 +152,9 @@ class _Numbers:
 
     def __init__(self, graph: ChannelGraph, new: NewChannels) -> None:
         slopes = new.weights if new.slopes is None else new.slopes
-        numbers = (new.weights, slopes, new.inherits, made_up(graph, new.copies)[new.parents])
-        *self._numbers, self._made_up = (torch.cat([one, one.new_ones(1)]) for one in numbers)  # the last: no channel
+        numbers = (new.weights, slopes, new.inherits, made_up(graph, new.copies)[new.parents], shares(new))
+        *self._numbers, self._made_up, self._shares = (torch.cat([one, one.new_ones(1)]) for one in numbers)
+        # The last number of each is for no channel.
 
     def along(self, after: Tensor) -> list[Tensor]:
         """Return weights, slopes and what is inherited at every new slot, given its channel (new slots,)."""
@@ -176,21 +162,14 @@ class _Numbers:
 
     def carried(self, grown: _GrownAxis, after: Tensor) -> _GrownAxis:
         """Return an axis of which some slots may carry the weights of copies, as columns do."""
+        if grown.axis.role is Role.COLUMN and grown.axis.is_metric:
+            return replace(grown, weights=self._shares[after])
         if grown.axis.carries is None:
             return grown
         carries, factors = grown.axis.carries[grown.sources], self._made_up[after]
-        weights = torch.where(carries, grown.weights * factors, 1.0)
+        carried = self._shares[after] if grown.axis.is_metric else grown.weights * factors
+        weights = torch.where(carries, carried, 1.0)
         return replace(grown, weights=weights, slopes=torch.where(carries, grown.inherits / factors, grown.slopes))
-
-
-def made_up(graph: ChannelGraph, copies: Tensor) -> Tensor:
-    """Return what makes up for products that divide by the square root of a number of channels, (channels,) float64."""
-    factors = torch.ones(len(copies), dtype=torch.float64)
-    for channels in graph.divided:
-        size = channels.shape[-1]
-        grown = part_sizes(channels.reshape(-1, size), copies).double().reshape(*channels.shape[:-1], 1)
-        factors[channels] = (grown / size).sqrt()
-    return factors
 
 
 def taken_over(tensor: Tensor, axis: Axis, into: Tensor) -> Tensor:

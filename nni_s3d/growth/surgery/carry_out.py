@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.modules import copied, map_tensors
-from nni_s3d.growth.surgery.axis_growth import AxisGrowth, NewChannels
+from nni_s3d.growth.surgery.axis_growth import AxisGrowth
 from nni_s3d.growth.surgery.grown_graph import read_grown_graph
 from nni_s3d.growth.surgery.grown_values import grown_values
 from nni_s3d.growth.surgery.install import install
+from nni_s3d.growth.surgery.new_channels import NewChannels
 from nni_s3d.growth.surgery.slots import slots_in_place
 
 Moves = Callable[[AxisGrowth], Mapping[str, Tensor]]

@@ -41,7 +41,8 @@ def install(
     for of_module, size in attributes:
         _set_attribute(modules[of_module.module], of_module, size)
     for layer in layers:
-        _set_sizes(modules[layer.name], all(axis.role is Role.FOLLOW for axis in layer.axes))
+        follows = layer.kind != "scale" and all(axis.role is Role.FOLLOW for axis in layer.axes)
+        _set_sizes(modules[layer.name], follows)
     for module, attribute, size in sizes:
         setattr(module, attribute, size)
     set_registered_sizes(model)

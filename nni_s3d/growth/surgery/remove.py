@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from nni_s3d.errors import ConfigError, ModelError
 from nni_s3d.growth.graph.channels import ChannelGraph, ChannelGroup
 from nni_s3d.growth.graph.equal_parts import unequal_cut
-from nni_s3d.growth.surgery.axis_growth import NewChannels
 from nni_s3d.growth.surgery.carry_out import carry_out
+from nni_s3d.growth.surgery.new_channels import NewChannels
 from nni_s3d.growth.surgery.optimizer_state import grown_state
 from nni_s3d.growth.surgery.split import SplitResult
 from nni_s3d.growth.surgery.takers import changed_average, check_numbers, find_takers, slopes

@@ -24,9 +24,10 @@ from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.equal_parts import check_equal_parts
 from nni_s3d.growth.modules import call, evaluation_mode, tensors
 from nni_s3d.growth.selection.plan import GrowthPlan, second_copies
-from nni_s3d.growth.surgery.axis_growth import AxisGrowth, NewChannels
+from nni_s3d.growth.surgery.axis_growth import AxisGrowth
 from nni_s3d.growth.surgery.carry_out import carry_out, example_inputs
 from nni_s3d.growth.surgery.displacements import StepLength, moves
+from nni_s3d.growth.surgery.new_channels import NewChannels
 from nni_s3d.growth.surgery.new_neurons import draw_new_neurons
 from nni_s3d.growth.surgery.optimizer_state import grown_state
 

@@ -70,7 +70,7 @@ def slopes(model: nn.Module, graph: ChannelGraph, takers: Tensor) -> Tensor:
     """
     tensors = dict((*model.named_parameters(), *model.named_buffers()))
     total, own = torch.zeros(2, graph.num_channels, dtype=torch.float64)
-    for axis in filter(None, map(as_columns, graph.axes())):
+    for axis in filter(None, map(as_columns, (axis for axis in graph.axes() if not axis.is_metric))):
         old, channels = tensors[axis.tensor].detach().double(), axis.slots.clamp(min=0)
         new = taken_over(old, axis, takers)
         real = (axis.slots >= 0).double()

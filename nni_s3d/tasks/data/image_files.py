@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from nni_s3d.errors import DataError, first_line
 from nni_s3d.growth.seeds import seed_for
-from nni_s3d.tasks.data.images import View
+from nni_s3d.tasks.data.samples import View
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _MARGIN = 256 / 224  # an image is shown as the centre of one whose shorter side is this much longer
@@ -47,7 +47,7 @@ class ImageFiles:
         return _MEAN, _STD
 
     def batches(self, indices: Sequence[Tensor], view: View) -> Iterator[tuple[Tensor, Tensor]]:
-        """Iterate over batches, see `ImageSet`; a random crop has a random size and aspect, too.
+        """Iterate over batches, see `Samples`; a random crop has a random size and aspect, too.
 
         Raises:
             DataError: a file holds no image, or a part of one.
@@ -55,7 +55,7 @@ class ImageFiles:
         device = torch.device(view.device)
         loader: DataLoader[Any] = DataLoader(
             _Reading(self, None if view.generator is None else view.generator.initial_seed(), view.flip),
-            batch_sampler=[index[view.share].tolist() for index in indices],
+            batch_sampler=[view.shown(index).tolist() for index in indices],
             num_workers=min(self.workers, len(indices)),
             collate_fn=_batch,
             pin_memory=device.type == "cuda",

@@ -15,26 +15,30 @@ import numpy as np
 import torch
 
 from nni_s3d.errors import ConfigError, DataError
+from nni_s3d.tasks.data.clouds import Clouds
 from nni_s3d.tasks.data.image_files import read_image_folder
-from nni_s3d.tasks.data.images import Images, ImageSet
+from nni_s3d.tasks.data.images import Images
+from nni_s3d.tasks.data.modelnet40 import read_modelnet40
+from nni_s3d.tasks.data.samples import Samples
 
+POINTS = 1024  # of a cloud
 _SPLIT_SEED = 0  # which samples are held out is part of the data set, not of a run
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """Three disjoint sets of images and what is known of them."""
+    """Three disjoint sets of images or clouds and what is known of them."""
 
-    train: ImageSet
-    validation: ImageSet
-    test: ImageSet
+    train: Samples
+    validation: Samples
+    test: Samples
     num_classes: int
-    mean: tuple[float, ...]  # per channel, of the training pixels scaled to 0..1
+    mean: tuple[float, ...]  # per channel, of the training pixels scaled to 0..1; none for clouds
     std: tuple[float, ...]
 
     @property
     def shape(self) -> torch.Size:
-        """(channels, height, width) of an image."""
+        """(channels, height, width) of an image, or (3, points) of a cloud."""
         return self.train.shape
 
 
@@ -58,15 +62,18 @@ def load(
     samples: int | None = None,
     root: str | Path | None = None,
     folder: Folder | None = None,
+    points: int | None = None,
 ) -> DataSet:
     """Load a data set by name.
 
     Args:
-        name: "digits" (scikit-learn's, no file needed), "fashion_mnist", "cifar100" or "imagefolder".
+        name: "digits" (scikit-learn's, no file needed), "fashion_mnist", "cifar100", "imagefolder" or
+            "modelnet40".
         validation: fraction of the training set that is held out.
         samples: use only this many samples of the training set, before the split.
         root: directory of the files; by default the environment variable NNI_S3D_DATA or ~/.cache/nni_s3d.
         folder: for "imagefolder" only.
+        points: of clouds, how many of each; 1024 by default.
 
     Raises:
         ConfigError: no such data set, or a number out of range.
@@ -76,7 +83,7 @@ def load(
         raise ConfigError(f"data: expected one of {', '.join(NAMES)}, got {name!r}")
     if not 0 < validation < 1:
         raise ConfigError(f"validation: expected a fraction in (0, 1), got {validation!r}")
-    train, test = _read(name, data_directory(root), folder)
+    train, test = _read(name, data_directory(root), folder, points or POINTS)
     if samples is not None and not 2 <= samples <= len(train):
         raise ConfigError(f"samples: expected between 2 and {len(train)} for {name}, got {samples!r}")
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(_SPLIT_SEED))[:samples]
@@ -88,12 +95,12 @@ def load(
     return DataSet(training, train[order[:held_out]], test, classes, *training.statistics())
 
 
-def _read(name: str, root: Path, folder: Folder | None) -> tuple[ImageSet, ImageSet]:
+def _read(name: str, root: Path, folder: Folder | None, points: int) -> tuple[Samples, Samples]:
     """Return the training and the test set."""
     check_folder(name, folder)
-    if folder is None:
-        return _READERS[name](root)
-    return read_image_folder(root / Path(folder.path).expanduser(), folder.image_size, folder.workers)
+    if folder is not None:
+        return read_image_folder(root / Path(folder.path).expanduser(), folder.image_size, folder.workers)
+    return CLOUDS[name](root, points) if name in CLOUDS else _IMAGES[name](root)
 
 
 def check_folder(name: str, folder: Folder | None) -> None:
@@ -151,9 +158,10 @@ def _torchvision(kind: Callable[..., Any], root: Path, files: str, folder: str) 
 
 
 _FOLDER = "imagefolder"
-_READERS: dict[str, Callable[[Path], tuple[ImageSet, ImageSet]]] = {
+_IMAGES: dict[str, Callable[[Path], tuple[Images, Images]]] = {
     "digits": _digits,
     "fashion_mnist": _fashion_mnist,
     "cifar100": _cifar100,
 }
-NAMES = (*_READERS, _FOLDER)
+CLOUDS: dict[str, Callable[[Path, int], tuple[Clouds, Clouds]]] = {"modelnet40": read_modelnet40}
+NAMES = (*_IMAGES, _FOLDER, *CLOUDS)

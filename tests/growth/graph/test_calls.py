@@ -11,9 +11,10 @@ import nni_s3d as s3d
 from nni_s3d.growth.graph.calls import CallLog, calls_and_outputs
 from nni_s3d.growth.graph.equal_parts import with_equal_parts
 from nni_s3d.growth.graph.read import read_run
-from nni_s3d.growth.surgery.axis_growth import AxisGrowth, NewChannels
+from nni_s3d.growth.surgery.axis_growth import AxisGrowth
 from nni_s3d.growth.surgery.grown_graph import is_as_expected, read_grown_run
 from nni_s3d.growth.surgery.install import install
+from nni_s3d.growth.surgery.new_channels import NewChannels
 from nni_s3d.growth.surgery.slots import slots_in_place
 from tests import reference
 from tests.cases import BY_NAME, all_cases, measured

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor, nn
 
 import nni_s3d as s3d
-from nni_s3d.growth.graph.products_of_channels import _Carriers
+from nni_s3d.growth.graph.carriers import Carriers
 from nni_s3d.growth.graph.read import read_graph
 from nni_s3d.growth.modules import untouched_random_state
 from nni_s3d.growth.rehearsal.careful import Careful
@@ -32,7 +32,7 @@ def test_no_place_fails_where_growth_is_exact(case, precision):
 
 def test_weights_that_something_else_than_a_product_takes_are_found_out(monkeypatch):
     """Products take weights themselves here, so the outputs are compared when nothing else is to be seen."""
-    monkeypatch.setattr(_Carriers, "_other_use", lambda *_: "")
+    monkeypatch.setattr(Carriers, "_other_use", lambda *_: "")
     modules = {"keys": nn.Linear(4, 3), "queries": nn.Linear(4, 3), "read": nn.Linear(3, 2)}
     model = Net(lambda m, x: m.read((m.queries(x).tanh() @ m.keys(x).mT) @ m.keys(x)), **modules).double()
     group = s3d.trace(model, torch.randn(2, 5, 4, dtype=torch.float64))["queries"]

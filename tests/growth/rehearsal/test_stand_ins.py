@@ -11,7 +11,8 @@ import nni_s3d as s3d
 from nni_s3d.growth.graph.calls import calls_and_outputs
 from nni_s3d.growth.graph.read import read_graph
 from nni_s3d.growth.rehearsal.stand_ins import StandIns
-from nni_s3d.growth.surgery.axis_growth import AxisGrowth, NewChannels
+from nni_s3d.growth.surgery.axis_growth import AxisGrowth
+from nni_s3d.growth.surgery.new_channels import NewChannels
 from nni_s3d.growth.surgery.slots import slots_in_place
 from tests.wide import Net
 

@@ -1,7 +1,8 @@
 import torch
 
 from nni_s3d.growth.graph.channels import Role
-from nni_s3d.growth.surgery.axis_growth import AxisGrowth, NewChannels
+from nni_s3d.growth.surgery.axis_growth import AxisGrowth
+from nni_s3d.growth.surgery.new_channels import NewChannels
 from nni_s3d.growth.surgery.slots import slots_in_place
 from tests.cases import all_cases, measured, random_plan
 

@@ -1,7 +1,7 @@
 import torch
 
-from nni_s3d.growth.surgery.axis_growth import NewChannels
 from nni_s3d.growth.surgery.carry_out import carry_out, example_inputs
+from nni_s3d.growth.surgery.new_channels import NewChannels
 from tests.cases import BY_NAME, measured
 
 

@@ -130,3 +130,20 @@ def test_one_number_that_a_norm_is_over():
     model = nn.Sequential(nn.Linear(4, 3), Norm(3), nn.Linear(3, 2))
     graph = s3d.trace(model, torch.randn(2, 4))
     assert s3d.split(model, graph, s3d.plan_from_copies(graph, {"0": [2, 2, 2]})).model[1].normalized_shape == 6
+
+
+def test_a_layer_that_owns_a_scale_of_what_it_reads_is_no_depthwise_one():
+    class Scaled(nn.Conv1d):
+        def __init__(self) -> None:
+            super().__init__(3, 4, 1)
+            self.scale = nn.Buffer(torch.rand(3))
+
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return super().forward(input * self.scale[:, None])
+
+    model, x = nn.Sequential(nn.Conv1d(2, 3, 1), Scaled(), nn.Conv1d(4, 2, 1)).double(), torch.rand(5, 2, 6).double()
+    graph = s3d.trace(model, x)
+    plan = s3d.plan_from_copies(graph, {"0": torch.full((3,), 3), "1": torch.full((4,), 2)})
+    grown = s3d.split(model, graph, plan, epsilon=0).model
+    assert (grown[1].in_channels, grown[1].out_channels, grown[1].groups) == (9, 8, 1)
+    torch.testing.assert_close(grown(x), model(x))

@@ -39,6 +39,7 @@ WIDTHS = {
     "auxiliary": {"stem": 4, "deep": 3, "aux": 2},
     "glu": {"first": 3, "second": 4},
     "points": {"point": 4, "deep": 5},
+    "neighbours": {"convs.0": 4, "convs.1": 3, "convs.2": 4},
     "window-merge": {"embed": 3, "merge": 4},
     "constants": {"a": 4, "b": 4, "read": 3},
     "stream": {"embed": 4, "fc1": 6},

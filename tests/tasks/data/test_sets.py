@@ -44,7 +44,8 @@ def test_other_files_are_refused(tmp_path):
 
 def test_bad_settings_are_refused():
     with pytest.raises(
-        ConfigError, match="data: expected one of digits, fashion_mnist, cifar100, imagefolder, got 'mnist'"
+        ConfigError,
+        match="data: expected one of digits, fashion_mnist, cifar100, imagefolder, modelnet40, got 'mnist'",
     ):
         load("mnist")
     with pytest.raises(ConfigError, match="validation: expected a fraction"):

@@ -44,8 +44,8 @@ def _scored(notes: Notes, call: TracedCall, query: Tensor, key: Tensor, options:
     if of_key.dim() > 1 and of_key.shape[-2] > 1:  # several queries may share a head of the keys
         of_key = of_key.repeat_interleave(query.shape[-3] // key.shape[-3], -2)
     summed = join_all(notes, of_query, of_key)
-    notes.products.note(call.name, query, key, summed, divides=options.get("scale") is None)
-    notes.averages.note_read()
+    divides, reading = options.get("scale") is None, notes.averages.note_read()
+    notes.products.note(call.name, (key, query), summed, divides, reading, "")
     return summed
 
 

@@ -79,8 +79,8 @@ def _passed(
             notes.products.in_heads.append(labels)
     summed = _summed_channels(notes, operands, result)
     if summed is not None:
-        notes.products.note(name, operands[0][0], operands[1][0], summed, divides=False)
-        notes.averages.note_read()
+        factors, reading = (operands[1][0], operands[0][0]), notes.averages.note_read()
+        notes.products.note(name, factors, summed, divides=False, reading=reading, reason="")
         return None, summed
     passed = _handed_on(notes, name, operands, result)
     return passed, passed

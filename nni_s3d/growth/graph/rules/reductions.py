@@ -83,6 +83,10 @@ def _norm(
 
 def _over_channels(notes: Notes, call: TracedCall, input: Tensor, labels: Tensor, by_one_less: bool) -> Any:
     """Follow a reduction over channels: an average stays as it is if all of them get equally many copies."""
+    if call.name == "sum" and labels.numel() > 1 and bool((labels >= 0).all()):
+        reason = notes.refusals.reason("sum reduces over its channels", MEAN)
+        notes.products.note(call.name, (input,), labels, divides=False, reading=None, reason=reason)
+        return None
     if call.name not in AVERAGING:
         return notes.refuse_inputs(call.name, (input,), f"{call.name} reduces over its channels", MEAN)
     if by_one_less:

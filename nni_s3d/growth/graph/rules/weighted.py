@@ -77,6 +77,8 @@ def produce(notes: Notes, layer: Weighted, blocks: int = 1) -> Any:
     if axes or read:
         notes.add_layer(layer.function, names, axes + read, parts.norm, parts.block)
     if parts.is_vector:  # no channel comes out
+        for axis in read:
+            notes.products.note_reader(axis.tensor, axis.dim, layer.out)
         return None
     return notes.spread(rows, layer.out.dim(), layer.dim)
 
