@@ -1,10 +1,13 @@
 """Figure 2 of the paper: S2D gets stuck on a one-dimensional RBF network, signed splittings do not.
 
-    python examples/rbf_toy.py [--seeds 0 1 2] [--neurons 15] [--iterations 10000] [--out reports/rbf_toy]
+    python examples/rbf_toy.py [--seeds 0 1 2 3 4 5 6 7] [--neurons 15] [--iterations 10000] [--out reports/rbf_toy]
 
 Every run starts with one neuron and splits one neuron per phase. A phase takes (m - 1) * iterations full-batch steps of
 Adam, so that networks of one size have been trained for one number of steps. Prints the final losses and writes
-rbf_toy.csv (all runs and seeds) and rbf_toy.png (the four panels, for the first seed).
+rbf_toy.csv (all runs and seeds) and rbf_toy.png: losses of all seeds in panels (a) and (b), (c) and (d) for the first.
+
+Signed binary splittings of the paper's length, 0.01, stay stuck on some seeds: after so short a split copies are close to
+each other even when they have been trained. "longer" has splits of 0.5, which part them.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 import nni_s3d as s3d
 from nni_s3d.models import rbf
@@ -35,11 +39,13 @@ class Method:
     copies: int
     c: float
     color: str
+    epsilon: float = EPSILON
 
 
 S2D = Method("S2D", 2, 1.0, ORANGE)
 BINARY = Method("m = 2, c = 3", 2, 3.0, BLUE)
-BY_COPIES = [S2D, BINARY, Method("m = 3, c = 3", 3, 3.0, GREEN), Method("m = 4, c = 3", 4, 3.0, PINK)]
+LONGER = Method("m = 2, c = 3, longer", 2, 3.0, "#E69F00", epsilon=0.5)
+BY_COPIES = [S2D, BINARY, LONGER, Method("m = 3, c = 3", 3, 3.0, GREEN), Method("m = 4, c = 3", 4, 3.0, PINK)]
 BY_C = [S2D, Method("m = 2, c = 1.3", 2, 1.3, "#56B4E9"), BINARY, Method("m = 2, c = 5", 2, 5.0, BLACK)]
 
 
@@ -70,7 +76,7 @@ def run(method: Method, seed: int, neurons: int, iterations: int, triplet: str) 
 
     steps = (neurons - 1) // (method.copies - 1)
     own = {"copies": method.copies, "c": method.c, "triplet": triplet}
-    as_in_the_paper = {"epsilon": EPSILON, "relative": False, "shrink": 1.0, "perturb": 0.0}
+    as_in_the_paper = {"epsilon": method.epsilon, "relative": False, "shrink": 1.0, "perturb": 0.0}
     settings = {"policy": s3d.TopK(1), **own, **as_in_the_paper, "solver": "exact"}
     return list(s3d.grow(model, inputs, train, [(inputs, targets)], loss_fn, steps=steps, **settings))
 
@@ -83,6 +89,7 @@ def rows(method: Method, seed: int, iterations: int, steps: list[s3d.GrowthStep]
             "method": method.name,
             "copies": method.copies,
             "c": method.c,
+            "epsilon": method.epsilon,
             "step": step.step,
             "neurons": step.widths["neurons"],
             "iterations": (method.copies - 1) * iterations * (step.step + 1),
@@ -97,17 +104,17 @@ def _plan(step: s3d.GrowthStep) -> s3d.GrowthPlan | None:
     return None if step.decision is None else step.decision.plan
 
 
-def plot(runs: dict[Method, list[s3d.GrowthStep]], seed: int, path: Path) -> None:
-    """Draw the four panels."""
+def plot(runs: dict[Method, list[s3d.GrowthStep]], seed: int, frame: pd.DataFrame, path: Path) -> None:
+    """Draw the four panels: the losses of all seeds, the rest of one seed's runs."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(2, 2, figsize=(12, 8.5), layout="constrained")
-    _losses(axes[0, 0], {method: runs[method] for method in BY_COPIES}, "(a) number of copies, c = 3")
-    _losses(axes[0, 1], {method: runs[method] for method in BY_C}, "(b) binary splittings, by c")
-    _mark_first_difference(axes[0, 1], runs)
+    _losses(axes[0, 0], frame, BY_COPIES, "(a) number of copies, c = 3")
+    _losses(axes[0, 1], frame, BY_C, "(b) binary splittings, by c")
+    _mark_first_difference(axes[0, 1], runs, frame)
     _curves(axes[1, 0], {method: runs[method] for method in BY_COPIES}, seed)
     _choice(axes[1, 1], runs[BINARY], seed)
     for axis in axes.flat:
@@ -117,20 +124,29 @@ def plot(runs: dict[Method, list[s3d.GrowthStep]], seed: int, path: Path) -> Non
     plt.close(figure)
 
 
-def _losses(axis, runs: dict[Method, list[s3d.GrowthStep]], title: str) -> None:
-    for method, steps in runs.items():
-        x, y = [step.widths["neurons"] for step in steps], [step.trained for step in steps]
-        axis.semilogy(x, y, marker="o", markersize=4, color=method.color, label=method.name)
+def _losses(axis, frame: pd.DataFrame, methods: list[Method], title: str) -> None:
+    """Draw the median of all seeds; the band is from the first to the third quartile.
+
+    A run that ended early, since nothing gained any more, keeps its loss.
+    """
+    for method in methods:
+        own = frame[frame["method"] == method.name]
+        losses = own.pivot(index="neurons", columns="seed", values="loss").ffill()
+        low, middle, high = (losses.quantile(q, axis=1) for q in (0.25, 0.5, 0.75))
+        axis.semilogy(middle.index, middle, marker="o", markersize=4, color=method.color, label=method.name)
+        axis.fill_between(middle.index, low, high, color=method.color, alpha=0.15, linewidth=0)
     axis.set(title=title, xlabel="neurons", ylabel="training loss at the end of the phase")
     axis.legend()
 
 
-def _mark_first_difference(axis, runs: dict[Method, list[s3d.GrowthStep]]) -> None:
-    """Put a triangle where signed splitting first does something that S2D would not do to the same network."""
+def _mark_first_difference(axis, runs: dict[Method, list[s3d.GrowthStep]], frame: pd.DataFrame) -> None:
+    """Put a triangle where signed splitting first does something that S2D would not do, with the seed of `runs`."""
     for method in BY_C[1:]:
         step = _first_difference(runs[method])
         if step is not None:
-            axis.plot(step.widths["neurons"], step.trained, "^", markersize=11, color=method.color)
+            neurons = step.widths["neurons"]
+            height = frame[(frame["method"] == method.name) & (frame["neurons"] == neurons)]["loss"].median()
+            axis.plot(neurons, height, "^", markersize=11, color=method.color)
 
 
 def _first_difference(steps: list[s3d.GrowthStep]) -> s3d.GrowthStep | None:
@@ -192,7 +208,7 @@ def _choice(axis, steps: list[s3d.GrowthStep], seed: int) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(8)))
     parser.add_argument("--neurons", type=int, default=TARGET_NEURONS, help="stop at this size")
     parser.add_argument("--iterations", type=int, default=10_000, help="steps of Adam per phase and new neuron")
     parser.add_argument("--triplet", choices=["optimal", "paper"], default="optimal")
@@ -202,16 +218,18 @@ def main(arguments: list[str] | None = None) -> None:
     parsed.out.mkdir(parents=True, exist_ok=True)
     methods = list(dict.fromkeys([*BY_COPIES, *BY_C]))
     table: list[dict[str, object]] = []
+    first: dict[Method, list[s3d.GrowthStep]] = {}
     for seed in parsed.seeds:
-        runs = {m: run(m, seed, parsed.neurons, parsed.iterations, parsed.triplet) for m in methods}
-        for method, steps in runs.items():
+        for method in tqdm(methods, desc=f"seed {seed}", disable=None, leave=False):
+            steps = run(method, seed, parsed.neurons, parsed.iterations, parsed.triplet)
             table += rows(method, seed, parsed.iterations, steps)
-        if seed == parsed.seeds[0]:
-            plot(runs, seed, parsed.out / "rbf_toy.png")
+            if seed == parsed.seeds[0]:
+                first[method] = steps
         frame = pd.DataFrame(table)
         frame.to_csv(parsed.out / "rbf_toy.csv", index=False)
         last = frame[frame["seed"] == seed].groupby("method", sort=False).last()
-        print(f"seed {seed}\n{last[['copies', 'c', 'neurons', 'iterations', 'loss']].to_string()}", flush=True)
+        print(f"seed {seed}\n{last[['copies', 'c', 'epsilon', 'neurons', 'loss']].to_string()}", flush=True)
+    plot(first, parsed.seeds[0], frame, parsed.out / "rbf_toy.png")
     print(f"{parsed.out / 'rbf_toy.csv'}\n{parsed.out / 'rbf_toy.png'}")
 
 

@@ -15,8 +15,9 @@ def rbf_toy(*arguments):
 def test_rbf_toy_writes_its_table_and_its_panels(tmp_path):
     rbf_toy("--seeds", "0", "--neurons", "5", "--iterations", "30", "--out", str(tmp_path))
     frame = pd.read_csv(tmp_path / "rbf_toy.csv")
-    assert list(frame) == ["seed", "method", "copies", "c", "step", "neurons", "iterations", "loss", "gain"]
-    assert set(frame["method"]) == {"S2D", *(f"m = {m}, c = 3" for m in (2, 3, 4)), "m = 2, c = 1.3", "m = 2, c = 5"}
+    assert list(frame) == ["seed", "method", "copies", "c", "epsilon", "step", "neurons", "iterations", "loss", "gain"]
+    by_copies = {"S2D", *(f"m = {m}, c = 3" for m in (2, 3, 4)), "m = 2, c = 3, longer"}
+    assert set(frame["method"]) == by_copies | {"m = 2, c = 1.3", "m = 2, c = 5"}
     assert frame[frame["method"] == "m = 2, c = 3"]["neurons"].tolist() == [1, 2, 3, 4, 5]
     assert frame[frame["method"] == "m = 3, c = 3"]["neurons"].tolist() == [1, 3, 5]
     assert (tmp_path / "rbf_toy.png").read_bytes().startswith(b"\x89PNG")
@@ -26,6 +27,7 @@ def test_rbf_toy_writes_its_table_and_its_panels(tmp_path):
 def test_signed_splittings_escape_where_s2d_is_stuck(tmp_path):
     rbf_toy("--seeds", "0", "1", "2", "--iterations", "3000", "--out", str(tmp_path))
     final = pd.read_csv(tmp_path / "rbf_toy.csv").groupby(["seed", "method"]).last()["loss"].unstack()
+    assert (final["m = 2, c = 3, longer"] < 1e-3).all(), final  # where the short ones are stuck, too
     for copies in ("m = 3, c = 3", "m = 4, c = 3"):
         assert (final[copies] < final["S2D"] / 100).sum() >= 2, final
 
