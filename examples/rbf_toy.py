@@ -6,8 +6,8 @@ Every run starts with one neuron and splits one neuron per phase. A phase takes 
 Adam, so that networks of one size have been trained for one number of steps. Prints the final losses and writes
 rbf_toy.csv (all runs and seeds) and rbf_toy.png: losses of all seeds in panels (a) and (b), (c) and (d) for the first.
 
-Signed binary splittings of the paper's length, 0.01, stay stuck on some seeds: after so short a split copies are close to
-each other even when they have been trained. "longer" has splits of 0.5, which part them.
+Signed binary splittings of the paper's length, 0.01, stay stuck on some seeds: after so short a split copies are close
+to each other even when they have been trained. "longer" has splits of 0.5, which part them.
 """
 
 from __future__ import annotations
