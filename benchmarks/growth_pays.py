@@ -12,7 +12,8 @@ appended to the CSV file as runs end, and runs that are there already, with the 
 nothing left to do, this prints the table; a run that fails is reported and left out. "front" is the mean over the
 sizes; "behind" is the front of the reference minus that of the method, seed by seed, since growing methods begin with
 the same trained seed network; it is in bold where it is clear: where the mean is more than two standard deviations.
---overview prints one row a method instead: by how many points its front is ahead of that of one method, for every work.
+--overview prints one row a method instead: by how many points its front is ahead of that of one method, for every work,
+over the sizes that this one has.
 """
 
 from __future__ import annotations
@@ -122,9 +123,9 @@ def fronts(study: Study, results: Results, work: str, method: str, key: str) -> 
 
 
 def behind(study: Study, results: Results, work: str, method: str, leader: str, first: int = 0) -> list[float]:
-    """Return by how many points a method's front, from a size on, is below that of another one, seed by seed."""
+    """Return by how many points a method is below another one, over the sizes that this has from one on, by seed."""
     own, other = (fronts(study, results, work, name, "test") for name in (method, leader))
-    sizes = range(first, len(study.sizes))
+    sizes = [size for size in range(first, len(study.sizes)) if all(size in front for front in other.values())]
     both = [seed for seed in own if seed in other and all(size in own[seed] for size in sizes)]
     return [100 * statistics.mean(other[s][size] - own[s][size] for size in sizes) for s in both]
 
@@ -160,7 +161,7 @@ def overview(study: Study, results: Results, works: list[str], methods: list[str
         row = {"method": method}
         for work in works:
             found = fronts(study, results, work, method, "test").values()
-            own = [100 * statistics.mean(f.values()) for f in found if len(f) == len(study.sizes)]
+            own = [100 * statistics.mean(f.values()) for f in found]
             ahead = [-x for x in behind(study, results, work, method, other)]
             row[work] = spread(own) if method == other else marked(ahead, "+")
         if any(row[work] for work in works):
