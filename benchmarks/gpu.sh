@@ -6,7 +6,7 @@
 # Needs PyTorch, torchvision, SciPy, safetensors, fsspec, PyYAML, tqdm and pytest; neither NNI nor the internet. It ends
 # in time and goes on where an earlier run with the same folder has ended: steps that are done are not repeated, and
 # networks are trained from their last checkpoint. --smoke tries everything in small on the CPU. NNI_S3D_DATA says where
-# CIFAR-100 is. The results are FOLDER/*.json, *.txt and cifar100.csv.
+# CIFAR-100 is. The results are FOLDER/*.json, *.txt and cifar100/table.csv.
 set -u -o pipefail
 cd "$(dirname "$0")/.." || exit 1
 minutes=9 out=runs/gpu smoke=()
@@ -47,4 +47,8 @@ else
     step curvature curvature.json python benchmarks/curvature.py --json
     step throughput throughput.json python benchmarks/throughput.py --json --tasks configs/cifar100/task.yml --batches 100
 fi
-python benchmarks/paper_row.py --out "$out" --seconds "$(left)" "${smoke[@]}"
+study=(paper/cifar100.yml --scale paper --methods S3D S2D "S3D, defaults of nni_s3d" "S3D's network from scratch")
+[ ${#smoke[@]} -gt 0 ] && study=(paper/digits.yml --scale tiny --methods S3D S2D "S3D's network from scratch")
+if [ "$(left)" -ge 20 ]; then
+    python -m paper.compare "${study[@]}" --out "$out/cifar100" --seconds "$(left)"
+fi

@@ -181,3 +181,14 @@ def test_several_processes_go_on_from_the_checkpoint_of_the_first(tmp_path):
     assert saved == [3, 4]
     for mine, whole in zip(alone, expected, strict=True):
         torch.testing.assert_close(torch.tensor(mine), torch.tensor(whole), rtol=1e-9, atol=1e-12)
+
+
+def test_a_penalty_is_added_to_the_loss_of_every_batch():
+    """One of constant gradient, on a parameter of no other use, which falls by the rate in every step."""
+    recipe = Recipe(epochs=2, lr=0.1, momentum=0, weight_decay=0, schedule="constant")
+    penalised, plain = network(), network()
+    penalised.register_parameter("extra", nn.Parameter(torch.ones(3)))
+    train(penalised, loader(seed=3), recipe, hooks=Hooks(penalty=lambda: penalised.extra.sum()))
+    train(plain, loader(seed=3), recipe)
+    assert torch.allclose(penalised.extra, torch.full((3,), 1 - 0.1 * 2 * len(loader())))
+    assert torch.equal(penalised[-1].bias, plain[-1].bias)

@@ -1,6 +1,6 @@
 """Section 3 of the paper: what Lemma 3.2, Theorem 3.4 and Theorem B.1 promise, and what happens.
 
-    python examples/theory.py [--seeds 0 1 2] [--dimension 3] [--target 0.5] [--out reports/theory]
+    python -m paper.theory [--seeds 0 1 2] [--dimension 3] [--target 0.5] [--out reports/theory]
 
 Algorithm 1 grows a network of one hidden layer that meets Assumptions 3.1 and 3.3, with c = 3, until the loss is below
 the target, a part of the first loss: by triplets and quartets from one neuron, and by binary splits from as many

@@ -1,6 +1,6 @@
 """Figure 2 of the paper: S2D gets stuck on a one-dimensional RBF network, signed splittings do not.
 
-    python examples/rbf_toy.py [--seeds 0 1 2 3 4 5 6 7] [--neurons 15] [--iterations 10000] [--out reports/rbf_toy]
+    python -m paper.rbf_toy [--seeds 0 1 2 3 4 5 6 7] [--neurons 15] [--iterations 10000] [--out reports/rbf_toy]
 
 Every run starts with one neuron and splits one neuron per phase. A phase takes (m - 1) * iterations full-batch steps of
 Adam, so that networks of one size have been trained for one number of steps. Prints the final losses and writes

@@ -1,15 +1,12 @@
-import runpy
-from pathlib import Path
-
 import pandas as pd
 import pytest
 
 pytest.importorskip("matplotlib")
-EXAMPLES = Path(__file__).parents[1] / "examples"
+from paper.rbf_toy import main
 
 
 def rbf_toy(*arguments):
-    runpy.run_path(str(EXAMPLES / "rbf_toy.py"))["main"](list(arguments))
+    main(list(arguments))
 
 
 def test_rbf_toy_writes_its_table_and_its_panels(tmp_path):
@@ -30,18 +27,3 @@ def test_signed_splittings_escape_where_s2d_is_stuck(tmp_path):
     assert (final["m = 2, c = 3, longer"] < 1e-3).all(), final  # where the short ones are stuck, too
     for copies in ("m = 3, c = 3", "m = 4, c = 3"):
         assert (final[copies] < final["S2D"] / 100).sum() >= 2, final
-
-
-def test_theory_keeps_its_bounds(tmp_path):
-    runpy.run_path(str(EXAMPLES / "theory.py"))["main"](["--seeds", "2", "--target", "0.8", "--out", str(tmp_path)])
-    frame = pd.read_csv(tmp_path / "theory.csv")
-    assert (frame["lemma"] <= 1).all()
-    assert (frame["loss"] <= frame["bound"] + 1e-12).all()
-    last = frame.groupby(["copies", "training"]).last()
-    assert len(last) == 6
-    assert (last["loss"] <= last["target"]).all()
-    assert (last["step"] <= last["splits at most"]).all()
-    for copies in (3, 4):  # from one neuron
-        assert (last.loc[copies, "neurons"] == 1 + (copies - 1) * last.loc[copies, "step"]).all()
-    assert last.loc[(2, 0), "neurons"] == last.loc[(2, 0), "splits at most"] + last.loc[(2, 0), "step"]
-    assert last.loc[(2, 0), "step"] > 1

@@ -1,0 +1,211 @@
+"""AMC (He et al., 2018): an agent decides layer by layer how much of it is cut, and is rewarded for accuracy.
+
+State, bounds and reward are those of their Section 3; DDPG is that of stable-baselines3, with their settings. The state
+of a layer is its number, its shape, what it costs, what has been cut before and what comes after it, and the action
+before (their equation 1). An action is the fraction that stays. It is bounded so that the budget can still be kept if
+all later layers are cut to the least (their Algorithm 1). The reward comes at the end: minus the error of the cut
+network on the validation set, without training.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from stable_baselines3 import DDPG
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.noise import NormalActionNoise
+from torch import Tensor, nn
+
+import nni_s3d as s3d
+from nni_s3d.errors import ConfigError
+from nni_s3d.growth.graph.cost import CostModel, marginal_cost
+from nni_s3d.tasks.training import evaluate
+from paper.bench import Bench, Row, within
+from paper.pruning import cost_of, fine_tuned, largest, trained_full
+
+LEAST = 0.2  # of a layer that stays
+EXPLORED = 0.25  # fraction of the episodes in which the agent only explores
+_FADE = 0.95  # of the noise, from one later episode to the next
+_IMAGES = 1024  # of the validation set behind a reward
+
+
+def amc(bench: Bench) -> Iterator[Row]:
+    """Search the fractions, cut the full network and train what is left."""
+    model = trained_full(bench)
+    graph = bench.graph(model)
+    scores = s3d.importance(model, graph, "l1")
+    keep = kept(scores, _searched(bench, model, graph, scores))
+    yield bench.row(fine_tuned(bench, model, graph, keep))
+
+
+def _searched(
+    bench: Bench, model: nn.Module, graph: s3d.ChannelGraph, scores: Mapping[str, Tensor]
+) -> dict[str, float]:
+    """Return the best fractions, those of an earlier call if there are any, and charge the search."""
+    kind, budget = bench.budget
+    images = bench.data.validation[torch.arange(min(_IMAGES, len(bench.data.validation)))]
+    episodes = bench.scale.episodes or bench.method.episodes
+
+    def accuracy(fractions: dict[str, float]) -> float:
+        cut = s3d.remove(model, graph, kept(scores, fractions))
+        return evaluate(cut.model, bench.loader(images)).accuracy
+
+    bench.spent += round(episodes * bench.reference[-1]["macs"] * len(images))
+    best = bench.store.read_json("fractions.json")
+    if best is None:
+        shapes = shapes_of(model, graph, bench.task.example(bench.data.shape))
+        layers = Layers(graph, scores, shapes, kind, budget, accuracy)
+        best = search(layers, episodes, bench.job.seed)
+        bench.store.write_json("fractions.json", best)
+    return best
+
+
+def search(layers: Layers, episodes: int, seed: int) -> dict[str, float]:
+    """Return the fractions of the best of so many networks."""
+    explored = round(EXPLORED * episodes) * len(layers.groups)
+    noise = NormalActionNoise(np.zeros(1), np.full(1, 1.0))  # half of the range of actions, which is -1 to 1 there
+    agent = DDPG(
+        "MlpPolicy",
+        layers,
+        learning_rate=1e-3,
+        buffer_size=2000,
+        learning_starts=explored,
+        batch_size=64,
+        tau=0.01,
+        gamma=1.0,
+        action_noise=noise,
+        policy_kwargs={"net_arch": [300, 300]},
+        seed=seed,
+        device="cpu",
+    )
+    agent.learn(episodes * len(layers.groups), _Fade(noise, explored))
+    return layers.best
+
+
+class Layers(gymnasium.Env):
+    """The layers of a network, one after the other; an episode is a network.
+
+    Args:
+        graph: the channel graph of the network.
+        scores: {group: (width,)} of its neurons; those of largest score stay.
+        shapes: what the agent is told of every layer, (groups, n).
+        kind: of the cost that is bounded.
+        budget: the bound.
+        accuracy: of the network of which these fractions stay.
+
+    Raises:
+        ConfigError: the budget is below what the agent may cut to.
+    """
+
+    def __init__(
+        self,
+        graph: s3d.ChannelGraph,
+        scores: Mapping[str, Tensor],
+        shapes: list[list[float]],
+        kind: str,
+        budget: float,
+        accuracy: Callable[[dict[str, float]], float],
+    ) -> None:
+        self.groups = list(scores)
+        self.graph, self.scores, self.kind, self.budget, self.accuracy = graph, scores, kind, budget, accuracy
+        self.shares = _shares(graph, kind)
+        self.shapes = np.array(shapes) / np.max(shapes, axis=0)
+        self.whole = CostModel(graph, kind).total()
+        if (least := self._cost(dict.fromkeys(self.groups, LEAST))) > budget:
+            raise ConfigError(
+                f"budget: expected at least {least:,.0f} {kind}, a fifth of every layer, got {budget:,.0f}"
+            )
+        self.action_space = gymnasium.spaces.Box(LEAST, 1.0, (1,), np.float32)
+        self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (self.shapes.shape[1] + 5,), np.float32)
+        self.best: dict[str, float] = {}
+        self.best_accuracy = -math.inf
+        self.fractions: dict[str, float] = {}
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin with a whole network."""
+        super().reset(seed=seed)
+        self.fractions = {}
+        return self._state(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Cut the next layer, as far as the budget allows."""
+        name = self.groups[len(self.fractions)]
+        self.fractions[name] = min(float(action[0]), self._most(name))
+        if len(self.fractions) < len(self.groups):
+            return self._state(), 0.0, False, False, {}
+        accuracy = self.accuracy(self.fractions)
+        if accuracy > self.best_accuracy:
+            self.best, self.best_accuracy = dict(self.fractions), accuracy
+        return self._state(), accuracy - 1.0, True, False, {}
+
+    def _most(self, name: str) -> float:
+        """Return the largest fraction of a layer that leaves the budget within reach."""
+        later = dict.fromkeys(self.groups[len(self.fractions) + 1 :], LEAST)
+        return within(lambda share: self._cost({**self.fractions, name: share, **later}), LEAST, 1.0, self.budget)
+
+    def _cost(self, fractions: dict[str, float]) -> float:
+        return cost_of(self.graph, kept(self.scores, fractions), self.kind)
+
+    def _state(self) -> np.ndarray:
+        t = min(len(self.fractions), len(self.groups) - 1)
+        reduced = 1 - self._cost(self.fractions) / self.whole
+        rest = float(self.shares[t + 1 :].sum())
+        before = list(self.fractions.values())[-1] if self.fractions else 1.0
+        place = t / max(1, len(self.groups) - 1)
+        return np.array([place, *self.shapes[t], self.shares[t], reduced, rest, before], dtype=np.float32)
+
+
+class _Fade(BaseCallback):
+    """Lets the noise on the actions fade once the agent has explored."""
+
+    def __init__(self, noise: NormalActionNoise, explored: int) -> None:
+        super().__init__()
+        self.noise, self.explored = noise, explored
+
+    def _on_step(self) -> bool:
+        if self.num_timesteps > self.explored and self.locals["dones"][0]:
+            self.noise._sigma = self.noise._sigma * _FADE
+        return True
+
+
+def _shares(graph: s3d.ChannelGraph, kind: str) -> np.ndarray:
+    """Return what the neurons of every group cost, as fractions of their sum; shape (groups,)."""
+    prices = marginal_cost(graph, kind)
+    of_groups = np.array([float(prices[group.channels].sum()) for group in graph.splittable_groups])
+    shares: np.ndarray = of_groups / of_groups.sum()
+    return shares
+
+
+def shapes_of(model: nn.Module, graph: s3d.ChannelGraph, example: Tensor) -> list[list[float]]:
+    """Return outputs, inputs, height and width of the input, stride and kernel size of every group's first layer."""
+    found: dict[str, list[float]] = {}
+
+    def note(name: str) -> Callable[[Any, tuple[Tensor, ...], Tensor], None]:
+        def hook(layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            height, width = inputs[0].shape[-2:] if inputs[0].dim() == 4 else (1, 1)
+            rows, columns = layer.weight.shape[:2]
+            stride = getattr(layer, "stride", (1,))[0]
+            kernel = getattr(layer, "kernel_size", (1,))[0]
+            found[name] = [rows, columns, height, width, stride, kernel]
+
+        return hook
+
+    layers = {group.name: model.get_submodule(group.producers[0].name) for group in graph.splittable_groups}
+    hooks = [layer.register_forward_hook(note(name)) for name, layer in layers.items()]
+    with torch.no_grad():
+        model(example)
+    for hook in hooks:
+        hook.remove()
+    return [found[name] for name in layers]
+
+
+def kept(scores: Mapping[str, Tensor], fractions: Mapping[str, float]) -> dict[str, Tensor]:
+    """Return the neurons that stay, those of largest score; all of layers without a fraction."""
+    return {name: largest(score, round(fractions.get(name, 1.0) * len(score))) for name, score in scores.items()}

@@ -1,0 +1,195 @@
+"""What a job works with: the task at its scale, networks that are trained once and kept, and what they have cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+import nni_s3d as s3d
+from nni_s3d.config import build
+from nni_s3d.errors import StoreError
+from nni_s3d.search.store import Store
+from nni_s3d.search.tensor_files import read_checkpoint, read_tensors, write_checkpoint, write_tensors
+from nni_s3d.tasks.data import DataSet, Loader, Samples
+from nni_s3d.tasks.recipe import Recipe
+from nni_s3d.tasks.task import Task
+from nni_s3d.tasks.training import Hooks, evaluate, train
+from paper.settings import Job, Method, Scale, Study
+
+Row = dict[str, Any]
+COLUMNS = (
+    *("method", "target", "seed", "step", "params", "macs", "flops"),
+    *("accuracy", "test_accuracy", "train_macs", "widths"),
+)
+
+
+@dataclass
+class Bench:
+    """One job, and what it has spent."""
+
+    study: Study
+    scale: Scale
+    job: Job
+    out: Path
+    spent: int = 0  # MACs of training
+
+    @cached_property
+    def method(self) -> Method:
+        """How this job gets to its networks."""
+        return self.study.methods[self.job.method]
+
+    @cached_property
+    def task(self) -> Task:
+        """The task at this scale; its search space begins with the widths of the scaled seed network."""
+        task = self.study.scaled_task(self.scale)
+        entries = {
+            name: {"_type": "randint", "_value": [self.scaled(low), max(self.scaled(high), self.scaled(low)) + 1]}
+            for (name, low), high in zip(task.space().low.items(), task.space().high.values(), strict=True)
+        }
+        Store(str(self.out)).agree({"search_space.json": entries})
+        training = build(Recipe, asdict(task.training) | self.method.training, f"{self.job.method}: training")
+        task = replace(task, training=training, seed=self.job.seed)
+        return replace(task, directory=str(self.out.resolve()), search_space="search_space.json")
+
+    @cached_property
+    def data(self) -> DataSet:
+        """The data set, of as many samples as the scale has."""
+        return self.task.load_data()
+
+    @cached_property
+    def store(self) -> Store:
+        """Where this job's networks are kept, with the settings that they come from."""
+        store = self.store_of(self.job.folder)
+        store.agree({"settings.json": asdict(self.method) | {"growth": self.study.growth, "scale": asdict(self.scale)}})
+        return store
+
+    def store_of(self, folder: str) -> Store:
+        """Return a store for networks that several jobs share, or this one alone."""
+        store = Store(str(self.out / folder))
+        store.claim(self.task.fingerprint)
+        return store
+
+    def rows_of(self, job: Job, unfinished: bool = False) -> list[Row] | None:
+        """Return the rows that a job has left, None if it is not done."""
+        saved = Store(str(self.out)).read_json(f"{job.folder}/rows.json", "rows", "done")
+        return saved["rows"] if saved and (saved["done"] or unfinished) else None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether this job has come to its end, with the same settings."""
+        saved = self.store.read_json("rows.json", "done")
+        return saved is not None and bool(saved["done"])
+
+    def keep(self, rows: list[Row], done: bool) -> None:
+        """Keep the rows of this job."""
+        self.store.write_json("rows.json", {"rows": rows, "done": done})
+
+    @cached_property
+    def reference(self) -> list[Row]:
+        """The networks of the reference on the same seed, one for every step."""
+        job = Job(self.study.reference, "own", self.job.seed)
+        rows = self.rows_of(job)
+        if rows is None:
+            raise StoreError(f"{self.out}: expected the networks of {job.folder}, which has not come to its end")
+        return rows
+
+    @property
+    def full(self) -> dict[str, int]:
+        """Widths of the full network."""
+        return dict(zip(self.task.space().low, map(self.scaled, self.study.full), strict=True))
+
+    @property
+    def epochs(self) -> int:
+        """Of a phase."""
+        return self.task.training.epochs
+
+    def scaled(self, width: int) -> int:
+        """Return a width at this scale."""
+        return max(2, round(width * self.scale.width))
+
+    def build(self, widths: dict[str, int]) -> nn.Module:
+        """Return a network with fresh weights."""
+        return self.task.build_model(widths, self.job.seed, self.data.shape)
+
+    def graph(self, model: nn.Module) -> s3d.ChannelGraph:
+        """Return the channel graph of a network, in which only what the search space names changes."""
+        graph = s3d.trace(model, self.task.example(self.data.shape))
+        return graph.refuse_others(self.task.space().low, "the search space does not name it")
+
+    def epochs_for(self, train_macs: float, graph: s3d.ChannelGraph) -> int:
+        """Return how many epochs of a network an amount of training pays."""
+        return max(1, round(train_macs / (3 * s3d.count(graph).macs * len(self.data.train))))
+
+    @property
+    def budget(self) -> tuple[str, float]:
+        """The cost that the target bounds, and the bound."""
+        if self.job.target == "own":
+            return "params", self.method.share * s3d.count(self.graph(self.build(self.full))).params
+        kind = "params" if self.job.target == "params" else "macs"
+        return kind, self.reference[-1][kind]
+
+    @property
+    def total(self) -> int:
+        """MACs that the reference has spent on training."""
+        return int(self.reference[-1]["train_macs"])
+
+    def trained(
+        self,
+        name: str,
+        model: nn.Module,
+        epochs: int,
+        penalty: Callable[[], Tensor | float] = lambda: 0.0,
+        store: Store | None = None,
+    ) -> nn.Module:
+        """Train a network in place, or load what an earlier call under the same name has left, and charge it."""
+        store = store or self.store
+        path, checkpoint = f"{name}/weights.safetensors", f"{name}/checkpoint.pt"
+        graph = self.graph(model)
+        settings = {"epochs": epochs, "widths": graph.widths}
+        store.agree({f"{name}/settings.json": settings})
+        weights = read_tensors(store, path)
+        if weights is None:
+            hooks = Hooks(
+                load=lambda: read_checkpoint(store, checkpoint),
+                save=lambda state: write_checkpoint(store, checkpoint, state),
+                checkpoint=store.url_of(checkpoint),
+                penalty=penalty,
+            )
+            recipe = self.task.training.lasting(epochs)
+            train(model, self.task.training_loader(self.data, self.job.seed), recipe, self.job.seed, hooks, name)
+            write_tensors(store, path, model.state_dict())
+            store.remove(checkpoint)
+        else:
+            model.load_state_dict(weights)
+        self.spent += 3 * s3d.count(graph).macs * len(self.data.train) * epochs
+        return model
+
+    def loader(self, samples: Samples, batch_size: int = 512) -> Loader:
+        """Return batches of samples as they are."""
+        return Loader(samples, self.data.mean, self.data.std, batch_size, device=self.task.torch_device)
+
+    def row(self, model: nn.Module) -> Row:
+        """Measure a network and return its row."""
+        graph = self.graph(model)
+        validation, test = (evaluate(model, self.loader(part)) for part in (self.data.validation, self.data.test))
+        return self.entry(asdict(s3d.count(graph)), validation.accuracy, test.accuracy, 0, graph.widths)
+
+    def entry(self, cost: dict[str, int], accuracy: float, test: float, step: int, widths: dict[str, int]) -> Row:
+        """Return the row of a network; what it has cost is all that this job has spent."""
+        named = {name: widths[name] for name in self.task.space().low}
+        values = (self.job.method, self.job.target, self.job.seed, step, *cost.values(), accuracy, test, self.spent)
+        return dict(zip(COLUMNS, (*values, json.dumps(named)), strict=True))
+
+
+def within(costs: Callable[[float], float], least: float, most: float, limit: float, steps: int = 24) -> float:
+    """Return the largest number whose cost, which rises with it, is at most a limit, by bisection."""
+    for _ in range(steps):
+        middle = (least + most) / 2
+        least, most = (middle, most) if costs(middle) <= limit else (least, middle)
+    return least

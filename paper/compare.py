@@ -1,0 +1,168 @@
+"""Run a study, such as the paper's Table 1: every method, to every target, on every seed.
+
+    python -m paper.compare paper/cifar100.yml --scale small [--out runs/cifar100/small] [--workers 2]
+                            [--methods NAME ...] [--seeds 0 1 ...] [--seconds 600] [--only-print]
+
+The study names its methods and its scales; "paper" is the scale of the paper. The folder OUT has the networks,
+table.csv with a row for every network, and figure.png. What is done is not repeated: when a run was interrupted, or its
+seconds are over, the same command goes on from the last epoch. A method that fails is reported and left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from functools import partial
+from importlib.util import find_spec
+from itertools import chain
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from nni_s3d.errors import S3DError
+from paper.bench import Bench, Row
+from paper.growth import grow
+from paper.morphnet import morphnet
+from paper.pruning import prune
+from paper.settings import Job, Scale, Study, read_study
+from paper.tables import draw, show, write
+from paper.widths import even, scratch
+
+
+def amc(bench: Bench) -> Iterator[Row]:
+    """AMC, which alone needs stable-baselines3."""
+    from paper.amc import amc
+
+    return amc(bench)
+
+
+WAYS: dict[str, Callable[[Bench], Iterator[Row]]] = {
+    "grow": grow,
+    "scratch": scratch,
+    "widths": even,
+    "prune": prune,
+    "morphnet": morphnet,
+    "amc": amc,
+}
+
+
+def carry_out(study: Study, scale: Scale, job: Job, out: Path) -> None:
+    """Carry out one job, and keep its rows; one that is done is done."""
+    bench = Bench(study, scale, job, out)
+    if bench.is_done:
+        return
+    rows: list[Row] = []
+    for row in WAYS[bench.method.kind](bench):
+        rows.append(row)
+        bench.keep(rows, done=False)
+    bench.keep(rows, done=True)
+
+
+def in_processes(
+    jobs: list[Job], workers: int, work: Callable[[Job], None]
+) -> Iterator[tuple[Job, BaseException | None]]:
+    """Carry out jobs in this process, or in several; yield each with what went wrong."""
+    if workers == 1:
+        for job in jobs:
+            try:
+                work(job)
+            except Exception as error:
+                yield job, error
+            else:
+                yield job, None
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        futures = {pool.submit(work, job): job for job in jobs}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.exception()
+        except BaseException:  # the time is over, or Ctrl-C: what is done is kept
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
+
+
+def run(study: Study, scale: Scale, jobs: list[Job], out: Path, workers: int) -> None:
+    """Carry out jobs, those of the reference first, and write the table after each."""
+    first = [job for job in jobs if (job.method, job.target) == (study.reference, "own")]
+    others = [job for job in jobs if job not in first]
+    with tqdm(total=len(jobs), unit="run", file=sys.stderr) as bar:
+        for job, error in chain.from_iterable(
+            in_processes(part, workers, partial(carry_out, study, scale, out=out)) for part in (first, others)
+        ):
+            bar.update()
+            if error is not None:
+                tqdm.write(f"{job.folder}: {type(error).__name__}: {error}", file=sys.stderr)
+            write(collected(study, scale, jobs, out), out / "table.csv")
+
+
+def collected(study: Study, scale: Scale, jobs: list[Job], out: Path) -> list[Row]:
+    """Return the rows of all networks that are done, of jobs that go on, too."""
+    return [row for job in jobs for row in Bench(study, scale, job, out).rows_of(job, unfinished=True) or []]
+
+
+class _TimeIsOver(BaseException):
+    """Not an error of a job, which would be reported."""
+
+
+@contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """Leave the block when the time is over, or at Ctrl-C, wherever it is: a file is written whole or not at all."""
+
+    def stop(*_: object) -> None:
+        raise _TimeIsOver
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    except (_TimeIsOver, KeyboardInterrupt):
+        print("not all is done; the same command goes on", file=sys.stderr)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("study", type=Path)
+    parser.add_argument("--scale", default="paper", help="one of those in the study")
+    parser.add_argument("--out", type=Path, help="by default runs/STUDY/SCALE")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--methods", nargs="+", help="by default all")
+    parser.add_argument("--seeds", type=int, nargs="+", help="by default those of the scale")
+    parser.add_argument("--seconds", type=float, default=0, help="stop after so many; 0: never")
+    parser.add_argument("--only-print", action="store_true")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a study and print its tables."""
+    parsed = parse(arguments)
+    try:
+        study = read_study(parsed.study)
+        scale = study.scale(parsed.scale)
+        out = parsed.out or Path("runs", parsed.study.stem, parsed.scale)
+        jobs = study.jobs(parsed.methods, parsed.seeds or scale.seeds)
+        if not parsed.only_print:
+            with at_most(parsed.seconds):
+                run(study, scale, jobs, out, parsed.workers)
+        rows = collected(study, scale, jobs, out)
+        print(show(study, rows))
+        if find_spec("matplotlib"):
+            draw(study, rows, out / "figure.png")
+    except S3DError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""MorphNet (Gordon et al., 2018): a penalty on MACs shrinks the full network, a factor expands what is left.
+
+The penalty on the scale gamma of a channel is |gamma| times the MACs that the channel costs, those of channels that are
+dead by then left out (their equation 5). A channel is dead below a threshold. All that is left is then multiplied by
+one factor until it meets the target, and trained anew (their Algorithm 1, once through).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+import nni_s3d as s3d
+from nni_s3d.growth.graph.cost import CostModel
+from paper.bench import Bench, Row
+from paper.widths import fitted
+
+_DEAD = 0.01  # |gamma| below which a channel does not count
+
+
+def morphnet(bench: Bench) -> Iterator[Row]:
+    """Shrink, expand and train anew."""
+    model = bench.build(bench.full)
+    graph = bench.graph(model)
+    cost = bench.job.target == "cost"
+    epochs = bench.epochs_for(bench.total / 2, graph) if cost else bench.epochs
+    penalty = MacPenalty(model, graph, bench.method.penalty * bench.scale.penalty)
+    bench.trained("shrunk", model, epochs, penalty)
+    scores = s3d.importance(model, graph, "batch_norm")
+    alive = {name: int((score > _DEAD).sum()) for name, score in scores.items()}
+    expanded = bench.build(fitted(bench, {name: max(2, width) for name, width in alive.items()}))
+    epochs = bench.epochs_for(bench.total - bench.spent, bench.graph(expanded)) if cost else bench.epochs
+    yield bench.row(bench.trained("expanded", expanded, epochs))
+
+
+class MacPenalty:
+    """Strength times the MACs of a network whose channels count by |gamma|, as a fraction of all its MACs.
+
+    Where several batch norms follow a channel, as around a depthwise convolution, the mean of their |gamma| counts.
+    """
+
+    def __init__(self, model: nn.Module, graph: s3d.ChannelGraph, strength: float) -> None:
+        parameters = dict(model.named_parameters())
+        self.strength, self.cost = strength, CostModel(graph, "macs")
+        self.total = self.cost.total()
+        self.scales = []  # of every batch norm: gamma, the channels that it scales, and which of gamma these are
+        norms = torch.zeros(graph.num_channels)
+        for layer in (layer for layer in graph.layers if layer.kind == "batch_norm"):
+            gamma = parameters[layer.weight]
+            slots = next(axis.slots for axis in layer.axes if axis.tensor == layer.weight)
+            inside = (slots >= 0).nonzero()[:, 0]
+            norms.index_add_(0, slots[inside], torch.ones(len(inside)))
+            self.scales.append((gamma, slots[inside].to(gamma.device), inside.to(gamma.device)))
+        self.norms = norms.to(self.scales[0][0])
+
+    def __call__(self) -> Tensor:
+        """Return the penalty, with the prices that channels have by now."""
+        means = self.means()
+        alive = ((means > _DEAD) | (self.norms == 0)).long().cpu()
+        prices = self.cost.marginal(2 * alive - 1).to(means)  # of the network as it has become
+        return self.strength * (means * prices).sum() / self.total
+
+    def means(self) -> Tensor:
+        """Return the mean |gamma| of every channel, 0 where no batch norm follows; shape (channels,)."""
+        sums = torch.zeros_like(self.norms)
+        for gamma, channels, inside in self.scales:
+            sums = sums.index_add(0, channels, gamma[inside].abs())
+        return sums / self.norms.clamp(min=1)

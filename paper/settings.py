@@ -1,0 +1,130 @@
+"""What a study compares: its methods, its targets, and the scale at which it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from nni_s3d.config import build, read_yaml
+from nni_s3d.errors import ConfigError
+from nni_s3d.tasks.task import Task, read_task
+
+KINDS = ("grow", "scratch", "widths", "prune", "morphnet", "amc")
+TARGETS = ("own", "params", "macs", "cost")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large a study is. The defaults are those of the paper."""
+
+    seeds: list[int] = field(default_factory=lambda: [0])
+    width: float = 1.0  # factor on all widths, those of the seed network and of the full one
+    samples: int | None = None  # of the training set
+    epochs: int | None = None  # of a phase
+    curvature_samples: int | None = None  # behind a splitting matrix
+    penalty: float = 1.0  # factor on the penalties on batch norms, which fewer steps of training need larger
+    episodes: int | None = None  # of AMC
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to a network, and what it is to be like.
+
+    Its targets: "own" is the method as it is published, "params" and "macs" a network with as many as that of the
+    reference, and "cost" one with as many MACs that has taken as much training in all.
+    """
+
+    kind: str
+    targets: list[str] = field(default_factory=lambda: ["own"])
+    settings: dict[str, Any] = field(default_factory=dict)  # of "grow": what differs from the study's `growth`
+    training: dict[str, Any] = field(default_factory=dict)  # what differs from that of the task
+    importance: str = "l1"  # of "prune": "l1" in every layer alike, or "batch_norm" in the whole network
+    penalty: float = 0.0  # of "prune" and "morphnet": on the scales of batch norms during training
+    episodes: int = 400  # of "amc": networks that its agent tries
+    share: float = 1.0  # with the target "own", of the parameters of the full network
+    drawn: bool = True  # in the first panels of the figure
+    published: dict[str, float] = field(
+        default_factory=dict
+    )  # the paper's numbers: accuracy, params, flops in millions
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ConfigError(f"kind: expected one of {', '.join(KINDS)}, got {self.kind!r}")
+        for target in self.targets:
+            if target not in TARGETS:
+                raise ConfigError(f"targets: expected some of {', '.join(TARGETS)}, got {target!r}")
+
+
+@dataclass(frozen=True)
+class Study:
+    """The content of a study's YAML file."""
+
+    task: str  # path of the task.yml, from the file
+    full: list[int]  # widths of the full network
+    growth: dict[str, Any]  # settings of a lineage that all methods of kind "grow" share
+    reference: str  # the method, of kind "grow", whose networks the others are compared with
+    methods: dict[str, Method]
+    scales: dict[str, Scale]
+    path: Path = field(default=Path(), metadata={"setting": False})
+
+    def __post_init__(self) -> None:
+        reference = self.methods.get(self.reference)
+        if reference is None or reference.kind != "grow" or "own" not in reference.targets:
+            expected = "a method of kind grow with the target own"
+            raise ConfigError(f"reference: expected {expected}, got {self.reference!r}")
+
+    def scale(self, name: str) -> Scale:
+        """Return a scale by its name."""
+        if name not in self.scales:
+            raise ConfigError(f"scale: expected one of {', '.join(self.scales)}, got {name!r}")
+        return self.scales[name]
+
+    def jobs(self, methods: list[str] | None, seeds: list[int]) -> list[Job]:
+        """Return the jobs of some methods, or of all, with those of the reference, that the others need."""
+        for name in methods or ():
+            if name not in self.methods:
+                raise ConfigError(f"methods: expected some of {', '.join(self.methods)}, got {name!r}")
+        return [
+            Job(name, target, seed)
+            for seed in seeds
+            for name, method in self.methods.items()
+            for target in method.targets
+            if methods is None or name in methods or (name, target) == (self.reference, "own")
+        ]
+
+    def scaled_task(self, scale: Scale) -> Task:
+        """Return the task at a scale, but for its search space."""
+        task = read_task(self.path.parent / self.task)
+        curvature, data, training = task.curvature, task.data, task.training
+        if scale.curvature_samples is not None:
+            curvature = replace(curvature, samples=scale.curvature_samples)
+        if scale.samples is not None:
+            data = replace(data, samples=scale.samples)
+        if scale.epochs is not None:
+            training = training.lasting(scale.epochs)
+        return replace(task, curvature=curvature, data=data, training=training)
+
+
+def read_study(path: Path) -> Study:
+    """Read a study.
+
+    Raises:
+        ConfigError: the file is missing, or a key is unknown, missing, of the wrong type or out of range.
+    """
+    return replace(build(Study, read_yaml(path), path), path=path)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A method on its way to one target."""
+
+    method: str
+    target: str
+    seed: int
+
+    @property
+    def folder(self) -> str:
+        """A name for its files."""
+        kept = "".join(letter if letter.isalnum() else "-" for letter in self.method.lower())
+        return f"{kept}-{self.target}-{self.seed}"

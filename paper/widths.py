@@ -1,0 +1,41 @@
+"""Networks trained from new weights: the full one, its multiples (Howard et al., 2017), or a grown one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+
+import nni_s3d as s3d
+from paper.bench import Bench, Row, within
+
+
+def multiplied(widths: Mapping[str, int], factor: float) -> dict[str, int]:
+    """Return widths times a factor, in whole numbers from 2 on."""
+    return {name: max(2, round(width * factor)) for name, width in widths.items()}
+
+
+def fitted(bench: Bench, widths: Mapping[str, int]) -> dict[str, int]:
+    """Return widths times the largest factor that keeps to the target of the job."""
+    kind, budget = bench.budget
+
+    def cost(factor: float) -> int:
+        return int(getattr(s3d.count(bench.graph(bench.build(multiplied(widths, factor)))), kind))
+
+    return multiplied(widths, within(cost, 0.0, 4.0, budget, steps=16))
+
+
+def even(bench: Bench) -> Iterator[Row]:
+    """Train the full network, or the multiple of it that meets the target."""
+    yield _trained(bench, bench.full if bench.job.target == "own" else fitted(bench, bench.full))
+
+
+def scratch(bench: Bench) -> Iterator[Row]:
+    """Train the last network of the reference from new weights."""
+    yield _trained(bench, json.loads(bench.reference[-1]["widths"]))
+
+
+def _trained(bench: Bench, widths: Mapping[str, int]) -> Row:
+    """Train a network for a phase, or for as much as the target asks for."""
+    model = bench.build(dict(widths))
+    epochs = bench.epochs_for(bench.total, bench.graph(model)) if bench.job.target == "cost" else bench.epochs
+    return bench.row(bench.trained("trained", model, epochs))

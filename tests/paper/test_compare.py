@@ -1,0 +1,118 @@
+import csv
+import dataclasses
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nni_s3d.tasks.training import train
+from paper import compare
+from paper.bench import Bench
+from paper.settings import Job, read_study
+
+ROOT = Path(__file__).parents[2]
+DIGITS = ROOT / "paper" / "digits.yml"
+
+
+def run(out, *arguments):
+    compare.main([str(DIGITS), "--scale", "tiny", "--out", str(out), *arguments])
+    with (out / "table.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    """Every method to every target, on a quarter of a thousand digits."""
+    return run(tmp_path_factory.mktemp("whole"))
+
+
+def of(rows, method, target="own"):
+    return [row for row in rows if (row["method"], row["target"]) == (method, target)]
+
+
+def test_every_method_comes_to_every_target(rows):
+    study = read_study(DIGITS)
+    found = {(row["method"], row["target"]) for row in rows}
+    assert found == {(job.method, job.target) for job in study.jobs(None, [0])}
+
+
+def test_nothing_is_larger_than_its_target(rows):
+    reference = of(rows, "S3D")[-1]
+    for row in rows:
+        if row["target"] != "own":
+            kind = "params" if row["target"] == "params" else "macs"
+            steps = of(rows, "S3D") if row["step"] != "0" else [reference]
+            assert int(row[kind]) <= max(int(step[kind]) for step in steps), row
+    for method in ("L1 pruning", "batch-norm pruning", "MorphNet"):
+        assert int(of(rows, method)[0]["params"]) <= 0.8 * int(of(rows, "full size")[0]["params"])
+
+
+def test_growing_within_a_budget_keeps_to_it_after_every_step(rows):
+    reference = of(rows, "S3D")
+    for method, kind in (("S3D", "params"), ("new neurons", "params"), ("S3D", "macs"), ("Net2Net", "macs")):
+        found = of(rows, method, kind)
+        assert len(found) == len(reference)
+        for row, bound in zip(found, reference, strict=True):
+            assert int(row[kind]) <= int(bound[kind])
+
+
+def test_training_costs_what_it_costs(rows):
+    images = 256 - 51  # a fifth is held out
+    full = of(rows, "full size")[0]
+    assert int(full["train_macs"]) == 3 * int(full["macs"]) * images
+    pruned = of(rows, "L1 pruning")[0]
+    assert int(pruned["train_macs"]) == 3 * (int(full["macs"]) + int(pruned["macs"])) * images
+    assert int(of(rows, "S3D")[0]["train_macs"]) > 3 * int(of(rows, "S3D")[0]["macs"]) * images  # and the spectrum
+
+
+def test_a_run_that_was_cut_off_goes_on_and_ends_the_same(rows, tmp_path, monkeypatch, capsys):
+    names = ("S3D", "L1 pruning")
+    calls = itertools.count()
+
+    def train_twice(*arguments):
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        return train(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("paper.bench.train", train_twice)
+        begun = run(tmp_path, "--methods", *names)
+    assert "not all is done; the same command goes on" in capsys.readouterr().err
+    expected = [row for row in rows if row["method"] in names]
+    assert 0 < len(begun) < len(expected)
+    assert run(tmp_path, "--methods", *names) == expected
+
+
+def test_two_processes_find_what_one_finds(rows, tmp_path):
+    names = ("S3D", "S2D")
+    assert run(tmp_path, "--methods", *names, "--workers", "2") == [row for row in rows if row["method"] in names]
+
+
+def test_a_method_that_fails_is_reported_and_left_out(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(compare.WAYS, "widths", lambda bench: iter(1 / 0 for _ in range(1)))
+    rows = run(tmp_path, "--methods", "full size")
+    assert {row["method"] for row in rows} == {"S3D"}
+    assert "full-size-own-0: ZeroDivisionError: division by zero" in capsys.readouterr().err
+
+
+def test_a_folder_of_other_settings_is_refused(tmp_path, capsys):
+    study = read_study(DIGITS)
+    scale = study.scale("tiny")
+    Bench(study, scale, Job("S3D", "own", 0), tmp_path).keep([], done=True)
+    other = dataclasses.replace(study, growth=study.growth | {"c": 1.5})
+    with pytest.raises(Exception, match=r"settings.json: expected the same settings, got other ones for growth"):
+        compare.carry_out(other, scale, Job("S3D", "own", 0), tmp_path)
+
+
+def test_errors_are_one_line(tmp_path):
+    command = [sys.executable, "-m", "paper.compare", str(DIGITS), "--out", str(tmp_path)]
+    for arguments, expected in (
+        (["--scale", "huge"], "error: scale: expected one of small, tiny, got 'huge'"),
+        (["--scale", "tiny", "--methods", "S4D"], "error: methods: expected some of S3D, S2D"),
+    ):
+        done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert done.stderr.startswith(expected)
+        assert done.stderr.count("\n") == 1

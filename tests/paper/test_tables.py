@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import pytest
+
+from paper.settings import read_study
+from paper.tables import accuracy, draw, last, networks, show, table, write
+
+STUDY = read_study(Path(__file__).parents[2] / "paper" / "cifar100.yml")
+
+
+def row(method, target="own", seed=0, step=0, test=0.5, size=1_000_000):
+    sizes = {"params": size, "macs": 2 * size, "flops": 4 * size, "train_macs": 10**12}
+    return {"method": method, "target": target, "seed": seed, "step": step, "test_accuracy": test} | sizes
+
+
+ROWS = [
+    *(row("S3D", step=step, seed=seed, test=0.4 + 0.1 * seed + 0.01 * step) for step in (0, 1) for seed in (0, 1)),
+    row("S3D", "macs", step=1, test=0.9),
+    row("S2D", step=1, test=0.3),
+    row("Net2Net", "macs", step=1, test=0.35),
+    row("L1 pruning", "cost", test=0.2),
+]
+
+
+def test_the_last_network_of_every_seed_counts():
+    found = last(networks(STUDY, ROWS, "S3D", "own"))
+    assert [(one["seed"], one["step"]) for one in found] == [(0, 1), (1, 1)]
+    assert accuracy(found) == (pytest.approx(46), pytest.approx(7.0710678))
+
+
+def test_the_table_has_means_deviations_and_what_the_paper_says():
+    lines = table(STUDY, ROWS, "own").splitlines()
+    assert lines[2] == "| S3D | 46.0 ± 7.1 | 1 | 4 | 1 | 70.19 | 0.3 | 73.69 |"
+    assert lines[3] == "| S2D | 30.0 | 1 | 4 | 1 | 69.69 | 0.31 | 79.94 |"
+    assert len(lines) == 4
+
+
+def test_at_equal_cost_growing_within_the_macs_of_the_reference_counts():
+    lines = table(STUDY, ROWS, "cost").splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| S3D", "| Net2Net", "| L1 pruning"]
+    assert lines[2].startswith("| S3D | 46.0")  # as published, not within its own MACs
+
+
+def test_every_target_has_a_table():
+    shown = show(STUDY, ROWS)
+    assert shown.startswith("As published, 2 seeds\n\n| method | accuracy (%) |")
+    assert "As many MACs as S3D, after as many MACs of training in all" in shown
+    assert show(STUDY, []) == "nothing is done yet"
+
+
+def test_rows_and_figure_are_written(tmp_path):
+    pytest.importorskip("matplotlib")
+    write([dict.fromkeys(("method", "widths"), "a, b")], tmp_path / "table.csv")
+    assert (tmp_path / "table.csv").read_text().splitlines()[1].startswith('"a, b",,')
+    draw(STUDY, ROWS, tmp_path / "figure.png")
+    draw(STUDY, [], tmp_path / "nothing.png")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
