@@ -15,12 +15,12 @@ import nni_s3d as s3d
 from nni_s3d.config import build
 from nni_s3d.errors import StoreError
 from nni_s3d.search.store import Store
-from nni_s3d.search.tensor_files import read_checkpoint, read_tensors, write_checkpoint, write_tensors
 from nni_s3d.tasks.data import DataSet, Loader, Samples
 from nni_s3d.tasks.recipe import Recipe
 from nni_s3d.tasks.task import Task
-from nni_s3d.tasks.training import Hooks, evaluate, train
+from nni_s3d.tasks.training import evaluate
 from paper.settings import Job, Method, Scale, Study
+from paper.trained import trained
 
 Row = dict[str, Any]
 COLUMNS = (
@@ -148,25 +148,10 @@ class Bench:
         store: Store | None = None,
     ) -> nn.Module:
         """Train a network in place, or load what an earlier call under the same name has left, and charge it."""
-        store = store or self.store
-        path, checkpoint = f"{name}/weights.safetensors", f"{name}/checkpoint.pt"
-        graph = self.graph(model)
-        settings = {"epochs": epochs, "widths": graph.widths}
-        store.agree({f"{name}/settings.json": settings})
-        weights = read_tensors(store, path)
-        if weights is None:
-            hooks = Hooks(
-                load=lambda: read_checkpoint(store, checkpoint),
-                save=lambda state: write_checkpoint(store, checkpoint, state),
-                checkpoint=store.url_of(checkpoint),
-                penalty=penalty,
-            )
-            recipe = self.task.training.lasting(epochs)
-            train(model, self.task.training_loader(self.data, self.job.seed), recipe, self.job.seed, hooks, name)
-            write_tensors(store, path, model.state_dict())
-            store.remove(checkpoint)
-        else:
-            model.load_state_dict(weights)
+        store, graph = store or self.store, self.graph(model)
+        store.agree({f"{name}/settings.json": {"epochs": epochs, "widths": graph.widths}})
+        batches, recipe = self.task.training_loader(self.data, self.job.seed), self.task.training.lasting(epochs)
+        trained(store, name, model, batches, recipe, self.job.seed, penalty)
         self.spent += 3 * s3d.count(graph).macs * len(self.data.train) * epochs
         return model
 

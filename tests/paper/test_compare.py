@@ -77,7 +77,7 @@ def test_a_run_that_was_cut_off_goes_on_and_ends_the_same(rows, tmp_path, monkey
         return train(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr("paper.bench.train", train_twice)
+        patched.setattr("paper.trained.train", train_twice)
         begun = run(tmp_path, "--methods", *names)
     assert "not all is done; the same command goes on" in capsys.readouterr().err
     expected = [row for row in rows if row["method"] in names]
