@@ -49,18 +49,17 @@ def _searched(
     """Return the best fractions, those of an earlier call if there are any, and charge the search."""
     kind, budget = bench.budget
     images = bench.data.validation[torch.arange(min(_IMAGES, len(bench.data.validation)))]
-    episodes = bench.scale.episodes or bench.method.episodes
 
     def accuracy(fractions: dict[str, float]) -> float:
         cut = s3d.remove(model, graph, kept(scores, fractions))
         return evaluate(cut.model, bench.loader(images)).accuracy
 
-    bench.spent += round(episodes * bench.reference[-1]["macs"] * len(images))
+    bench.spent += round(bench.episodes * bench.reference[-1]["macs"] * len(images))
     best = bench.store.read_json("fractions.json")
     if best is None:
         shapes = shapes_of(model, graph, bench.task.example(bench.data.shape))
         layers = Layers(graph, scores, shapes, kind, budget, accuracy)
-        best = search(layers, episodes, bench.job.seed)
+        best = search(layers, bench.episodes, bench.job.seed)
         bench.store.write_json("fractions.json", best)
     return best
 

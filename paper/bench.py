@@ -47,15 +47,16 @@ class Bench:
     @cached_property
     def task(self) -> Task:
         """The task at this scale; its search space begins with the widths of the scaled seed network."""
-        task = self.study.scaled_task(self.scale)
+        task = self.study.scaled_task(self.scale, self.method)
+        training = build(Recipe, asdict(task.training) | self.method.training, f"{self.job.method}: training")
         entries = {
             name: {"_type": "randint", "_value": [self.scaled(low), max(self.scaled(high), self.scaled(low)) + 1]}
             for (name, low), high in zip(task.space().low.items(), task.space().high.values(), strict=True)
         }
-        Store(str(self.out)).agree({"search_space.json": entries})
-        training = build(Recipe, asdict(task.training) | self.method.training, f"{self.job.method}: training")
+        folder = self.out / self.job.folder
+        Store(str(folder)).agree({"search_space.json": entries})
         task = replace(task, training=training, seed=self.job.seed)
-        return replace(task, directory=str(self.out.resolve()), search_space="search_space.json")
+        return replace(task, directory=str(folder.resolve()), search_space="search_space.json")
 
     @cached_property
     def data(self) -> DataSet:
@@ -66,8 +67,20 @@ class Bench:
     def store(self) -> Store:
         """Where this job's networks are kept, with the settings that they come from."""
         store = self.store_of(self.job.folder)
-        store.agree({"settings.json": asdict(self.method) | {"growth": self.study.growth, "scale": asdict(self.scale)}})
+        settings = self.method.differing() | {"penalty": self.penalty, "episodes": self.episodes}
+        growth = self.study.growth if self.method.kind == "grow" else {}
+        store.agree({"settings.json": {"method": settings, "growth": growth}})
         return store
+
+    @property
+    def penalty(self) -> float:
+        """On the scales of batch norms, at this scale."""
+        return self.method.penalty * self.scale.penalty
+
+    @property
+    def episodes(self) -> int:
+        """Networks that AMC tries, at this scale."""
+        return self.scale.episodes or self.method.episodes
 
     def store_of(self, folder: str) -> Store:
         """Return a store for networks that several jobs share, or this one alone."""
@@ -102,7 +115,8 @@ class Bench:
     @property
     def full(self) -> dict[str, int]:
         """Widths of the full network."""
-        return dict(zip(self.task.space().low, map(self.scaled, self.study.full), strict=True))
+        full = self.method.full or self.study.full
+        return dict(zip(self.task.space().low, map(self.scaled, full), strict=True))
 
     @property
     def epochs(self) -> int:

@@ -26,7 +26,7 @@ def morphnet(bench: Bench) -> Iterator[Row]:
     graph = bench.graph(model)
     cost = bench.job.target == "cost"
     epochs = bench.epochs_for(bench.total / 2, graph) if cost else bench.epochs
-    penalty = MacPenalty(model, graph, bench.method.penalty * bench.scale.penalty)
+    penalty = MacPenalty(model, graph, bench.penalty)
     bench.trained("shrunk", model, epochs, penalty)
     scores = s3d.importance(model, graph, "batch_norm")
     alive = {name: int((score > _DEAD).sum()) for name, score in scores.items()}

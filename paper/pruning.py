@@ -21,7 +21,7 @@ _STAY = 2  # neurons of every layer at least: a trace cannot tell the place of a
 
 def prune(bench: Bench) -> Iterator[Row]:
     """Train the full network, cut it to the target and train what is left."""
-    model = trained_full(bench, bench.method.penalty * bench.scale.penalty)
+    model = trained_full(bench, bench.penalty)
     graph = bench.graph(model)
     choose = largest_of_each if bench.method.importance == "l1" else largest_of_all
     scores = s3d.importance(model, graph, bench.method.importance)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ class Scale:
     width: float = 1.0  # factor on all widths, those of the seed network and of the full one
     samples: int | None = None  # of the training set
     epochs: int | None = None  # of a phase
+    points: int | None = None  # of a cloud
+    model: dict[str, Any] = field(default_factory=dict)  # arguments of the network that differ
     curvature_samples: int | None = None  # behind a splitting matrix
     penalty: float = 1.0  # factor on the penalties on batch norms, which fewer steps of training need larger
     episodes: int | None = None  # of AMC
@@ -42,7 +44,10 @@ class Method:
     importance: str = "l1"  # of "prune": "l1" in every layer alike, or "batch_norm" in the whole network
     penalty: float = 0.0  # of "prune" and "morphnet": on the scales of batch norms during training
     episodes: int = 400  # of "amc": networks that its agent tries
-    share: float = 1.0  # with the target "own", of the parameters of the full network
+    share: float = 1.0  # with the target "own": of the parameters of the full network
+    factor: float = 1.0  # of "widths", with the target "own": on the widths of the full network
+    task: str | None = None  # path of another task.yml, such as that of another network, from the study's file
+    full: list[int] | None = None  # and the widths of its full network
     drawn: bool = True  # in the first panels of the figure
     published: dict[str, float] = field(
         default_factory=dict
@@ -54,6 +59,12 @@ class Method:
         for target in self.targets:
             if target not in TARGETS:
                 raise ConfigError(f"targets: expected some of {', '.join(TARGETS)}, got {target!r}")
+
+    def differing(self) -> dict[str, Any]:
+        """Return the settings that differ from the defaults and change what comes out."""
+        unset = asdict(Method(self.kind))
+        shown = {"targets", "drawn", "published"}
+        return {name: value for name, value in asdict(self).items() if name not in shown and value != unset[name]}
 
 
 @dataclass(frozen=True)
@@ -93,17 +104,21 @@ class Study:
             if methods is None or name in methods or (name, target) == (self.reference, "own")
         ]
 
-    def scaled_task(self, scale: Scale) -> Task:
-        """Return the task at a scale, but for its search space."""
-        task = read_task(self.path.parent / self.task)
+    def scaled_task(self, scale: Scale, method: Method | None = None) -> Task:
+        """Return the task of a method at a scale, but for its search space."""
+        own = method and method.task
+        task = read_task(self.path.parent / (own or self.task))
         curvature, data, training = task.curvature, task.data, task.training
         if scale.curvature_samples is not None:
             curvature = replace(curvature, samples=scale.curvature_samples)
         if scale.samples is not None:
             data = replace(data, samples=scale.samples)
+        if scale.points is not None:
+            data = replace(data, points=scale.points)
         if scale.epochs is not None:
             training = training.lasting(scale.epochs)
-        return replace(task, curvature=curvature, data=data, training=training)
+        model = task.model if own else task.model | scale.model
+        return replace(task, curvature=curvature, data=data, training=training, model=model)
 
 
 def read_study(path: Path) -> Study:

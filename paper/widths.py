@@ -25,8 +25,9 @@ def fitted(bench: Bench, widths: Mapping[str, int]) -> dict[str, int]:
 
 
 def even(bench: Bench) -> Iterator[Row]:
-    """Train the full network, or the multiple of it that meets the target."""
-    yield _trained(bench, bench.full if bench.job.target == "own" else fitted(bench, bench.full))
+    """Train the multiple of the full network that meets the target."""
+    own = bench.job.target == "own"
+    yield _trained(bench, multiplied(bench.full, bench.method.factor) if own else fitted(bench, bench.full))
 
 
 def scratch(bench: Bench) -> Iterator[Row]:
