@@ -89,7 +89,8 @@ def test_networks_of_imagenet_cost_what_those_of_the_paper_do():
 
 
 def test_every_search_space_is_used():
-    used = {read_task(ROOT / "configs" / name / "task.yml").search_space.rpartition("/")[2] for name in TASKS}
+    tasks = (ROOT / "configs").glob("*/task*.yml")
+    used = {read_task(task).search_space.rpartition("/")[2] for task in tasks}
     assert {path.name for path in (ROOT / "search_spaces").iterdir()} == used
     assert all(Space.read(path).low for path in (ROOT / "search_spaces").iterdir())
 
@@ -104,3 +105,10 @@ def test_documented_arguments_are_those_of_a_lineage():
         value = getattr(default, name, None)
         if value is not None and name not in ("policy", "name"):
             assert said == str(value).lower(), name
+
+
+@pytest.mark.parametrize("network", ["pointnet", "pointnet2"])
+def test_other_networks_on_clouds_differ_in_the_network_alone(network):
+    own, dgcnn = (read_task(ROOT / "configs" / "modelnet40" / f"task_{name}.yml") for name in (network, "paper"))
+    assert replace(own, model=dgcnn.model, search_space=dgcnn.search_space) == dgcnn
+    assert own.model == {"factory": f"nni_s3d.models:{network}", "num_classes": 40}
