@@ -22,6 +22,7 @@ from importlib.util import find_spec
 from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from tqdm import tqdm
@@ -34,6 +35,8 @@ from paper.pruning import prune
 from paper.settings import Job, Scale, Study, read_study
 from paper.tables import draw, show, write
 from paper.widths import even, scratch
+
+T = TypeVar("T")
 
 
 def amc(bench: Bench) -> Iterator[Row]:
@@ -65,9 +68,7 @@ def carry_out(study: Study, scale: Scale, job: Job, out: Path) -> None:
     bench.keep(rows, done=True)
 
 
-def in_processes(
-    jobs: list[Job], workers: int, work: Callable[[Job], None]
-) -> Iterator[tuple[Job, BaseException | None]]:
+def in_processes(jobs: list[T], workers: int, work: Callable[[T], None]) -> Iterator[tuple[T, BaseException | None]]:
     """Carry out jobs in this process, or in several; yield each with what went wrong."""
     if workers == 1:
         for job in jobs:

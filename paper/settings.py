@@ -141,5 +141,9 @@ class Job:
     @property
     def folder(self) -> str:
         """A name for its files."""
-        kept = "".join(letter if letter.isalnum() else "-" for letter in self.method.lower())
-        return f"{kept}-{self.target}-{self.seed}"
+        return f"{file_name(self.method)}-{self.target}-{self.seed}"
+
+
+def file_name(text: str) -> str:
+    """Return letters and digits in lower case, with a dash for everything else."""
+    return "".join(letter if letter.isalnum() else "-" for letter in text.lower())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,10 @@ HEADINGS = ("method", "accuracy (%)", "parameters (M)", "MFLOPs", "training (T M
 PUBLISHED = ("paper: accuracy", "parameters (M)", "MFLOPs")
 
 
-def write(rows: Iterable[Row], path: Path) -> None:
+def write(rows: Iterable[Row], path: Path, columns: Sequence[str] = COLUMNS) -> None:
     """Write the rows as CSV, under a temporary name first."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     Store(str(path.parent)).write_bytes(path.name, text.getvalue().encode())
