@@ -50,5 +50,5 @@ fi
 study=(paper/cifar100.yml --scale paper --methods S3D S2D "S3D, defaults of nni_s3d" "S3D's network from scratch")
 [ ${#smoke[@]} -gt 0 ] && study=(paper/digits.yml --scale tiny --methods S3D S2D "S3D's network from scratch")
 if [ "$(left)" -ge 20 ]; then
-    python -m paper.compare "${study[@]}" --out "$out/cifar100" --seconds "$(left)"
+    python -m paper.compare "${study[@]}" --targets own cost --out "$out/cifar100" --seconds "$(left)"
 fi

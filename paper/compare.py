@@ -1,7 +1,8 @@
 """Run a study, such as the paper's Table 1: every method, to every target, on every seed.
 
     python -m paper.compare paper/cifar100.yml --scale small [--out runs/cifar100/small] [--workers 2]
-                            [--methods NAME ...] [--seeds 0 1 ...] [--seconds 600] [--only-print]
+                            [--methods NAME ...] [--targets own params macs cost] [--seeds 0 1 ...]
+                            [--seconds 600] [--only-print]
 
 The study names its methods and its scales; "paper" is the scale of the paper. The folder OUT has the networks,
 table.csv with a row for every network, and figure.png. What is done is not repeated: when a run was interrupted, or its
@@ -32,7 +33,7 @@ from paper.bench import Bench, Row
 from paper.growth import grow
 from paper.morphnet import morphnet
 from paper.pruning import prune
-from paper.settings import Job, Scale, Study, read_study
+from paper.settings import TARGETS, Job, Scale, Study, read_study
 from paper.tables import draw, show, write
 from paper.widths import even, scratch
 
@@ -140,6 +141,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="by default runs/STUDY/SCALE")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--methods", nargs="+", help="by default all")
+    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=TARGETS)
     parser.add_argument("--seeds", type=int, nargs="+", help="by default those of the scale")
     parser.add_argument("--seconds", type=float, default=0, help="stop after so many; 0: never")
     parser.add_argument("--only-print", action="store_true")
@@ -153,7 +155,7 @@ def main(arguments: list[str] | None = None) -> None:
         study = read_study(parsed.study)
         scale = study.scale(parsed.scale)
         out = parsed.out or Path("runs", parsed.study.stem, parsed.scale)
-        jobs = study.jobs(parsed.methods, parsed.seeds or scale.seeds)
+        jobs = study.jobs(parsed.methods, parsed.targets, parsed.seeds or scale.seeds)
         if not parsed.only_print:
             with at_most(parsed.seconds):
                 run(study, scale, jobs, out, parsed.workers)

@@ -32,7 +32,7 @@ def built(study: Study, scale: Scale, out: Path, seed: int) -> dict[str, tuple[n
     Raises:
         ConfigError: none is done.
     """
-    jobs = [job for job in study.jobs(None, [seed]) if job.target == "own"]
+    jobs = study.jobs(None, ["own"], [seed])
     rows, found = collected(study, scale, jobs, out), {}
     for job in jobs:
         for row in last(networks(study, rows, job.method, "own")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -91,8 +92,8 @@ class Study:
             raise ConfigError(f"scale: expected one of {', '.join(self.scales)}, got {name!r}")
         return self.scales[name]
 
-    def jobs(self, methods: list[str] | None, seeds: list[int]) -> list[Job]:
-        """Return the jobs of some methods, or of all, with those of the reference, that the others need."""
+    def jobs(self, methods: Collection[str] | None, targets: Collection[str], seeds: Iterable[int]) -> list[Job]:
+        """Return the jobs of some methods, or of all, with those of the reference, which the others need."""
         for name in methods or ():
             if name not in self.methods:
                 raise ConfigError(f"methods: expected some of {', '.join(self.methods)}, got {name!r}")
@@ -101,7 +102,7 @@ class Study:
             for seed in seeds
             for name, method in self.methods.items()
             for target in method.targets
-            if methods is None or name in methods or (name, target) == (self.reference, "own")
+            if (target in targets and name in (methods or self.methods)) or (name, target) == (self.reference, "own")
         ]
 
     def scaled_task(self, scale: Scale, method: Method | None = None) -> Task:

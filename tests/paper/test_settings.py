@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from nni_s3d.errors import ConfigError
-from paper.settings import Method, read_study
+from paper.settings import TARGETS, Method, read_study
 
 ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "paper" / "digits.yml"
@@ -37,5 +37,10 @@ def test_a_method_says_what_it_does_not_know():
 
 
 def test_the_reference_is_always_among_the_jobs():
-    jobs = read_study(DIGITS).jobs(["S2D"], [3])
+    jobs = read_study(DIGITS).jobs(["S2D"], TARGETS, [3])
     assert [(job.method, job.target, job.seed) for job in jobs] == [("S3D", "own", 3), ("S2D", "own", 3)]
+
+
+def test_some_targets_only():
+    jobs = read_study(DIGITS).jobs(["L1 pruning"], ["cost"], [0])
+    assert [(job.method, job.target) for job in jobs] == [("S3D", "own"), ("L1 pruning", "cost")]
