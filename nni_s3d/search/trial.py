@@ -125,6 +125,7 @@ def _run(trial: TrialContext) -> dict[str, float]:
     metrics = {
         "default": on_validation.accuracy,
         "test_accuracy": on_test.accuracy,
+        **({} if on_test.top5 is None else {"test_top5": on_test.top5}),
         "loss": on_validation.loss,
         **dataclasses.asdict(cost),
         "train_macs": train_macs,

@@ -22,6 +22,8 @@ from nni_s3d.tasks.optimizers import make_optimizer
 from nni_s3d.tasks.recipe import Recipe, rate_factor
 from nni_s3d.tasks.whole_batch_norm import whole_batch_norms
 
+_MANY_CLASSES = 100  # from which on the top-5 accuracy is told
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -29,6 +31,7 @@ class Evaluation:
 
     accuracy: float
     loss: float
+    top5: float | None = None  # accuracy if the five best guesses count, of 100 classes or more
 
 
 @dataclass(frozen=True)
@@ -110,13 +113,16 @@ def train(
 @torch.no_grad()
 def evaluate(model: nn.Module, loader: Loader) -> Evaluation:
     """Return accuracy and mean cross entropy over a set, in evaluation mode."""
-    right, loss = 0.0, 0.0
+    right, among_five, loss, many = 0.0, 0.0, 0.0, False
     with evaluation_mode(model):
         for inputs, targets in loader:
             outputs = model(inputs)
             right += float((outputs.argmax(dim=1) == targets).sum())
             loss += float(F.cross_entropy(outputs, targets, reduction="sum"))
-    return Evaluation(right / len(loader.images), loss / len(loader.images))
+            if many := outputs.shape[1] >= _MANY_CLASSES:
+                among_five += float((outputs.topk(5).indices == targets[:, None]).sum())
+    count = len(loader.images)
+    return Evaluation(right / count, loss / count, among_five / count if many else None)
 
 
 @dataclass(frozen=True)

@@ -192,3 +192,19 @@ def test_a_penalty_is_added_to_the_loss_of_every_batch():
     train(plain, loader(seed=3), recipe)
     assert torch.allclose(penalised.extra, torch.full((3,), 1 - 0.1 * 2 * len(loader())))
     assert torch.equal(penalised[-1].bias, plain[-1].bias)
+
+
+@pytest.mark.parametrize("classes", [99, 100])
+def test_of_many_classes_the_five_best_guesses_count_too(classes):
+    class Fixed(nn.Module):
+        """Guesses classes 9, 8, 7, ... in this order, whatever it sees."""
+
+        def forward(self, x):
+            scores = -torch.arange(classes, dtype=torch.float32)
+            scores[:10] = torch.arange(10)
+            return scores.expand(len(x), -1)
+
+    images = Images(torch.zeros(8, 1, 4, 4, dtype=torch.uint8), torch.tensor([9, 9, 8, 5, 4, 3, 50, 0]))
+    found = evaluate(Fixed(), Loader(images, (0.4,), (0.2,), batch_size=3))
+    assert found.accuracy == 2 / 8
+    assert found.top5 == (4 / 8 if classes >= 100 else None)
