@@ -93,8 +93,8 @@ def in_processes(jobs: list[T], workers: int, work: Callable[[T], None]) -> Iter
 
 
 def run(study: Study, scale: Scale, jobs: list[Job], out: Path, workers: int) -> None:
-    """Carry out jobs, those of the reference first, and write the table after each."""
-    first = [job for job in jobs if (job.method, job.target) == (study.reference, "own")]
+    """Carry out jobs, those that others build on first, and write the table after each."""
+    first = [job for job in jobs if job.target == "own" and study.is_first(job.method)]
     others = [job for job in jobs if job not in first]
     with tqdm(total=len(jobs), unit="run", file=sys.stderr) as bar:
         for job, error in chain.from_iterable(

@@ -86,6 +86,11 @@ class Study:
             expected = "a method of kind grow with the target own"
             raise ConfigError(f"reference: expected {expected}, got {self.reference!r}")
 
+    def is_first(self, name: str) -> bool:
+        """Whether other methods build on what this one leaves: the reference, or the full network."""
+        method = self.methods[name]
+        return name == self.reference or (method.kind == "widths" and method.factor == 1 and method.task is None)
+
     def scale(self, name: str) -> Scale:
         """Return a scale by its name."""
         if name not in self.scales:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import nni_s3d as s3d
 from paper.bench import Bench, Row, within
+from paper.pruning import trained_full
 
 
 def multiplied(widths: Mapping[str, int], factor: float) -> dict[str, int]:
@@ -25,9 +26,13 @@ def fitted(bench: Bench, widths: Mapping[str, int]) -> dict[str, int]:
 
 
 def even(bench: Bench) -> Iterator[Row]:
-    """Train the multiple of the full network that meets the target."""
-    own = bench.job.target == "own"
-    yield _trained(bench, multiplied(bench.full, bench.method.factor) if own else fitted(bench, bench.full))
+    """Train the full network, or the multiple of it that meets the target."""
+    if bench.job.target != "own":
+        yield _trained(bench, fitted(bench, bench.full))
+    elif bench.study.is_first(bench.job.method):
+        yield bench.row(trained_full(bench))  # which pruning begins with
+    else:
+        yield _trained(bench, multiplied(bench.full, bench.method.factor))
 
 
 def scratch(bench: Bench) -> Iterator[Row]:
