@@ -23,6 +23,7 @@ class Scale:
     width: float = 1.0  # factor on all widths, those of the seed network and of the full one
     samples: int | None = None  # of the training set
     epochs: int | None = None  # of a phase
+    batch_size: int | None = None  # in training
     points: int | None = None  # of a cloud
     model: dict[str, Any] = field(default_factory=dict)  # arguments of the network that differ
     curvature_samples: int | None = None  # behind a splitting matrix
@@ -123,6 +124,8 @@ class Study:
             data = replace(data, points=scale.points)
         if scale.epochs is not None:
             training = training.lasting(scale.epochs)
+        if scale.batch_size is not None:
+            training = replace(training, batch_size=scale.batch_size)
         model = task.model if own else task.model | scale.model
         return replace(task, curvature=curvature, data=data, training=training, model=model)
 
