@@ -5,6 +5,7 @@
 Every run starts with one neuron and splits one neuron per phase. A phase takes (m - 1) * iterations full-batch steps of
 Adam, so that networks of one size have been trained for one number of steps. Prints the final losses and writes
 rbf_toy.csv (all runs and seeds) and rbf_toy.png: losses of all seeds in panels (a) and (b), (c) and (d) for the first.
+An interrupted run goes on with the seed that it was at; the first one is always run, for its panels.
 
 Signed binary splittings of the paper's length, 0.01, stay stuck on some seeds: after so short a split copies are close
 to each other even when they have been trained. "longer" has splits of 0.5, which part them.
@@ -217,18 +218,25 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     parsed.out.mkdir(parents=True, exist_ok=True)
     methods = list(dict.fromkeys([*BY_COPIES, *BY_C]))
-    table: list[dict[str, object]] = []
     first: dict[Method, list[s3d.GrowthStep]] = {}
+    frames = []
     for seed in parsed.seeds:
+        kept = parsed.out / f"seed_{seed}_{parsed.neurons}_{parsed.iterations}_{parsed.triplet}.csv"
+        if kept.exists() and seed != parsed.seeds[0]:
+            frames.append(pd.read_csv(kept))
+            continue
+        table: list[dict[str, object]] = []
         for method in tqdm(methods, desc=f"seed {seed}", disable=None, leave=False):
             steps = run(method, seed, parsed.neurons, parsed.iterations, parsed.triplet)
             table += rows(method, seed, parsed.iterations, steps)
             if seed == parsed.seeds[0]:
                 first[method] = steps
-        frame = pd.DataFrame(table)
-        frame.to_csv(parsed.out / "rbf_toy.csv", index=False)
-        last = frame[frame["seed"] == seed].groupby("method", sort=False).last()
+        frames.append(pd.DataFrame(table))
+        frames[-1].to_csv(kept, index=False)
+        last = frames[-1].groupby("method", sort=False).last()
         print(f"seed {seed}\n{last[['copies', 'c', 'epsilon', 'neurons', 'loss']].to_string()}", flush=True)
+    frame = pd.concat(frames)
+    frame.to_csv(parsed.out / "rbf_toy.csv", index=False)
     plot(first, parsed.seeds[0], frame, parsed.out / "rbf_toy.png")
     print(f"{parsed.out / 'rbf_toy.csv'}\n{parsed.out / 'rbf_toy.png'}")
 

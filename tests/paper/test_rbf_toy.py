@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 
 pytest.importorskip("matplotlib")
-from paper.rbf_toy import main
+from paper.rbf_toy import main, run
 
 
 def rbf_toy(*arguments):
@@ -27,3 +27,13 @@ def test_signed_splittings_escape_where_s2d_is_stuck(tmp_path):
     assert (final["m = 2, c = 3, longer"] < 1e-3).all(), final  # where the short ones are stuck, too
     for copies in ("m = 3, c = 3", "m = 4, c = 3"):
         assert (final[copies] < final["S2D"] / 100).sum() >= 2, final
+
+
+def test_seeds_that_are_done_are_not_run_again(tmp_path, monkeypatch):
+    settings = ["--neurons", "2", "--iterations", "5", "--out", str(tmp_path)]
+    rbf_toy("--seeds", "0", "1", *settings)
+    whole, ran = (tmp_path / "rbf_toy.csv").read_text(), []
+    monkeypatch.setitem(main.__globals__, "run", lambda *given: ran.append(given[1]) or run(*given))
+    rbf_toy("--seeds", "0", "1", *settings)
+    assert set(ran) == {0}
+    assert (tmp_path / "rbf_toy.csv").read_text() == whole
