@@ -15,7 +15,7 @@ import argparse
 import multiprocessing
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from functools import partial
@@ -103,11 +103,12 @@ def run(study: Study, scale: Scale, jobs: list[Job], out: Path, workers: int) ->
             bar.update()
             if error is not None:
                 tqdm.write(f"{job.folder}: {type(error).__name__}: {error}", file=sys.stderr)
-            write(collected(study, scale, jobs, out), out / "table.csv")
+            write(collected(study, scale, {job.seed for job in jobs}, out), out / "table.csv")
 
 
-def collected(study: Study, scale: Scale, jobs: list[Job], out: Path) -> list[Row]:
-    """Return the rows of all networks that are done, of jobs that go on, too."""
+def collected(study: Study, scale: Scale, seeds: Iterable[int], out: Path) -> list[Row]:
+    """Return the rows of all networks that are done, of jobs that go on, and of earlier calls, too."""
+    jobs = study.jobs(None, TARGETS, sorted(seeds))
     return [row for job in jobs for row in Bench(study, scale, job, out).rows_of(job, unfinished=True) or []]
 
 
@@ -159,7 +160,7 @@ def main(arguments: list[str] | None = None) -> None:
         if not parsed.only_print:
             with at_most(parsed.seconds):
                 run(study, scale, jobs, out, parsed.workers)
-        rows = collected(study, scale, jobs, out)
+        rows = collected(study, scale, parsed.seeds or scale.seeds, out)
         print(show(study, rows))
         if find_spec("matplotlib"):
             draw(study, rows, out / "figure.png")

@@ -33,7 +33,7 @@ def built(study: Study, scale: Scale, out: Path, seed: int) -> dict[str, tuple[n
         ConfigError: none is done.
     """
     jobs = study.jobs(None, ["own"], [seed])
-    rows, found = collected(study, scale, jobs, out), {}
+    rows, found = collected(study, scale, [seed], out), {}
     for job in jobs:
         for row in last(networks(study, rows, job.method, "own")):
             bench = Bench(study, scale, job, out)

@@ -8,7 +8,8 @@ rbf_toy.csv (all runs and seeds) and rbf_toy.png: losses of all seeds in panels 
 An interrupted run goes on with the seed that it was at; the first one is always run, for its panels.
 
 Signed binary splittings of the paper's length, 0.01, stay stuck on some seeds: after so short a split copies are close
-to each other even when they have been trained. "longer" has splits of 0.5, which part them.
+to each other even when they have been trained. "longer" has splits of 0.5, which part them; how often that
+helps is in docs/results.md.
 """
 
 from __future__ import annotations

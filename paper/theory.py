@@ -191,7 +191,7 @@ def plot(frame: pd.DataFrame, path: Path) -> None:
             promised = [(at, first - at * (first - second)) for at in range(end + 1)]
             losses.plot(*zip(*promised, strict=True), ":", color=COLORS[copies])
     losses.set(xscale="symlog", xlabel="splits", ylabel="loss", title="loss, and what it is at most (dotted)")
-    losses.legend(fontsize=8)
+    losses.legend(fontsize=8, loc="lower left")
     last = frame.groupby(["seed", "copies", "training"]).last().reset_index()
     for copies, runs in last.groupby("copies"):
         for training, marker in ((0, "o"), (runs["training"].max(), "^")):
