@@ -1,10 +1,11 @@
 """AMC (He et al., 2018): an agent decides layer by layer how much of it is cut, and is rewarded for accuracy.
 
-State, bounds and reward are those of their Section 3; DDPG is that of stable-baselines3, with their settings. The state
-of a layer is its number, its shape, what it costs, what has been cut before and what comes after it, and the action
-before (their equation 1). An action is the fraction that stays. It is bounded so that the budget can still be kept if
-all later layers are cut to the least (their Algorithm 1). The reward comes at the end: minus the error of the cut
-network on the validation set, without training.
+State and bounds are those of their Section 3; DDPG is that of stable-baselines3, with their networks, rates and numbers
+of episodes. The state of a layer is its number, its shape, what it costs, what has been cut before and what comes after
+it, and the action before (their equation 1). An action is the fraction that stays. It is bounded so that the budget can
+still be kept if all later layers are cut to the least (their Algorithm 1). The reward is minus the error of the cut
+network on the validation set, without training. It comes with the last layer; theirs comes with every layer, less a
+running mean. Noise is clipped at the bounds; theirs is drawn within them. A search that was cut off begins anew.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from paper.pruning import cost_of, fine_tuned, largest, trained_full
 
 LEAST = 0.2  # of a layer that stays
 EXPLORED = 0.25  # fraction of the episodes in which the agent only explores
+_ACTOR_RATE = 1e-4  # a tenth of the critic's
 _FADE = 0.95  # of the noise, from one later episode to the next
 _IMAGES = 1024  # of the validation set behind a reward
 
@@ -50,25 +52,30 @@ def _searched(
     kind, budget = bench.budget
     images = bench.data.validation[torch.arange(min(_IMAGES, len(bench.data.validation)))]
 
+    spent = 0
+
     def accuracy(fractions: dict[str, float]) -> float:
+        nonlocal spent
         cut = s3d.remove(model, graph, kept(scores, fractions))
+        spent += s3d.count(cut.graph).macs * len(images)
         return evaluate(cut.model, bench.loader(images)).accuracy
 
-    bench.spent += round(bench.episodes * bench.reference[-1]["macs"] * len(images))
-    best = bench.store.read_json("fractions.json")
-    if best is None:
+    found = bench.store.read_json("search.json", "fractions", "macs")
+    if found is None:
         shapes = shapes_of(model, graph, bench.task.example(bench.data.shape))
         layers = Layers(graph, scores, shapes, kind, budget, accuracy)
         best = search(layers, bench.episodes, bench.job.seed)
-        bench.store.write_json("fractions.json", best)
-    return best
+        found = {"fractions": best, "macs": spent}
+        bench.store.write_json("search.json", found)
+    bench.spent += found["macs"]
+    return dict(found["fractions"])
 
 
 def search(layers: Layers, episodes: int, seed: int) -> dict[str, float]:
     """Return the fractions of the best of so many networks."""
     explored = round(EXPLORED * episodes) * len(layers.groups)
     noise = NormalActionNoise(np.zeros(1), np.full(1, 1.0))  # half of the range of actions, which is -1 to 1 there
-    agent = DDPG(
+    agent = _Agent(
         "MlpPolicy",
         layers,
         learning_rate=1e-3,
@@ -82,8 +89,16 @@ def search(layers: Layers, episodes: int, seed: int) -> dict[str, float]:
         seed=seed,
         device="cpu",
     )
+    agent.actor.optimizer.param_groups[0]["lr"] = _ACTOR_RATE
     agent.learn(episodes * len(layers.groups), _Fade(noise, explored))
     return layers.best
+
+
+class _Agent(DDPG):
+    """DDPG whose actor and critic keep the rates that they have."""
+
+    def _update_learning_rate(self, optimizers: Any) -> None:
+        pass
 
 
 class Layers(gymnasium.Env):
@@ -114,7 +129,8 @@ class Layers(gymnasium.Env):
         self.graph, self.scores, self.kind, self.budget, self.accuracy = graph, scores, kind, budget, accuracy
         self.shares = _shares(graph, kind)
         self.shapes = np.array(shapes) / np.max(shapes, axis=0)
-        self.whole = CostModel(graph, kind).total()
+        self.cost = CostModel(graph, kind)
+        self.whole = self.cost.total()
         if (least := self._cost(dict.fromkeys(self.groups, LEAST))) > budget:
             raise ConfigError(
                 f"budget: expected at least {least:,.0f} {kind}, a fifth of every layer, got {budget:,.0f}"
@@ -150,7 +166,7 @@ class Layers(gymnasium.Env):
         return within(lambda share: self._cost({**self.fractions, name: share, **later}), LEAST, 1.0, self.budget)
 
     def _cost(self, fractions: dict[str, float]) -> float:
-        return cost_of(self.graph, kept(self.scores, fractions), self.kind)
+        return cost_of(self.cost, self.graph, kept(self.scores, fractions))
 
     def _state(self) -> np.ndarray:
         t = min(len(self.fractions), len(self.groups) - 1)

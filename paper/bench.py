@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import nni_s3d as s3d
 from nni_s3d.config import build
-from nni_s3d.errors import StoreError
+from nni_s3d.errors import ConfigError, StoreError
 from nni_s3d.search.store import Store
 from nni_s3d.tasks.data import DataSet, Loader, Samples
 from nni_s3d.tasks.recipe import Recipe
@@ -67,10 +67,17 @@ class Bench:
     def store(self) -> Store:
         """Where this job's networks are kept, with the settings that they come from."""
         store = self.store_of(self.job.folder)
-        settings = self.method.differing() | {"penalty": self.penalty, "episodes": self.episodes}
-        growth = self.study.growth if self.method.kind == "grow" else {}
-        store.agree({"settings.json": {"method": settings, "growth": growth}})
+        store.agree({"settings.json": self.settings})
         return store
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What this job's rows come from, beside the task."""
+        method = self.method.differing() | {"penalty": self.penalty, "episodes": self.episodes}
+        growth = self.study.growth if self.method.kind == "grow" else {}
+        needs_reference = self.job.target != "own" or self.method.kind == "scratch"
+        reference = self.reference if needs_reference else []
+        return {"method": method, "full": self.full, "growth": growth, "reference": reference}
 
     @property
     def penalty(self) -> float:
@@ -88,16 +95,13 @@ class Bench:
         store.claim(self.task.fingerprint)
         return store
 
-    def rows_of(self, job: Job, unfinished: bool = False) -> list[Row] | None:
-        """Return the rows that a job has left, None if it is not done."""
-        saved = Store(str(self.out)).read_json(f"{job.folder}/rows.json", "rows", "done")
-        return saved["rows"] if saved and (saved["done"] or unfinished) else None
-
-    @property
-    def is_done(self) -> bool:
-        """Whether this job has come to its end, with the same settings."""
-        saved = self.store.read_json("rows.json", "done")
-        return saved is not None and bool(saved["done"])
+    def rows(self, unfinished: bool = False) -> list[Row]:
+        """Return the rows that this job has left: all of them if it is done, with the same settings, and else none."""
+        store = Store(str(self.out / self.job.folder))
+        saved, settings = store.read_json("rows.json", "rows", "done"), store.read_json("settings.json")
+        if saved is None or settings != json.loads(json.dumps(self.settings)):
+            return []
+        return list(saved["rows"]) if saved["done"] or unfinished else []
 
     def keep(self, rows: list[Row], done: bool) -> None:
         """Keep the rows of this job."""
@@ -105,11 +109,15 @@ class Bench:
 
     @cached_property
     def reference(self) -> list[Row]:
-        """The networks of the reference on the same seed, one for every step."""
+        """The networks of the reference on the same seed, one for every step.
+
+        Raises:
+            StoreError: it has not come to its end, or has not grown.
+        """
         job = Job(self.study.reference, "own", self.job.seed)
-        rows = self.rows_of(job)
-        if rows is None:
-            raise StoreError(f"{self.out}: expected the networks of {job.folder}, which has not come to its end")
+        rows = Bench(self.study, self.scale, job, self.out).rows()
+        if len(rows) < 2:
+            raise StoreError(f"{self.out}: expected the grown networks of {job.folder}, which are not done")
         return rows
 
     @property
@@ -187,7 +195,13 @@ class Bench:
 
 
 def within(costs: Callable[[float], float], least: float, most: float, limit: float, steps: int = 24) -> float:
-    """Return the largest number whose cost, which rises with it, is at most a limit, by bisection."""
+    """Return the largest number whose cost, which rises with it, is at most a limit, by bisection.
+
+    Raises:
+        ConfigError: the least number costs more.
+    """
+    if (cost := costs(least)) > limit:
+        raise ConfigError(f"target: expected at least {cost:,.0f}, what the smallest network costs, got {limit:,.0f}")
     for _ in range(steps):
         middle = (least + most) / 2
         least, most = (middle, most) if costs(middle) <= limit else (least, middle)

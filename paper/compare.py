@@ -17,7 +17,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.util import find_spec
 from itertools import chain
@@ -28,7 +28,7 @@ from typing import TypeVar
 import torch
 from tqdm import tqdm
 
-from nni_s3d.errors import S3DError
+from nni_s3d.errors import S3DError, StoreError
 from paper.bench import Bench, Row
 from paper.growth import grow
 from paper.morphnet import morphnet
@@ -60,7 +60,7 @@ WAYS: dict[str, Callable[[Bench], Iterator[Row]]] = {
 def carry_out(study: Study, scale: Scale, job: Job, out: Path) -> None:
     """Carry out one job, and keep its rows; one that is done is done."""
     bench = Bench(study, scale, job, out)
-    if bench.is_done:
+    if bench.store and bench.rows():
         return
     rows: list[Row] = []
     for row in WAYS[bench.method.kind](bench):
@@ -103,13 +103,16 @@ def run(study: Study, scale: Scale, jobs: list[Job], out: Path, workers: int) ->
             bar.update()
             if error is not None:
                 tqdm.write(f"{job.folder}: {type(error).__name__}: {error}", file=sys.stderr)
-            write(collected(study, scale, {job.seed for job in jobs}, out), out / "table.csv")
+            write(collected(study, scale, {job.seed for job in jobs}, out, unfinished=True), out / "table.csv")
 
 
-def collected(study: Study, scale: Scale, seeds: Iterable[int], out: Path) -> list[Row]:
-    """Return the rows of all networks that are done, of jobs that go on, and of earlier calls, too."""
-    jobs = study.jobs(None, TARGETS, sorted(seeds))
-    return [row for job in jobs for row in Bench(study, scale, job, out).rows_of(job, unfinished=True) or []]
+def collected(study: Study, scale: Scale, seeds: Iterable[int], out: Path, unfinished: bool = False) -> list[Row]:
+    """Return the rows of all jobs that are done, in earlier calls, too; or also those of jobs that are not."""
+    found = []
+    for job in study.jobs(None, TARGETS, sorted(seeds)):
+        with suppress(StoreError):  # what it would be compared with is not done
+            found += Bench(study, scale, job, out).rows(unfinished)
+    return found
 
 
 class _TimeIsOver(BaseException):

@@ -199,7 +199,9 @@ def main(arguments: list[str] | None = None) -> None:
     seen = Seen(model, image)
     rho = torch.maximum(spectrum.lambda_min.abs(), spectrum.lambda_max.abs())
     active = [number for number in rho.argsort(descending=True).tolist() if float(seen.picture(number).norm()) > 0]
-    shown = active[: parsed.shown] + active[-parsed.shown :]
+    if not active:
+        sys.exit("error: image: expected one in which some filter sees something, got none")
+    shown = list(dict.fromkeys(active[: parsed.shown] + active[-parsed.shown :]))
     draw([change(seen, spectrum, number, parsed.epsilon) for number in shown], rho, parsed.out / "filters.png")
     some = torch.randperm(len(active), generator=torch.Generator().manual_seed(parsed.seed))[: parsed.measured]
     numbers = sorted(active[i] for i in some.tolist())

@@ -2,7 +2,7 @@
 
 The penalty on the scale gamma of a channel is |gamma| times the MACs that the channel costs, those of channels that are
 dead by then left out (their equation 5). A channel is dead below a threshold. All that is left is then multiplied by
-one factor until it meets the target, and trained anew (their Algorithm 1, once through).
+one factor until it meets the target, and trained anew (their Algorithm 1, once through). alive.json has what was left.
 """
 
 from __future__ import annotations
@@ -28,23 +28,25 @@ def morphnet(bench: Bench) -> Iterator[Row]:
     epochs = bench.epochs_for(bench.total / 2, graph) if cost else bench.epochs
     penalty = MacPenalty(model, graph, bench.penalty)
     bench.trained("shrunk", model, epochs, penalty)
-    scores = s3d.importance(model, graph, "batch_norm")
-    alive = {name: int((score > _DEAD).sum()) for name, score in scores.items()}
-    expanded = bench.build(fitted(bench, {name: max(2, width) for name, width in alive.items()}))
+    alive = penalty.alive()
+    left = {group.name: max(2, int(alive[group.channels].sum())) for group in graph.splittable_groups}
+    bench.store.write_json("alive.json", left)
+    expanded = bench.build(fitted(bench, left))
     epochs = bench.epochs_for(bench.total - bench.spent, bench.graph(expanded)) if cost else bench.epochs
     yield bench.row(bench.trained("expanded", expanded, epochs))
 
 
 class MacPenalty:
-    """Strength times the MACs of a network whose channels count by |gamma|, as a fraction of all its MACs.
+    """What the MACs of a network are made of, channel by channel, as a penalty on the scales of batch norms.
 
-    Where several batch norms follow a channel, as around a depthwise convolution, the mean of their |gamma| counts.
+    It is the sum of |gamma| times price over all channels, in units of the mean price at first: a penalty of strength s
+    pulls at an average scale as one of s on |gamma| alone does. Where several batch norms follow a channel, as around a
+    depthwise convolution, the mean of their |gamma| counts, and the channel is dead as soon as one of them is.
     """
 
     def __init__(self, model: nn.Module, graph: s3d.ChannelGraph, strength: float) -> None:
         parameters = dict(model.named_parameters())
         self.strength, self.cost = strength, CostModel(graph, "macs")
-        self.total = self.cost.total()
         self.scales = []  # of every batch norm: gamma, the channels that it scales, and which of gamma these are
         norms = torch.zeros(graph.num_channels)
         for layer in (layer for layer in graph.layers if layer.kind == "batch_norm"):
@@ -54,17 +56,21 @@ class MacPenalty:
             norms.index_add_(0, slots[inside], torch.ones(len(inside)))
             self.scales.append((gamma, slots[inside].to(gamma.device), inside.to(gamma.device)))
         self.norms = norms.to(self.scales[0][0])
+        self.mean_price = float(self.cost.marginal()[norms > 0].mean())
 
     def __call__(self) -> Tensor:
         """Return the penalty, with the prices that channels have by now."""
-        means = self.means()
-        alive = ((means > _DEAD) | (self.norms == 0)).long().cpu()
-        prices = self.cost.marginal(2 * alive - 1).to(means)  # of the network as it has become
-        return self.strength * (means * prices).sum() / self.total
-
-    def means(self) -> Tensor:
-        """Return the mean |gamma| of every channel, 0 where no batch norm follows; shape (channels,)."""
-        sums = torch.zeros_like(self.norms)
+        means = torch.zeros_like(self.norms)
         for gamma, channels, inside in self.scales:
-            sums = sums.index_add(0, channels, gamma[inside].abs())
-        return sums / self.norms.clamp(min=1)
+            means = means.index_add(0, channels, gamma[inside].abs())
+        means = means / self.norms.clamp(min=1)
+        prices = self.cost.marginal(2 * self.alive().long() - 1).to(means)  # of the network as it has become
+        return self.strength * (means * prices).sum() / self.mean_price
+
+    @torch.no_grad()
+    def alive(self) -> Tensor:
+        """Return which channels are not dead, bool (channels,)."""
+        least = torch.full_like(self.norms, torch.inf)
+        for gamma, channels, inside in self.scales:
+            least = least.scatter_reduce(0, channels, gamma[inside].abs(), "amin")
+        return (least > _DEAD).cpu()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import nni_s3d as s3d
 from nni_s3d.growth.graph.cost import CostModel
+from nni_s3d.tasks.task import digest
 from paper.bench import Bench, Row, within
 
 _STAY = 2  # neurons of every layer at least: a trace cannot tell the place of a single one
@@ -34,7 +35,7 @@ def trained_full(bench: Bench, strength: float = 0.0) -> nn.Module:
     model = bench.build(bench.full)
     cost = bench.job.target == "cost"
     epochs = bench.epochs_for(bench.total / 2, bench.graph(model)) if cost else bench.epochs
-    folder = f"full-{bench.job.seed}" if not strength else f"full-{bench.job.seed}-penalty-{strength:g}"
+    folder = f"full-{bench.job.seed}-{digest(bench.task.fingerprint)}-{strength:g}"
     scales = scales_of(model)
     store = bench.store_of(folder)
     return bench.trained(f"{epochs}", model, epochs, lambda: strength * sum(s.abs().sum() for s in scales), store)
@@ -58,12 +59,13 @@ def to_target(
 ) -> dict[str, Tensor]:
     """Return what stays at the largest fraction that keeps to the target of the job."""
     kind, budget = bench.budget
-    return keep_of(within(lambda share: cost_of(graph, keep_of(share), kind), 0.0, 1.0, budget))
+    cost = CostModel(graph, kind)
+    return keep_of(within(lambda share: cost_of(cost, graph, keep_of(share)), 0.0, 1.0, budget))
 
 
-def cost_of(graph: s3d.ChannelGraph, keep: Mapping[str, Tensor], kind: str) -> float:
+def cost_of(cost: CostModel, graph: s3d.ChannelGraph, keep: Mapping[str, Tensor]) -> float:
     """Return what a network costs if only these neurons stay."""
-    return CostModel(graph, kind).total(graph.per_channel({name: stays.long() for name, stays in keep.items()}))
+    return cost.total(graph.per_channel({name: stays.long() for name, stays in keep.items()}))
 
 
 def largest_of_each(scores: Mapping[str, Tensor], fraction: float) -> dict[str, Tensor]:

@@ -61,12 +61,15 @@ class Method:
         for target in self.targets:
             if target not in TARGETS:
                 raise ConfigError(f"targets: expected some of {', '.join(TARGETS)}, got {target!r}")
+        if self.kind == "grow" and "cost" in self.targets:
+            raise ConfigError("targets: expected macs instead of cost for what grows: its training costs as much, too")
 
     def differing(self) -> dict[str, Any]:
         """Return the settings that differ from the defaults and change what comes out."""
         unset = asdict(Method(self.kind))
         shown = {"targets", "drawn", "published"}
-        return {name: value for name, value in asdict(self).items() if name not in shown and value != unset[name]}
+        differing = {name: value for name, value in asdict(self).items() if name not in shown and value != unset[name]}
+        return {"kind": self.kind} | differing
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,9 @@ class Study:
     def is_first(self, name: str) -> bool:
         """Whether other methods build on what this one leaves: the reference, or the full network."""
         method = self.methods[name]
-        return name == self.reference or (method.kind == "widths" and method.factor == 1 and method.task is None)
+        return name == self.reference or (
+            method.kind == "widths" and method.factor == 1 and not (method.task or method.training)
+        )
 
     def scale(self, name: str) -> Scale:
         """Return a scale by its name."""

@@ -19,7 +19,7 @@ TITLES = {
     "macs": "As many MACs as {reference}",
     "cost": "As many MACs as {reference}, after as many MACs of training in all",
 }
-HEADINGS = ("method", "accuracy (%)", "parameters (M)", "MFLOPs", "training (T MACs)")
+HEADINGS = ("method", "seeds", "accuracy (%)", "parameters (M)", "MFLOPs", "training (T MACs)")
 PUBLISHED = ("paper: accuracy", "parameters (M)", "MFLOPs")
 
 
@@ -35,15 +35,14 @@ def write(rows: Iterable[Row], path: Path, columns: Sequence[str] = COLUMNS) -> 
 def networks(study: Study, rows: Iterable[Row], method: str, target: str) -> dict[int, list[Row]]:
     """Return the networks of a method on its way to a target, {step: of every seed}.
 
-    The reference is its own target. A method that grows within the MACs of the reference trains about as much as that,
-    so what it comes to stands for the target "cost", too.
+    A method that grows within the MACs of the reference trains about as much, so what it comes to stands for the target
+    "cost", too.
     """
     if target == "cost" and study.methods[method].kind == "grow":
         target = "macs"
-    own = "own" if method == study.reference else target
     found: dict[int, list[Row]] = {}
     for row in rows:
-        if (row["method"], row["target"]) == (method, own):
+        if (row["method"], row["target"]) == (method, target):
             found.setdefault(row["step"], []).append(row)
     return dict(sorted(found.items()))
 
@@ -63,26 +62,31 @@ def table(study: Study, rows: list[Row], target: str) -> str:
     """Return the table of one target in Markdown: means over the seeds, and deviations of the accuracy."""
     headings = HEADINGS + (PUBLISHED if target == "own" else ())
     lines = [list(headings), ["---", *["---:"] * (len(headings) - 1)]]
+    if target != "own":
+        lines += _lines(f"{study.reference}, as published", last(networks(study, rows, study.reference, "own")))
     for name, method in study.methods.items():
+        published = [f"{method.published.get(key, '')}" for key in ("accuracy", "params", "flops")]
         found = last(networks(study, rows, name, target))
-        if not found:
-            continue
-        mean, deviation = accuracy(found)
-        sizes = ((key, unit) for key, unit in (("params", 1e6), ("flops", 1e6), ("train_macs", 1e12)))
-        line = [name, f"{mean:.1f}" + (f" ± {deviation:.1f}" if len(found) > 1 else "")]
-        line += [f"{statistics.mean(row[key] for row in found) / unit:.3g}" for key, unit in sizes]
-        if target == "own":
-            line += [f"{method.published.get(key, '')}" for key in ("accuracy", "params", "flops")]
-        lines.append(line)
+        lines += [line + (published if target == "own" else []) for line in _lines(name, found)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _lines(name: str, found: list[Row]) -> list[list[str]]:
+    """Return the line of a method, or none if it has no networks."""
+    if not found:
+        return []
+    mean, deviation = accuracy(found)
+    line = [name, f"{len(found)}", f"{mean:.1f}" + (f" ± {deviation:.1f}" if len(found) > 1 else "")]
+    for key, unit in (("params", 1e6), ("flops", 1e6), ("train_macs", 1e12)):
+        line.append(f"{statistics.mean(row[key] for row in found) / unit:.3g}")
+    return [line]
 
 
 def show(study: Study, rows: list[Row]) -> str:
     """Return all tables of a study."""
-    seeds = len({row["seed"] for row in rows})
     targets = {row["target"] for row in rows}
     tables = [
-        f"{title.format(reference=study.reference)}, {seeds} seed{'s' * (seeds > 1)}\n\n{table(study, rows, target)}"
+        f"{title.format(reference=study.reference)}\n\n{table(study, rows, target)}"
         for target, title in TITLES.items()
         if target in targets
     ]

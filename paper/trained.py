@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
+from filelock import FileLock
 from torch import Tensor, nn
 
 from nni_s3d.search.store import Store
@@ -22,19 +24,24 @@ def trained(
     seed: int = 0,
     penalty: Callable[[], Tensor | float] = lambda: 0.0,
 ) -> nn.Module:
-    """Train a network in place, or load what an earlier call under the same name has left in the store."""
+    """Train a network in place, or load what an earlier call under the same name has left in the store, a local folder.
+
+    A process that wants what another one is training waits for it.
+    """
     path, checkpoint = f"{name}/weights.safetensors", f"{name}/checkpoint.pt"
-    weights = read_tensors(store, path)
-    if weights is not None:
-        model.load_state_dict(weights)
-        return model
-    hooks = Hooks(
-        load=lambda: read_checkpoint(store, checkpoint),
-        save=lambda state: write_checkpoint(store, checkpoint, state),
-        checkpoint=store.url_of(checkpoint),
-        penalty=penalty,
-    )
-    train(model, loader, recipe, seed, hooks, name)
-    write_tensors(store, path, model.state_dict())
-    store.remove(checkpoint)
+    Path(store.url).mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{store.url}/{name}.lock"):
+        weights = read_tensors(store, path)
+        if weights is not None:
+            model.load_state_dict(weights)
+            return model
+        hooks = Hooks(
+            load=lambda: read_checkpoint(store, checkpoint),
+            save=lambda state: write_checkpoint(store, checkpoint, state),
+            checkpoint=store.url_of(checkpoint),
+            penalty=penalty,
+        )
+        train(model, loader, recipe, seed, hooks, name)
+        write_tensors(store, path, model.state_dict())
+        store.remove(checkpoint)
     return model

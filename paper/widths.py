@@ -22,7 +22,7 @@ def fitted(bench: Bench, widths: Mapping[str, int]) -> dict[str, int]:
     def cost(factor: float) -> int:
         return int(getattr(s3d.count(bench.graph(bench.build(multiplied(widths, factor)))), kind))
 
-    return multiplied(widths, within(cost, 0.0, 4.0, budget, steps=16))
+    return multiplied(widths, within(cost, 0.0, 64.0, budget, steps=22))
 
 
 def even(bench: Bench) -> Iterator[Row]:

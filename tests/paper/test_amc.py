@@ -5,6 +5,7 @@ import torch
 import nni_s3d as s3d
 from nni_s3d import models
 from nni_s3d.errors import ConfigError
+from nni_s3d.growth.graph.cost import CostModel
 from paper.amc import LEAST, Layers, kept, search, shapes_of
 from paper.pruning import cost_of
 
@@ -19,7 +20,7 @@ def traced():
 def layers(traced, accuracy, share=0.5, kind="macs"):
     model, graph = traced
     scores = s3d.importance(model, graph, "l1")
-    budget = share * cost_of(graph, kept(scores, {}), kind)
+    budget = share * CostModel(graph, kind).total()
     return Layers(graph, scores, shapes_of(model, graph, torch.randn(1, 1, 8, 8)), kind, budget, accuracy)
 
 
@@ -37,7 +38,7 @@ def test_every_network_keeps_the_budget(traced, kind):
         assert reward == -0.5
     assert len(seen) == 20
     for fractions in seen:
-        assert cost_of(env.graph, kept(env.scores, fractions), kind) <= env.budget
+        assert cost_of(env.cost, env.graph, kept(env.scores, fractions)) <= env.budget
 
 
 def test_what_is_free_is_not_cut(traced):

@@ -51,7 +51,7 @@ def test_nothing_is_larger_than_its_target(rows):
 
 def test_growing_within_a_budget_keeps_to_it_after_every_step(rows):
     reference = of(rows, "S3D")
-    for method, kind in (("S3D", "params"), ("new neurons", "params"), ("S3D", "macs"), ("Net2Net", "macs")):
+    for method, kind in (("S3D", "params"), ("new neurons", "params"), ("S3D", "macs"), ("random splits", "macs")):
         found = of(rows, method, kind)
         assert len(found) == len(reference)
         for row, bound in zip(found, reference, strict=True):
@@ -116,3 +116,20 @@ def test_errors_are_one_line(tmp_path):
         assert done.returncode == 1
         assert done.stderr.startswith(expected)
         assert done.stderr.count("\n") == 1
+
+
+def test_rows_of_other_settings_are_not_shown(tmp_path):
+    study = read_study(DIGITS)
+    scale, job = study.scale("tiny"), Job("S2D", "own", 0)
+    Bench(study, scale, job, tmp_path).keep([{"method": "S2D"}], done=True)
+    assert compare.collected(study, scale, [0], tmp_path) == [{"method": "S2D"}]
+    other = dataclasses.replace(study, growth=study.growth | {"epsilon": 0.5})
+    assert compare.collected(other, scale, [0], tmp_path) == []
+
+
+def test_what_is_not_done_is_in_the_file_alone(tmp_path):
+    study = read_study(DIGITS)
+    scale = study.scale("tiny")
+    Bench(study, scale, Job("S2D", "own", 0), tmp_path).keep([{"method": "S2D"}], done=False)
+    assert compare.collected(study, scale, [0], tmp_path) == []
+    assert compare.collected(study, scale, [0], tmp_path, unfinished=True) == [{"method": "S2D"}]

@@ -73,12 +73,13 @@ def test_batch_norm_removes_what_nnis_pruner_removes():
 def test_the_largest_fraction_within_a_budget_is_found(traced, choose, kind):
     model, graph = traced
     scores = s3d.importance(model, graph, "l1")
-    budget = 0.6 * CostModel(graph, kind).total()
-    fraction = within(lambda share: cost_of(graph, choose(scores, share), kind), 0.0, 1.0, budget)
-    assert cost_of(graph, choose(scores, fraction), kind) <= budget
-    assert cost_of(graph, choose(scores, fraction + 1e-6), kind) > budget
+    cost = CostModel(graph, kind)
+    budget = 0.6 * cost.total()
+    fraction = within(lambda share: cost_of(cost, graph, choose(scores, share)), 0.0, 1.0, budget)
+    assert cost_of(cost, graph, choose(scores, fraction)) <= budget
+    assert cost_of(cost, graph, choose(scores, fraction + 1e-6)) > budget
     cut = s3d.remove(model, graph, choose(scores, fraction))
-    assert CostModel(cut.graph, kind).total() == cost_of(graph, choose(scores, fraction), kind)
+    assert CostModel(cut.graph, kind).total() == cost_of(cost, graph, choose(scores, fraction))
 
 
 def test_two_neurons_of_every_layer_stay(traced):

@@ -44,3 +44,8 @@ def test_the_reference_is_always_among_the_jobs():
 def test_some_targets_only():
     jobs = read_study(DIGITS).jobs(["L1 pruning"], ["cost"], [0])
     assert [(job.method, job.target) for job in jobs] == [("S3D", "own"), ("L1 pruning", "cost")]
+
+
+def test_what_grows_has_no_target_of_cost():
+    with pytest.raises(ConfigError, match="targets: expected macs instead of cost for what grows"):
+        Method("grow", ["cost"])

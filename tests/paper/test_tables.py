@@ -17,7 +17,7 @@ ROWS = [
     *(row("S3D", step=step, seed=seed, test=0.4 + 0.1 * seed + 0.01 * step) for step in (0, 1) for seed in (0, 1)),
     row("S3D", "macs", step=1, test=0.9),
     row("S2D", step=1, test=0.3),
-    row("Net2Net", "macs", step=1, test=0.35),
+    row("random splits", "macs", step=1, test=0.35),
     row("L1 pruning", "cost", test=0.2),
 ]
 
@@ -30,20 +30,22 @@ def test_the_last_network_of_every_seed_counts():
 
 def test_the_table_has_means_deviations_and_what_the_paper_says():
     lines = table(STUDY, ROWS, "own").splitlines()
-    assert lines[2] == "| S3D | 46.0 ± 7.1 | 1 | 4 | 1 | 70.19 | 0.3 | 73.69 |"
-    assert lines[3] == "| S2D | 30.0 | 1 | 4 | 1 | 69.69 | 0.31 | 79.94 |"
+    assert lines[2] == "| S3D | 2 | 46.0 ± 7.1 | 1 | 4 | 1 | 70.19 | 0.3 | 73.69 |"
+    assert lines[3] == "| S2D | 1 | 30.0 | 1 | 4 | 1 | 69.69 | 0.31 | 79.94 |"
     assert len(lines) == 4
 
 
 def test_at_equal_cost_growing_within_the_macs_of_the_reference_counts():
     lines = table(STUDY, ROWS, "cost").splitlines()
-    assert [line.split(" | ")[0] for line in lines[2:]] == ["| S3D", "| Net2Net", "| L1 pruning"]
-    assert lines[2].startswith("| S3D | 46.0")  # as published, not within its own MACs
+    names = [line.split(" | ")[0] for line in lines[2:]]
+    assert names == ["| S3D, as published", "| S3D", "| random splits", "| L1 pruning"]
+    assert lines[2].startswith("| S3D, as published | 2 | 46.0")
+    assert lines[3].startswith("| S3D | 1 | 90.0")  # within its own MACs
 
 
 def test_every_target_has_a_table():
     shown = show(STUDY, ROWS)
-    assert shown.startswith("As published, 2 seeds\n\n| method | accuracy (%) |")
+    assert shown.startswith("As published\n\n| method | seeds | accuracy (%) |")
     assert "As many MACs as S3D, after as many MACs of training in all" in shown
     assert show(STUDY, []) == "nothing is done yet"
 
