@@ -7,9 +7,9 @@ Adam, so that networks of one size have been trained for one number of steps. Pr
 rbf_toy.csv (all runs and seeds) and rbf_toy.png: losses of all seeds in panels (a) and (b), (c) and (d) for the first.
 An interrupted run goes on with the seed that it was at; the first one is always run, for its panels.
 
-Signed binary splittings of the paper's length, 0.01, stay stuck on some seeds: after so short a split copies are close
-to each other even when they have been trained. "longer" has splits of 0.5, which part them; how often that
-helps is in docs/results.md.
+Signed binary splittings stay stuck on some seeds: they keep splitting positively, for tiny gains, and the loss does not
+move. The cure is `Rescue`: after a phase in vain the next split is a triplet, which moves copies along both ends of the
+spectrum at once. Where no phase is in vain it changes nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -27,8 +28,10 @@ import nni_s3d as s3d
 from nni_s3d.models import rbf
 
 TARGET_NEURONS, POINTS, RANGE = 15, 1000, 5.0
+PARAMETERS = 3  # of a neuron
 LEARNING_RATE = 0.005
 EPSILON = 0.01
+_IN_VAIN = 0.01  # a phase that lowers the loss by less than this fraction
 SHOWN_EPSILON = 0.1  # of the curves in panel (d), where 0.01 could not be seen
 BLUE, ORANGE, GREEN, PINK, BLACK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000"
 
@@ -41,14 +44,37 @@ class Method:
     copies: int
     c: float
     color: str
-    epsilon: float = EPSILON
+    rescue: int | None = None  # copies of the next split after a phase in vain
 
 
 S2D = Method("S2D", 2, 1.0, ORANGE)
 BINARY = Method("m = 2, c = 3", 2, 3.0, BLUE)
-LONGER = Method("m = 2, c = 3, longer", 2, 3.0, "#E69F00", epsilon=0.5)
-BY_COPIES = [S2D, BINARY, LONGER, Method("m = 3, c = 3", 3, 3.0, GREEN), Method("m = 4, c = 3", 4, 3.0, PINK)]
+RESCUED = Method("m = 2, rescued by 3", 2, 3.0, "#E69F00", rescue=3)
+BY_COPIES = [S2D, BINARY, RESCUED, Method("m = 3, c = 3", 3, 3.0, GREEN), Method("m = 4, c = 3", 4, 3.0, PINK)]
 BY_C = [S2D, Method("m = 2, c = 1.3", 2, 1.3, "#56B4E9"), BINARY, Method("m = 2, c = 5", 2, 5.0, BLACK)]
+
+
+class Rescue:
+    """A policy: split the neuron of largest gain in two, or into more copies after a phase in vain.
+
+    Args:
+        copies: after a phase in vain.
+        neurons: of the network at most.
+    """
+
+    def __init__(self, copies: int, neurons: int) -> None:
+        self.copies, self.neurons = copies, neurons
+        self.losses: list[float] = []  # at the end of every phase
+
+    def choose(self, candidates: Any) -> Tensor:
+        """Return the copies of every channel."""
+        in_vain = len(self.losses) > 1 and self.losses[-1] > (1 - _IN_VAIN) * self.losses[-2]
+        copies = torch.ones(candidates.graph.num_channels, dtype=torch.int64)
+        room = self.neurons - candidates.graph.widths["neurons"]
+        m = min(self.copies if in_vain else 2, room + 1)
+        if m > 1:
+            copies[candidates.gains[candidates.choices.index(m)].argmin()] = m
+        return copies
 
 
 def problem(seed: int) -> tuple[Tensor, Tensor, nn.Module]:
@@ -65,21 +91,31 @@ def loss_fn(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def run(method: Method, seed: int, neurons: int, iterations: int, triplet: str) -> list[s3d.GrowthStep]:
-    """Grow a network until it has this many neurons, and return its steps."""
+    """Grow a network until it has this many neurons, and return its steps.
+
+    A phase has `iterations` steps of Adam for every neuron that the split before it has added.
+    """
     inputs, targets, model = problem(seed)
+    rescue = None if method.rescue is None else Rescue(method.rescue, neurons)
+    sizes = [1]
 
     def train(network: nn.Module) -> float:
         optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE, fused=True)
-        for _ in range((method.copies - 1) * iterations):
+        sizes.append(sum(parameter.numel() for parameter in network.parameters()) // PARAMETERS)
+        for _ in range(max(method.copies - 1, sizes[-1] - sizes[-2]) * iterations):
             optimizer.zero_grad()
             loss_fn(network(inputs), targets).backward()
             optimizer.step()
-        return loss_fn(network(inputs), targets).item()
+        loss = loss_fn(network(inputs), targets).item()
+        if rescue is not None:
+            rescue.losses.append(loss)
+        return loss
 
     steps = (neurons - 1) // (method.copies - 1)
-    own = {"copies": method.copies, "c": method.c, "triplet": triplet}
-    as_in_the_paper = {"epsilon": method.epsilon, "relative": False, "shrink": 1.0, "perturb": 0.0}
-    settings = {"policy": s3d.TopK(1), **own, **as_in_the_paper, "solver": "exact"}
+    copies = method.copies if method.rescue is None else [method.copies, method.rescue]
+    own = {"copies": copies, "c": method.c, "triplet": triplet, "policy": rescue or s3d.TopK(1)}
+    as_in_the_paper = {"epsilon": EPSILON, "relative": False, "shrink": 1.0, "perturb": 0.0}
+    settings = {**own, **as_in_the_paper, "solver": "exact"}
     return list(s3d.grow(model, inputs, train, [(inputs, targets)], loss_fn, steps=steps, **settings))
 
 
@@ -91,10 +127,9 @@ def rows(method: Method, seed: int, iterations: int, steps: list[s3d.GrowthStep]
             "method": method.name,
             "copies": method.copies,
             "c": method.c,
-            "epsilon": method.epsilon,
             "step": step.step,
             "neurons": step.widths["neurons"],
-            "iterations": (method.copies - 1) * iterations * (step.step + 1),
+            "iterations": iterations * (step.widths["neurons"] + method.copies - 2),
             "loss": step.trained,
             "gain": None if (plan := _plan(step)) is None else plan.gain,
         }
@@ -235,7 +270,7 @@ def main(arguments: list[str] | None = None) -> None:
         frames.append(pd.DataFrame(table))
         frames[-1].to_csv(kept, index=False)
         last = frames[-1].groupby("method", sort=False).last()
-        print(f"seed {seed}\n{last[['copies', 'c', 'epsilon', 'neurons', 'loss']].to_string()}", flush=True)
+        print(f"seed {seed}\n{last[['copies', 'c', 'neurons', 'loss']].to_string()}", flush=True)
     frame = pd.concat(frames)
     frame.to_csv(parsed.out / "rbf_toy.csv", index=False)
     plot(first, parsed.seeds[0], frame, parsed.out / "rbf_toy.png")

@@ -12,6 +12,8 @@ from nni_s3d.growth.selection.settings import (
     Knapsack,
     Policy,
     SchemeSettings,
+    TopFraction,
+    TopK,
     check_policy,
     is_number,
     require,
@@ -62,7 +64,7 @@ class GrowthSettings:
         require(self.method in METHODS, "method", f"one of {', '.join(METHODS)}", self.method)
         check_policy(self.policy)
         choices = self.schemes.choices
-        if len(choices) > 1 and not isinstance(self.policy, Knapsack):
+        if len(choices) > 1 and isinstance(self.policy, (TopK, TopFraction)):
             raise ConfigError(f"copies: a mixed choice needs a knapsack, got {self.copies!r} and {self.policy}")
         epsilon = is_number(self.epsilon) and 0 <= self.epsilon <= LARGEST
         smoothing = is_number(self.smoothing) and 0 < self.smoothing <= LARGEST

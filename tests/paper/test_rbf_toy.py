@@ -1,8 +1,12 @@
+import itertools
+from types import SimpleNamespace
+
 import pandas as pd
 import pytest
+import torch
 
 pytest.importorskip("matplotlib")
-from paper.rbf_toy import main, run
+from paper.rbf_toy import RESCUED, Rescue, main, run
 
 
 def rbf_toy(*arguments):
@@ -12,8 +16,8 @@ def rbf_toy(*arguments):
 def test_rbf_toy_writes_its_table_and_its_panels(tmp_path):
     rbf_toy("--seeds", "0", "--neurons", "5", "--iterations", "30", "--out", str(tmp_path))
     frame = pd.read_csv(tmp_path / "rbf_toy.csv")
-    assert list(frame) == ["seed", "method", "copies", "c", "epsilon", "step", "neurons", "iterations", "loss", "gain"]
-    by_copies = {"S2D", *(f"m = {m}, c = 3" for m in (2, 3, 4)), "m = 2, c = 3, longer"}
+    assert list(frame) == ["seed", "method", "copies", "c", "step", "neurons", "iterations", "loss", "gain"]
+    by_copies = {"S2D", *(f"m = {m}, c = 3" for m in (2, 3, 4)), "m = 2, rescued by 3"}
     assert set(frame["method"]) == by_copies | {"m = 2, c = 1.3", "m = 2, c = 5"}
     assert frame[frame["method"] == "m = 2, c = 3"]["neurons"].tolist() == [1, 2, 3, 4, 5]
     assert frame[frame["method"] == "m = 3, c = 3"]["neurons"].tolist() == [1, 3, 5]
@@ -24,7 +28,7 @@ def test_rbf_toy_writes_its_table_and_its_panels(tmp_path):
 def test_signed_splittings_escape_where_s2d_is_stuck(tmp_path):
     rbf_toy("--seeds", "0", "1", "2", "--iterations", "3000", "--out", str(tmp_path))
     final = pd.read_csv(tmp_path / "rbf_toy.csv").groupby(["seed", "method"]).last()["loss"].unstack()
-    assert (final["m = 2, c = 3, longer"] < 1e-3).all(), final  # where the short ones are stuck, too
+    assert (final["m = 2, rescued by 3"] < 1e-3).all(), final
     for copies in ("m = 3, c = 3", "m = 4, c = 3"):
         assert (final[copies] < final["S2D"] / 100).sum() >= 2, final
 
@@ -37,3 +41,28 @@ def test_seeds_that_are_done_are_not_run_again(tmp_path, monkeypatch):
     rbf_toy("--seeds", "0", "1", *settings)
     assert set(ran) == {0}
     assert (tmp_path / "rbf_toy.csv").read_text() == whole
+
+
+def chosen(losses, neurons=15):
+    policy = Rescue(3, neurons)
+    policy.losses = losses
+    gains = torch.tensor([[-1.0, -3.0, -2.0, 0.0, 0.0], [-4.0, -5.0, -6.0, 0.0, 0.0]])  # the last one is the output
+    graph = SimpleNamespace(num_channels=5, widths={"neurons": 4})
+    return policy.choose(SimpleNamespace(choices=(2, 3), gains=gains, graph=graph)).tolist()
+
+
+def test_a_phase_in_vain_is_followed_by_a_triplet():
+    assert chosen([1.0]) == [1, 2, 1, 1, 1]
+    assert chosen([1.0, 0.98]) == [1, 2, 1, 1, 1]
+    assert chosen([1.0, 0.995]) == [1, 1, 3, 1, 1]
+    assert chosen([1.0, 0.995], neurons=5) == [1, 2, 1, 1, 1]  # there is room for one more
+    assert chosen([1.0, 0.5], neurons=4) == [1, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("iterations", [1, 300])  # so few that every phase is in vain, and enough
+def test_a_rescued_run_ends_with_as_many_neurons(iterations):
+    steps = run(RESCUED, 6, 6, iterations, "optimal")
+    assert steps[-1].widths["neurons"] == 6
+    assert (len(steps) < 6) == any(
+        later.trained > 0.99 * step.trained for step, later in itertools.pairwise(steps[:-1])
+    )
