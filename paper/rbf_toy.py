@@ -8,8 +8,8 @@ rbf_toy.csv (all runs and seeds) and rbf_toy.png: losses of all seeds in panels 
 An interrupted run goes on with the seed that it was at; the first one is always run, for its panels.
 
 Signed binary splittings stay stuck on some seeds: they keep splitting positively, for tiny gains, and the loss does not
-move. The cure is `Rescue`: after a phase in vain the next split is a triplet, which moves copies along both ends of the
-spectrum at once. Where no phase is in vain it changes nothing.
+move. The cure is `Rescue`: after a phase in vain the next split is a quartet, which gains most of all (Theorem 2.3) and
+moves copies along both ends of the spectrum. Where no phase is in vain it changes nothing.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Method:
 
 S2D = Method("S2D", 2, 1.0, ORANGE)
 BINARY = Method("m = 2, c = 3", 2, 3.0, BLUE)
-RESCUED = Method("m = 2, rescued by 3", 2, 3.0, "#E69F00", rescue=3)
+RESCUED = Method("m = 2, rescued by 4", 2, 3.0, "#E69F00", rescue=4)
 BY_COPIES = [S2D, BINARY, RESCUED, Method("m = 3, c = 3", 3, 3.0, GREEN), Method("m = 4, c = 3", 4, 3.0, PINK)]
 BY_C = [S2D, Method("m = 2, c = 1.3", 2, 1.3, "#56B4E9"), BINARY, Method("m = 2, c = 5", 2, 5.0, BLACK)]
 
