@@ -6,7 +6,8 @@
 
 The study names its methods and its scales; "paper" is the scale of the paper. The folder OUT has the networks,
 table.csv with a row for every network, and figure.png. What is done is not repeated: when a run was interrupted, or its
-seconds are over, the same command goes on from the last epoch. A method that fails is reported and left out.
+seconds are over, the same command goes on from the last epoch; only a search of AMC begins anew. A method that fails is
+reported and left out.
 """
 
 from __future__ import annotations

@@ -55,8 +55,8 @@ class Rescue:
         in_vain = len(self.losses) > 1 and self.losses[-1] > (1 - _IN_VAIN) * self.losses[-2]
         copies = torch.ones(candidates.graph.num_channels, dtype=torch.int64)
         room = self.neurons - candidates.graph.widths["neurons"]
-        m = min(self.copies if in_vain else 2, room + 1)
-        if m > 1:
+        m = self.copies if in_vain and self.copies <= room + 1 else 2
+        if room:
             copies[candidates.gains[candidates.choices.index(m)].argmin()] = m
         return copies
 
