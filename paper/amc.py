@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from stable_baselines3 import DDPG
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.noise import NormalActionNoise
 from torch import Tensor, nn
 
@@ -90,6 +91,7 @@ def search(layers: Layers, episodes: int, seed: int) -> dict[str, float]:
         device="cpu",
     )
     agent.actor.optimizer.param_groups[0]["lr"] = _ACTOR_RATE
+    agent.set_logger(Logger(None, []))  # its own writes to a folder that nobody removes
     agent.learn(episodes * len(layers.groups), _Fade(noise, explored))
     return layers.best
 

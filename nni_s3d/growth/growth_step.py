@@ -113,6 +113,9 @@ def _evidence(
         return new_neurons(model, graph, seed), 0.0
     if settings.method == "random":
         return random_splits(model, graph, seed), 0.0
+    if settings.method == "net2net":
+        paid_in = settings.policy.cost if isinstance(settings.policy, Knapsack) else "neurons"
+        return random_splits(model, graph, seed, paid_in), 0.0
     assert loss_fn is not None
     op = SplittingOperator(model, graph, batches, loss_fn, settings.smoothing, memory)
     return spectrum(op, settings.solver), op.passes

@@ -20,13 +20,14 @@ from nni_s3d.growth.selection.settings import (
 )
 
 T = TypeVar("T", bound="GrowthSettings")
-METHODS = ("split", "new_neurons", "random")
+METHODS = ("split", "new_neurons", "random", "net2net")
 _OLD_NAMES = {"signed": "split", "new": "new_neurons"}
 # Settings that change nothing with a method are refused with it.
 _UNUSED = {
     "split": (),
     "new_neurons": ("c", "triplet", "epsilon", "relative", "solver", "smoothing"),
     "random": ("c", "triplet", "solver", "smoothing"),
+    "net2net": ("c", "triplet", "solver", "smoothing"),
 }
 LARGEST = 1e6  # of a length of a split or a smoothness that float32 can still work with
 
@@ -43,7 +44,7 @@ class GrowthSettings:
         ConfigError: a setting is out of range, or would change nothing with this method.
     """
 
-    method: str = "split"  # along eigenvectors; or "new_neurons" beside old ones, or "random" splits
+    method: str = "split"  # along eigenvectors; or "new_neurons", or "random" or "net2net" splits, see `random_splits`
     policy: Policy = field(default_factory=lambda: Knapsack(growth=0.6, cost="macs"))  # which neurons
     copies: int | Collection[int] = 2  # m: 2, 3 or 4, or several, such as [1, 2, 3, 4], for a mixed knapsack
     c: float = 1.3  # bound on the sum of |w_j|; 1 is S2D

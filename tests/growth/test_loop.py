@@ -213,7 +213,9 @@ def grown_without_derivatives(method: str, seed: int = 0, **settings: object) ->
     return list(s3d.grow(case.model(), case.inputs(), loss, steps=2, method=method, seed=seed, **settings))
 
 
-@pytest.mark.parametrize(("method", "settings"), [("new_neurons", {}), ("random", {"epsilon": 0.0})])
+@pytest.mark.parametrize(
+    ("method", "settings"), [("new_neurons", {}), ("random", {"epsilon": 0.0}), ("net2net", {"epsilon": 0.0})]
+)
 def test_a_network_grows_without_derivatives(method, settings):
     steps = grown_without_derivatives(method, **settings)
     assert [step.decision.passes for step in steps[:2]] == [0, 0]
@@ -226,7 +228,7 @@ def test_random_splits_move():
     assert abs(moved - still) > 1e-3
 
 
-@pytest.mark.parametrize("method", ["new_neurons", "random"])
+@pytest.mark.parametrize("method", ["new_neurons", "random", "net2net"])
 def test_random_growth_follows_from_the_seed(method):
     first, second, other = (grown_without_derivatives(method, seed)[-1].model.state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())

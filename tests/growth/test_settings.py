@@ -37,6 +37,7 @@ from nni_s3d.growth.settings import METHODS, GrowthSettings
         ({"method": "new_neurons", "copies": 4}, "copies: expected 2 with method new_neurons, got 4"),
         ({"method": "random", "c": 1.0}, "c: expected it with method split only, got 1.0 with random"),
         ({"method": "random", "copies": 3}, "copies: expected 2 with method random, got 3"),
+        ({"method": "net2net", "copies": 3}, "copies: expected 2 with method net2net, got 3"),
         ({"shrink": 0}, "shrink: expected a number > 0 and <= 1, got 0"),
         ({"shrink": 1.5}, "shrink: expected a number > 0 and <= 1, got 1.5"),
         ({"perturb": -0.1}, "perturb: expected a number >= 0 .*, got -0.1"),

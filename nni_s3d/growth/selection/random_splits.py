@@ -1,7 +1,8 @@
 """Random splits, the paper's baseline (Section 4): neurons by chance, each in two copies in a random direction.
 
 Both copies have half the output weight and go opposite ways, theta +- epsilon u with u uniform on the sphere: the
-positive binary splitting of eq. (5) without its eigenvector. No derivative is needed.
+positive binary splitting of eq. (5) without its eigenvector. No derivative is needed. With equal chances for all
+neurons this is Net2WiderNet (Chen et al., 2016).
 """
 
 from __future__ import annotations
@@ -25,13 +26,15 @@ class RandomSplits:
     directions: dict[str, Tensor]  # {group: (width, d)}, unit norm
 
 
-def random_splits(model: nn.Module, graph: ChannelGraph, seed: int = 0) -> RandomSplits:
+def random_splits(model: nn.Module, graph: ChannelGraph, seed: int = 0, paid_in: str | None = None) -> RandomSplits:
     """Return random priorities and directions of every splittable neuron.
 
     Args:
         model: the network that was traced.
         graph: its channel graph.
         seed: of both; the same seed gives the same plan.
+        paid_in: None prefers neurons of large |theta|. The name of a cost gives every neuron the same chance under a
+            policy that pays in this cost; "neurons" does so under `TopK` and `TopFraction`.
 
     Raises:
         ModelError: the model is not that of the graph, or its parameters are not finite.
@@ -45,7 +48,7 @@ def random_splits(model: nn.Module, graph: ChannelGraph, seed: int = 0) -> Rando
         ({'0': 9}, 0.0)
     """
     generator = torch.Generator().manual_seed(seed)
-    priorities = random_priorities(model, graph, generator)
+    priorities = random_priorities(model, graph, generator, paid_in)
     parameters = dict(model.named_parameters())
     directions = {}
     for group in graph.splittable_groups:

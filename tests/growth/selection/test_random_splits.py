@@ -7,6 +7,8 @@ from torch import nn
 import nni_s3d as s3d
 from nni_s3d.errors import ConfigError, ModelError
 from nni_s3d.growth.graph.theta import pack, theta_norms
+from nni_s3d.growth.growth_step import decide
+from nni_s3d.growth.settings import GrowthSettings
 from tests.cases import BY_NAME, Case, all_cases, measured
 from tests.wide import WIDE
 
@@ -115,6 +117,20 @@ def test_the_budget_holds_and_parts_stay_equal(case):
     assert plan.macs <= 1.8 * s3d.count(run.graph).macs
     grown = s3d.split(run.model, run.graph, plan, epsilon=0).model
     torch.testing.assert_close(grown(inputs), run.model(inputs), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "policy", [s3d.TopFraction(0.4), s3d.Knapsack(growth=0.4), s3d.Knapsack(growth=0.4, cost="params")]
+)
+def test_net2net_gives_every_neuron_the_same_chance(policy):
+    model = nn.Sequential(nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 1))
+    with torch.no_grad():
+        model[0].weight[:3] *= 100  # larger ones, and the second layer costs less
+    graph, drawn = s3d.trace(model, torch.randn(4, 8)), torch.zeros(12)
+    for seed in range(300):
+        decision = decide(model.eval(), graph, GrowthSettings(method="net2net", policy=policy), seed=seed)
+        drawn += torch.cat([decision.plan.copies[name] for name in graph.widths]) - 1
+    assert (drawn / drawn.mean() - 1).abs().max() < 0.25
 
 
 def test_a_plan_comes_back_from_the_disk():
