@@ -1,25 +1,27 @@
 """Figures 4 and 5: what the filters of VGG19 see in one image, before and after they are split.
 
-    python -m paper.filters [--weights vgg19.pth --image FILE] [--measured 64] [--out reports/filters]
-    python -m paper.filters --scale small [--epochs 8] [--samples 10000]
+    python -m paper.filters --weights vgg19.pth --image FILE ... [--measured 64] [--out reports/filters]
+    python -m paper.filters --scale small [--images 20] [--epochs 8] [--samples 10000]
 
 The first line takes torchvision's VGG19 with the weights in a file (vgg19-dcbb9e9d.pth of torchvision, or safetensors).
 The second one takes a quarter of its widths, with batch norms, and trains it on CIFAR-100 (NNI_S3D_DATA says where that
 is); OUT keeps its weights, and the same command goes on from the last epoch.
 
-The splitting matrices are those of the last convolution, on the one image. A filter is seen by guided back-propagation
-(Springenberg et al., 2015) of its whole map. The figure has the filters of largest and smallest rho, the larger of
-|lambda_min| and |lambda_max|: in the middle as they are, on the left at theta +- epsilon v_min, on the right at theta
-+- epsilon v_max. filters.csv has by how much the pictures of --measured filters change, and what is printed is the rank
-correlation of that with rho.
+The splitting matrices are those of the last convolution, on one image. A filter is seen by guided back-propagation
+(Springenberg et al., 2015) of its whole map. The figure is of the first image. It has the filters of largest and
+smallest rho, the larger of |lambda_min| and |lambda_max|: in the middle as they are, on the left at theta +- epsilon
+v_min, on the right at theta +- epsilon v_max. filters.csv has by how much the pictures of --measured filters change.
+What is printed is the rank correlation of that with rho: the mean over the images, and its standard deviation.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
+import statistics
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 
 import torch
@@ -35,11 +37,12 @@ from nni_s3d.search.store import Store
 from nni_s3d.tasks.data import Loader, load
 from nni_s3d.tasks.recipe import Recipe
 from paper.guided_gradients import Seen
+from paper.tables import write
 from paper.trained import trained
 
 VGG19 = (64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M", 512, 512, 512, 512, "M", 512, 512, 512, 512, "M")
 WAYS = ("- v_min", "+ v_min", "- v_max", "+ v_max")
-COLUMNS = ("filter", "lambda_min", "lambda_max", "rho", *WAYS, "change")
+COLUMNS = ("image", "filter", "lambda_min", "lambda_max", "rho", *WAYS, "change")
 
 
 def vgg19(file: Path) -> nn.Module:
@@ -141,45 +144,63 @@ def draw(changes: list[Change], rho: Tensor, path: Path) -> None:
     plt.close(figure)
 
 
-def measure(seen: Seen, spectrum: s3d.Spectrum, numbers: list[int], epsilon: float, out: Path) -> tuple[float, float]:
-    """Write the changes of some filters and return the rank correlation with rho, and its p-value."""
-    rho = torch.maximum(spectrum.lambda_min.abs(), spectrum.lambda_max.abs())
-    rows = []
-    for number in tqdm(numbers, desc="filters", disable=None):
-        found = change(seen, spectrum, number, epsilon)
-        values = (float(value[number]) for value in (spectrum.lambda_min, spectrum.lambda_max, rho))
-        rows.append(dict(zip(COLUMNS, (number, *values, *found.sizes.values(), found.mean), strict=True)))
-    with (out / "filters.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    result = spearmanr([row["rho"] for row in rows], [row["change"] for row in rows])
-    return float(result.statistic), float(result.pvalue)
+class Sight:
+    """What the filters of the last convolution see in one image, and how it changes when they are split."""
+
+    def __init__(self, model: nn.Module, image: Tensor, label: Tensor, epsilon: float) -> None:
+        self.spectrum, self.seen, self.epsilon = spectrum_of_last(model, image, label), Seen(model, image), epsilon
+        self.rho = torch.maximum(self.spectrum.lambda_min.abs(), self.spectrum.lambda_max.abs())
+        order = self.rho.argsort(descending=True).tolist()
+        self.active = [number for number in order if float(self.seen.picture(number).norm()) > 0]
+
+    def change(self, number: int) -> Change:
+        """Return how the picture of a filter changes."""
+        return change(self.seen, self.spectrum, number, self.epsilon)
+
+    def draw(self, shown: int, path: Path) -> None:
+        """Draw the filters of largest and of smallest rho, so many of each."""
+        numbers = dict.fromkeys(self.active[:shown] + self.active[-shown:])
+        draw([self.change(number) for number in numbers], self.rho, path)
+
+    def rows(self, image: int, measured: int, seed: int) -> list[dict[str, float]]:
+        """Measure some filters, drawn by chance."""
+        some = torch.randperm(len(self.active), generator=torch.Generator().manual_seed(seed))[:measured]
+        made = []
+        for number in sorted(self.active[i] for i in some.tolist()):
+            found = self.change(number)
+            values = (float(value[number]) for value in (self.spectrum.lambda_min, self.spectrum.lambda_max, self.rho))
+            made.append(dict(zip(COLUMNS, (image, number, *values, *found.sizes.values(), found.mean), strict=True)))
+        return made
 
 
-def network_and_image(parsed: argparse.Namespace) -> tuple[nn.Module, Tensor, Tensor]:
-    """Return the network, an image (1, ...), and its label: the one that the network says, or that it has."""
+def correlation(rows: list[dict[str, float]]) -> float:
+    """Return the rank correlation of rho and change."""
+    return float(spearmanr([row["rho"] for row in rows], [row["change"] for row in rows]).statistic)
+
+
+def network_and_images(parsed: argparse.Namespace) -> tuple[nn.Module, Iterable[tuple[Tensor, Tensor]]]:
+    """Return the network, and images (1, ...) with their labels: those that the network says, or that they have."""
     if parsed.scale == "paper":
         if parsed.weights is None or parsed.image is None:
             raise ConfigError("weights: expected --weights and --image at the scale of the paper, got none")
-        model, image = vgg19(parsed.weights).eval(), read_image(parsed.image)
+        model, images = vgg19(parsed.weights).eval(), [read_image(file) for file in parsed.image]
         with torch.no_grad():
-            return model, image, model(image).argmax(dim=1)
+            return model, [(image, model(image).argmax(dim=1)) for image in images]
     data = load("cifar100", 0.1, parsed.samples)
     model = small_vgg19(parsed.width, data.num_classes)
     loader = Loader(data.train, data.mean, data.std, 128, seed=parsed.seed, pad=4, flip=True)
     recipe = Recipe(epochs=parsed.epochs, lr=0.05, weight_decay=5e-4, warmup_epochs=min(1, parsed.epochs / 2))
     name = f"vgg19-{parsed.width:g}-{parsed.samples}-{parsed.epochs}-{parsed.seed}"
     trained(Store(str(parsed.out)), name, model, loader, recipe, parsed.seed)
-    image, label = next(iter(Loader(data.test, data.mean, data.std, 1)))
-    return model.eval(), image, label
+    return model.eval(), islice(Loader(data.test, data.mean, data.std, 1), parsed.images)
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--scale", choices=["paper", "small"], default="paper")
     parser.add_argument("--weights", type=Path)
-    parser.add_argument("--image", type=Path)
+    parser.add_argument("--image", type=Path, nargs="+")
+    parser.add_argument("--images", type=int, default=20, help="of CIFAR-100's test set, at the small scale")
     parser.add_argument("--measured", type=int, default=64, help="how many filters")
     parser.add_argument("--epsilon", type=float, default=0.01)
     parser.add_argument("--shown", type=int, default=3, help="filters of largest and of smallest rho in the figure")
@@ -192,22 +213,20 @@ def main(arguments: list[str] | None = None) -> None:
     parsed.out.mkdir(parents=True, exist_ok=True)
     try:
         torch.manual_seed(parsed.seed)
-        model, image, label = network_and_image(parsed)
-        spectrum = spectrum_of_last(model, image, label)
+        model, images = network_and_images(parsed)
+        sights = [Sight(model, *image, parsed.epsilon) for image in tqdm(list(images), desc="spectra", disable=None)]
     except S3DError as error:
         sys.exit(f"error: {error}")
-    seen = Seen(model, image)
-    rho = torch.maximum(spectrum.lambda_min.abs(), spectrum.lambda_max.abs())
-    active = [number for number in rho.argsort(descending=True).tolist() if float(seen.picture(number).norm()) > 0]
-    if not active:
-        sys.exit("error: image: expected one in which some filter sees something, got none")
-    shown = list(dict.fromkeys(active[: parsed.shown] + active[-parsed.shown :]))
-    draw([change(seen, spectrum, number, parsed.epsilon) for number in shown], rho, parsed.out / "filters.png")
-    some = torch.randperm(len(active), generator=torch.Generator().manual_seed(parsed.seed))[: parsed.measured]
-    numbers = sorted(active[i] for i in some.tolist())
-    correlation, p_value = measure(seen, spectrum, numbers, parsed.epsilon, parsed.out)
+    if not all(len(sight.active) > 1 for sight in sights):
+        sys.exit("error: image: expected one in which some filters see something, got none")
+    sights[0].draw(parsed.shown, parsed.out / "filters.png")
+    numbered = enumerate(tqdm(sights, desc="filters", disable=None))
+    of_images = [sight.rows(image, parsed.measured, parsed.seed) for image, sight in numbered]
+    write(chain.from_iterable(of_images), parsed.out / "filters.csv", COLUMNS)
+    found = [correlation(rows) for rows in of_images]
+    spread = f" +- {statistics.stdev(found):.2f}" if len(found) > 1 else ""
     title = "rank correlation of rho and the change of the picture"
-    print(f"{title}: {correlation:.2f} (p = {p_value:.1g}, {len(numbers)} filters)")
+    print(f"{title}: {statistics.mean(found):.2f}{spread} ({len(found)} images, {len(of_images[0])} filters)")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,11 +13,12 @@ class Seen:
     """What the filters of a network's last convolution see in an image.
 
     Args:
-        model: the network, which is changed: its ReLUs let only positive gradients through.
+        model: the network. It is copied, since ReLUs are to let only positive gradients through.
         image: (1, channels, height, width).
     """
 
     def __init__(self, model: nn.Module, image: Tensor) -> None:
+        model = deepcopy(model)
         layers = [layer for layer in model.modules() if isinstance(layer, (nn.Conv2d, nn.BatchNorm2d, nn.ReLU))]
         last = max(i for i, layer in enumerate(layers) if isinstance(layer, nn.Conv2d))
         self.layer, *self.after = layers[last:]

@@ -64,12 +64,26 @@ def test_the_small_scale_trains_draws_and_measures(tmp_path, monkeypatch, capsys
     torch.manual_seed(0)
     part = Images(torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8), torch.randint(0, 4, (40,)))
     monkeypatch.setattr(filters, "load", lambda *_: DataSet(part, part, part, 4, (0.5,) * 3, (0.3,) * 3))
-    settings = ["--scale", "small", "--width", "0.05", "--epochs", "1", "--measured", "5", "--shown", "1"]
+    settings = [
+        "--scale",
+        "small",
+        "--width",
+        "0.05",
+        "--epochs",
+        "1",
+        "--measured",
+        "5",
+        "--shown",
+        "1",
+        "--images",
+        "2",
+    ]
     filters.main([*settings, "--out", str(tmp_path)])
     rows = list(csv.DictReader((tmp_path / "filters.csv").open()))
-    assert len(rows) == 5
+    assert [row["image"] for row in rows] == ["0"] * 5 + ["1"] * 5
     for row in rows:
         assert float(row["rho"]) == max(abs(float(row["lambda_min"])), abs(float(row["lambda_max"])))
         assert float(row["change"]) == pytest.approx(sum(float(row[way]) for way in filters.WAYS) / 4)
     assert (tmp_path / "filters.png").read_bytes().startswith(b"\x89PNG")
-    assert "rank correlation of rho and the change of the picture: " in capsys.readouterr().out
+    assert "rank correlation of rho and the change of the picture: " in (said := capsys.readouterr().out)
+    assert "(2 images, 5 filters)" in said
