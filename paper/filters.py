@@ -11,7 +11,8 @@ The splitting matrices are those of the last convolution, on one image. A filter
 (Springenberg et al., 2015) of its whole map. The figure is of the first image. It has the filters of largest and
 smallest rho, the larger of |lambda_min| and |lambda_max|: in the middle as they are, on the left at theta +- epsilon
 v_min, on the right at theta +- epsilon v_max. filters.csv has by how much the pictures of --measured filters change.
-What is printed is the rank correlation of that with rho: the mean over the images, and its standard deviation.
+Two rank correlations are printed, the mean over the images and its standard deviation: of that with rho over the
+filters, and of the change along an eigenvector with |lambda| over both ends of every filter.
 """
 
 from __future__ import annotations
@@ -173,9 +174,13 @@ class Sight:
         return made
 
 
-def correlation(rows: list[dict[str, float]]) -> float:
-    """Return the rank correlation of rho and change."""
-    return float(spearmanr([row["rho"] for row in rows], [row["change"] for row in rows]).statistic)
+def correlations(rows: list[dict[str, float]]) -> tuple[float, float]:
+    """Return the rank correlation of rho with the change, and that of |lambda| with the change along its eigenvector."""
+    of_filters = spearmanr([row["rho"] for row in rows], [row["change"] for row in rows])
+    ends = [(row, end) for row in rows for end in ("min", "max")]
+    lengths = [abs(row[f"lambda_{end}"]) for row, end in ends]
+    along = [(row[f"- v_{end}"] + row[f"+ v_{end}"]) / 2 for row, end in ends]
+    return float(of_filters.statistic), float(spearmanr(lengths, along).statistic)
 
 
 def network_and_images(parsed: argparse.Namespace) -> tuple[nn.Module, Iterable[tuple[Tensor, Tensor]]]:
@@ -223,10 +228,12 @@ def main(arguments: list[str] | None = None) -> None:
     numbered = enumerate(tqdm(sights, desc="filters", disable=None))
     of_images = [sight.rows(image, parsed.measured, parsed.seed) for image, sight in numbered]
     write(chain.from_iterable(of_images), parsed.out / "filters.csv", COLUMNS)
-    found = [correlation(rows) for rows in of_images]
-    spread = f" +- {statistics.stdev(found):.2f}" if len(found) > 1 else ""
-    title = "rank correlation of rho and the change of the picture"
-    print(f"{title}: {statistics.mean(found):.2f}{spread} ({len(found)} images, {len(of_images[0])} filters)")
+    print(f"rank correlation of the change of the picture, {len(sights)} images, {len(of_images[0])} filters each")
+    for title, found in zip(
+        ("rho", "|lambda|, both ends"), zip(*map(correlations, of_images), strict=True), strict=True
+    ):
+        spread = f" +- {statistics.stdev(found):.2f}" if len(found) > 1 else ""
+        print(f"with {title}: {statistics.mean(found):.2f}{spread}")
 
 
 if __name__ == "__main__":

@@ -85,5 +85,14 @@ def test_the_small_scale_trains_draws_and_measures(tmp_path, monkeypatch, capsys
         assert float(row["rho"]) == max(abs(float(row["lambda_min"])), abs(float(row["lambda_max"])))
         assert float(row["change"]) == pytest.approx(sum(float(row[way]) for way in filters.WAYS) / 4)
     assert (tmp_path / "filters.png").read_bytes().startswith(b"\x89PNG")
-    assert "rank correlation of rho and the change of the picture: " in (said := capsys.readouterr().out)
-    assert "(2 images, 5 filters)" in said
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first == "rank correlation of the change of the picture, 2 images, 5 filters each"
+    assert [line.split(":")[0] for line in others] == ["with rho", "with |lambda|, both ends"]
+
+
+def test_correlations_are_those_of_ranks():
+    """Two filters: the larger rho changes more; of the four ends the two larger ones have changed places."""
+    row = {"lambda_min": -1.0, "lambda_max": 3.0, "rho": 3.0, "change": 0.2, "- v_min": 0.1, "+ v_min": 0.1}
+    other = {"lambda_min": -2.0, "lambda_max": 4.0, "rho": 4.0, "change": 0.3, "- v_min": 0.2, "+ v_min": 0.2}
+    rows = [row | {"- v_max": 0.5, "+ v_max": 0.7}, other | {"- v_max": 0.3, "+ v_max": 0.3}]
+    assert filters.correlations(rows) == (pytest.approx(1), pytest.approx(0.8))
