@@ -175,7 +175,7 @@ class Sight:
 
 
 def correlations(rows: list[dict[str, float]]) -> tuple[float, float]:
-    """Return the rank correlation of rho with the change, and that of |lambda| with the change along its eigenvector."""
+    """Return the rank correlation of rho with the change, and of |lambda| with that along its eigenvector."""
     of_filters = spearmanr([row["rho"] for row in rows], [row["change"] for row in rows])
     ends = [(row, end) for row in rows for end in ("min", "max")]
     lengths = [abs(row[f"lambda_{end}"]) for row, end in ends]
