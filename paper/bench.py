@@ -48,14 +48,16 @@ class Bench:
     def task(self) -> Task:
         """The task at this scale; its search space begins with the widths of the scaled seed network."""
         task = self.study.scaled_task(self.scale, self.method)
-        training = build(Recipe, asdict(task.training) | self.method.training, f"{self.job.method}: training")
+        lr = self.scale.lr.get(self.method.kind, task.training.lr)
+        training = asdict(task.training) | {"lr": lr} | self.method.training
+        recipe = build(Recipe, training, f"{self.job.method}: training")
         entries = {
             name: {"_type": "randint", "_value": [self.scaled(low), max(self.scaled(high), self.scaled(low)) + 1]}
             for (name, low), high in zip(task.space().low.items(), task.space().high.values(), strict=True)
         }
         folder = self.out / self.job.folder
         Store(str(folder)).agree({"search_space.json": entries})
-        task = replace(task, training=training, seed=self.job.seed)
+        task = replace(task, training=recipe, seed=self.job.seed)
         return replace(task, directory=str(folder.resolve()), search_space="search_space.json")
 
     @cached_property

@@ -24,6 +24,7 @@ class Scale:
     samples: int | None = None  # of the training set
     epochs: int | None = None  # of a phase
     batch_size: int | None = None  # in training
+    lr: dict[str, float] = field(default_factory=dict)  # {kind of method: learning rate}, where it is another
     points: int | None = None  # of a cloud
     model: dict[str, Any] = field(default_factory=dict)  # arguments of the network that differ
     curvature_samples: int | None = None  # behind a splitting matrix
