@@ -26,7 +26,6 @@ from itertools import chain, islice
 from pathlib import Path
 
 import torch
-import torchvision
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -52,6 +51,8 @@ def vgg19(file: Path) -> nn.Module:
     Raises:
         ConfigError: the file cannot be read, or is of another architecture.
     """
+    import torchvision  # here, since this takes seconds
+
     try:
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -69,6 +70,8 @@ def vgg19(file: Path) -> nn.Module:
 
 def small_vgg19(width: float, num_classes: int) -> nn.Module:
     """Return VGG19 with batch norms, all its widths times a factor, for images of 32 x 32."""
+    import torchvision
+
     sizes = [max(4, round(size * width)) if isinstance(size, int) else size for size in VGG19]
     features = torchvision.models.vgg.make_layers(sizes, batch_norm=True)
     return nn.Sequential(features, nn.Flatten(), nn.Linear(int(sizes[-2]), num_classes))
@@ -80,6 +83,7 @@ def read_image(file: Path) -> Tensor:
     Raises:
         DataError: the file holds no image.
     """
+    import torchvision
     from PIL import Image, UnidentifiedImageError
 
     try:
