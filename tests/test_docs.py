@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 import nni_s3d
-from nni_s3d.cli import _parser, main
+from nni_s3d.cli import main, parser
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -81,7 +81,7 @@ def test_commands_are_those_of_the_program():
         for line in "".join(text for language, text in blocks(page) if language == "sh").splitlines():
             words = shlex.split(line)
             if words[0] == "nni-s3d" and "--help" not in words:
-                _parser().parse_args(words[1:])
+                parser().parse_args(words[1:])
             elif words[0] != "nni-s3d":
                 assert line in readme
             assert all((ROOT / word).exists() for word in words if word.startswith("configs/"))

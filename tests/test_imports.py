@@ -16,6 +16,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 # other.
 LAYERS = (
     ("cli",),
+    ("export",),
     ("report", "plugin", "testing"),
     ("search",),
     ("tasks",),

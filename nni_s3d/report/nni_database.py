@@ -43,6 +43,12 @@ class NNITrial:
     ended: int | None
     folder: str  # with its log and its standard error; "host:path" if remote
 
+    @property
+    def sample(self) -> dict[str, Any]:
+        """The parameters; those of a trial of a NAS experiment are a whole model space, frozen by a sample."""
+        sample = self.parameters.get("sample")
+        return sample if isinstance(sample, dict) else self.parameters
+
 
 def read_trials(experiment: NNIExperiment) -> list[NNITrial]:
     """Return all trials: those that have ended in the order of their ends, then the others in the order of creation.

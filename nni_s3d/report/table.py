@@ -43,10 +43,7 @@ def read_frame(experiment_id: str | None = None, experiments_dir: Path | None = 
 
 
 def _row(experiment: NNIExperiment, trial: NNITrial) -> dict[str, Any]:
-    metrics = trial.metrics
-    # The parameters of a trial of a NAS experiment are a whole model space, frozen by a sample.
-    sample = trial.parameters.get("sample")
-    parameters = sample if isinstance(sample, dict) else trial.parameters
+    metrics, parameters = trial.metrics, trial.sample
     step = parameters.get("step")
     took = math.nan if trial.started is None or trial.ended is None else (trial.ended - trial.started) / 1000
     return {

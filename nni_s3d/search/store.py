@@ -88,6 +88,16 @@ class Store:
         with self._reaching(self.url_of(path)):
             return bool(self._fs.exists(self.url_of(path)))
 
+    def folders(self) -> list[str]:
+        """Return the names of the folders, in their order.
+
+        Raises:
+            StoreError: there is no such store.
+        """
+        with self._reaching(self.url):
+            entries = self._fs.ls(self._root, detail=True)
+        return sorted(e["name"].rstrip("/").rpartition("/")[2] for e in entries if e["type"] == "directory")
+
     def read_json(self, path: str, *keys: str) -> dict[str, Any] | None:
         """Return the mapping in a JSON file, which has at least these keys, or None if there is no file."""
         text = self.read_bytes(path)

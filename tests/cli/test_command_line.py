@@ -1,36 +1,16 @@
 import datetime
-import json
-import math
-import shutil
-from pathlib import Path
+import shlex
 
 import pytest
-import torch
 import yaml
-from safetensors.torch import load_file, save_file
 
-from nni_s3d.cli import main
+from nni_s3d.cli import main, parser
+from nni_s3d.cli.command_line import COMMANDS
 from nni_s3d.search import trial
 from nni_s3d.search.experiment import TRIAL
-from nni_s3d.tasks import training
 from tests import small_task
+from tests.cli.one_line import one_line
 from tests.fresh_process import HEAVY, loaded_by
-
-
-def test_grow_prints_a_line_per_step(tmp_path, capsys):
-    assert main(["grow", str(small_task.write(tmp_path, steps=1)), "--store", str(tmp_path / "s")]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["c1.3-m2-s0 step 0", "c1.3-m2-s0 step 1", "artefacts"]
-    assert "accuracy 0." in lines[0]
-
-
-def test_check_prints_what_would_run(tmp_path, capsys):
-    path = small_task.write(tmp_path, lineages=[{"c": 1.0}, {"steps": 3}])
-    before = sorted(tmp_path.rglob("*"))
-    assert main(["check", str(path)]) == 0
-    names = "c1-m2-s0 (up to 2 steps), c1.3-m2-s0 (up to 3 steps)"
-    assert capsys.readouterr().out == f"{path}: {names} on digits, from 313 params, 5,502 MACs\n"
-    assert sorted(tmp_path.rglob("*")) == before
 
 
 def model(name, **arguments):
@@ -178,203 +158,37 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     one_line(capsys.readouterr().err, message)
 
 
-def one_line(error, message):
-    assert error.startswith("nni-s3d: error: ")
-    assert error.count("\n") == 1
-    assert message in error
-
-
-@pytest.mark.parametrize(
-    ("place", "message"),
-    [
-        ("foo://bar", "foo://bar: expected a place to read and write, got ValueError: Protocol not known: foo"),
-        ("zip://none.zip", "zip://none.zip: expected a place to read and write, got"),
-        ("http://127.0.0.1:1/x", "http://127.0.0.1:1/x/task.json: expected a place to read and write, got"),
-        ("FILE", "task.json: expected a place to read and write, got NotADirectoryError"),
-        ("FILE/x", "task.json: expected a place to read and write, got NotADirectoryError"),
-    ],
-)
-def test_a_place_that_is_no_store_is_one_line_and_exit_code_2(tmp_path, capsys, place, message):
-    path = small_task.write(tmp_path)
-    assert main(["grow", str(path), "--store", place.replace("FILE", str(path))]) == 2
-    one_line(capsys.readouterr().err, message)
-
-
 def test_a_missing_file_is_named(capsys):
     assert main(["grow", "nowhere.yml"]) == 2
     one_line(capsys.readouterr().err, "nowhere.yml: expected a file, got: No such file")
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """The folder of an experiment of one growth step, and the keys of the seed and of that step."""
-    folder = tmp_path_factory.mktemp("finished")
-    assert main(["grow", str(small_task.write(folder, steps=1)), "--store", str(folder / "s")]) == 0
-    outcomes = [json.loads((folder / f"s/lineages/c1.3-m2-s0/{step}.json").read_text()) for step in (0, 1)]
-    return folder, *(outcome["key"] for outcome in outcomes)
-
-
-def cut(path):
-    path.write_bytes(path.read_bytes()[:-40])
-
-
-def edit(**changes):
-    return lambda path: path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-
-def drop(path):
-    content = json.loads(path.read_text())
-    path.write_text(json.dumps({name: value for name, value in content.items() if name != "conv0"}))
-
-
-def write(content):
-    return lambda path: path.write_text(content)
-
-
-def tensors(change):
-    return lambda path: save_file({name: change(tensor) for name, tensor in load_file(path).items()}, path)
-
-
-def checkpoint(state):
-    return lambda path: torch.save(state, path)
-
-
-def directory(path):
-    path.unlink()
-    path.mkdir()
-
-
-UNREADABLE = "expected a file that this package wrote, got one that cannot be read ("
-LINEAGE = "lineages/c1.3-m2-s0"
-
-
-@pytest.mark.parametrize(
-    ("name", "damage", "message"),
-    [
-        ("task.json", write("null"), "task.json: expected a mapping, got None"),
-        ("task.json", write("[1]"), "task.json: expected a mapping, got [1]"),
-        ("task.json", edit(seed=7), "task.json: expected the same settings, got other ones for seed"),
-        ("task.json", directory, "task.json: expected a place to read and write, got IsADirectoryError"),
-        (f"{LINEAGE}.json", write("3"), "c1.3-m2-s0.json: expected a mapping, got 3"),
-        (f"{LINEAGE}/0.json", directory, "0.json: expected a place to read and write, got IsADirectoryError"),
-        (
-            "SEED/metrics.json",
-            write("{}"),
-            "metrics.json: expected a mapping with default, test_accuracy, params",
-        ),
-        (
-            "SEED/metrics.json",
-            write("[]"),
-            "metrics.json: expected a mapping with default, test_accuracy, params",
-        ),
-        ("SEED/plan.json", write("null"), "plan.json: expected a mapping with widths, params, macs, got None"),
-        ("SEED/plan.json", write("{"), "plan.json: " + UNREADABLE),
-        ("SEED/plan.json", edit(copies=3), "of a network with widths {'conv0': 3, "),
-        ("SEED/plan.json", edit(widths=3), "plan.json: widths: expected a mapping, got 3"),
-        ("SEED/plan.safetensors", cut, "plan.safetensors: " + UNREADABLE),
-        (
-            "SEED/plan.safetensors",
-            tensors(lambda x: x * math.nan),
-            "plan.safetensors: expected finite numbers",
-        ),
-        ("SEED/spec.json", drop, "spec.json: 'conv0' is missing"),
-        ("SEED/spec.json", edit(conv0="x"), "spec.json: conv0: expected a whole number from 3 to 12, got 'x'"),
-        ("SEED/weights.safetensors", cut, "weights.safetensors: " + UNREADABLE),
-        ("SEED/weights.safetensors", Path.unlink, "expected the weights and the plan of the parent"),
-        (
-            "SEED/weights.safetensors",
-            tensors(lambda x: x * math.nan),
-            "weights.safetensors: expected finite numbers",
-        ),
-        ("SEED/weights.safetensors", tensors(lambda x: x[..., None]), "got: Error(s) in loading state_dict for"),
-        ("STEP/checkpoint.pt", write("junk"), "checkpoint.pt: " + UNREADABLE),
-        (
-            "STEP/checkpoint.pt",
-            checkpoint({}),
-            "checkpoint.pt: expected a checkpoint of this network and recipe, got",
-        ),
-    ],
-)
-def test_a_damaged_store_is_one_line_and_exit_code_2(finished, tmp_path, capsys, monkeypatch, name, damage, message):
-    """The last step is to be trained once more, from what is damaged."""
-    folder, seed, step = finished
-    monkeypatch.setattr(training, "_epoch", lambda *args: pytest.fail("trained"))
-    shutil.copytree(folder, tmp_path / "copy")
-    store = tmp_path / "copy" / "s"
-    (store / step / "metrics.json").unlink()
-    damage(store / name.replace("SEED", seed).replace("STEP", step))
-    assert main(["grow", str(tmp_path / "copy" / "s3d.yml"), "--store", str(store)]) == 2
-    one_line(capsys.readouterr().err, message)
-    assert not list(store.rglob("*.tmp"))
-
-
-RESIDUAL = small_task.RESIDUAL["factory"]
-
-
-def test_inspect_makes_a_search_space(tmp_path, capsys):
-    out = tmp_path / "made.json"
-    assert main(["inspect", RESIDUAL, "--input", "1,1,8,8", "--set", "classes=10", "--search-space", str(out)]) == 0
-    printed = capsys.readouterr().out
-    assert "stem and 1 more" in printed
-    assert printed.endswith(f"{out}\n")
-    assert json.loads(out.read_text()) == small_task.RESIDUAL_SPACE
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        ["--set", "width=7", "classes=3"],
-        ["--set", "width=7", "--set", "classes=3"],
-        ["--set", "width=5", "classes=3", "--set", "width=7"],
-    ],
-    ids=["together", "one by one", "the last one of a name"],
-)
-def test_inspect_takes_all_settings(settings, capsys):
-    assert main(["inspect", "tests.factories:two_layers", "--input", "1,4", *settings]) == 0
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert {row[0]: row[1] for row in rows if row[0] in ("0", "2")} == {"0": "7", "2": "3"}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["no.such:thing", "--input", "1,1"], "model.factory: expected package.module:function, got 'no.such:thing'"),
-        ([RESIDUAL, "--input", "1,3,8,8"], "stem fails on the example inputs"),
-        (
-            [RESIDUAL, "--input", "1,1,8,8", "--set", "colour=3"],
-            "model: expected arguments that tests.factories:residual",
-        ),
-        (
-            [RESIDUAL, "--input", "1,1,8,8", "--set", "classes"],
-            "--set: expected KEY=VALUE, got 'classes'",
-        ),
-        (
-            [RESIDUAL, "--input", "1,1,8,8", "--set", "classes=[1"],
-            "--set: classes: expected a value as in YAML",
-        ),
-        (
-            [RESIDUAL, "--input", "1,1,8,8", "--search-space", "{}/s3d.yml"],
-            "s3d.yml: expected a file that is not there",
-        ),
-        (
-            [RESIDUAL, "--input", "1,1,8,8", "--search-space", "{}/no/where"],
-            "no/where: expected a file to write to",
-        ),
-    ],
-)
-def test_mistakes_of_inspect_are_one_line_and_exit_code_2(tmp_path, capsys, arguments, message):
-    (tmp_path / "s3d.yml").write_text(yaml.safe_dump({}))
-    assert main(["inspect", *(word.replace("{}", str(tmp_path)) for word in arguments)]) == 2
-    one_line(capsys.readouterr().err, message)
-    assert (tmp_path / "s3d.yml").read_text() == "{}\n"
-
-
 def test_help_loads_nothing_heavy():
     modules = loaded_by("""
-from nni_s3d.cli import main
+from nni_s3d.cli import main, parser
+from nni_s3d.cli.command_line import COMMANDS
 try:
     main(["--help"])
 except SystemExit:
     pass
 """)
     assert not (HEAVY | {"nni", "numpy", "yaml", "fsspec"}) & modules
+
+
+def test_every_command_has_examples_that_parse(capsys):
+    for name in COMMANDS:
+        with pytest.raises(SystemExit, match="0"):
+            main([name, "--help"])
+        examples = capsys.readouterr().out.partition("examples:\n")[2].splitlines()
+        assert examples
+        for example in examples:
+            words = shlex.split(example, comments=True)
+            assert words[:2] == ["nni-s3d", name]
+            parser().parse_args(words[1:])
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_a_shell_can_complete_it(shell, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--print-completion", shell])
+    assert "search-space" in capsys.readouterr().out

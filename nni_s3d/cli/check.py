@@ -1,0 +1,25 @@
+"""Find mistakes in an experiment before anything is trained.
+
+nni-s3d check configs/digits/s3d.yml
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("config", type=Path, help="an experiment file for nnictl whose tuner is S3D")
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Run the command."""
+    from nni_s3d.search.experiment import check, read_experiment
+
+    experiment = read_experiment(parsed.config)
+    cost = check(experiment)
+    names = ", ".join(f"{lineage.label} (up to {lineage.steps} steps)" for lineage in experiment.lineages)
+    print(f"{parsed.config}: {names} on {experiment.task.data.name}, from {cost.params:,} params, {cost.macs:,} MACs")
+    return 0

@@ -1,0 +1,62 @@
+"""The command line: which commands there are, and what becomes of their errors."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import logging
+import sys
+import textwrap
+from importlib.metadata import version
+from types import ModuleType
+
+import shtab
+
+from nni_s3d.cli import check, export, grow, register, report
+from nni_s3d.cli import inspect as inspect_command
+from nni_s3d.errors import S3DError
+
+COMMANDS: dict[str, ModuleType] = {
+    "grow": grow,
+    "check": check,
+    "inspect": inspect_command,
+    "report": report,
+    "export": export,
+    "register": register,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; a mistake of the user's is one line on standard error and exit code 2."""
+    parsed = parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        return int(parsed.run(parsed))
+    except S3DError as error:
+        print(f"nni-s3d: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output, such as head, has seen enough
+        sys.stderr.close()
+        return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands; the first line of a command's file is its help, the rest stands below it."""
+    made = argparse.ArgumentParser(prog="nni-s3d", description="Grow neural networks by signed splitting (S3D).")
+    made.add_argument("--version", action="version", version=f"%(prog)s {version('nni_s3d')}")
+    shtab.add_argument_to(made, ["-s", "--print-completion"], help="print what makes a shell complete this command")
+    commands = made.add_subparsers(required=True, metavar="COMMAND")
+    for name, module in COMMANDS.items():
+        summary, _, examples = inspect.cleandoc(module.__doc__ or "").partition("\n")
+        command = commands.add_parser(
+            name,
+            help=summary.rstrip(".").replace(summary[:1], summary[:1].lower(), 1),
+            description=summary,
+            epilog="examples:\n" + textwrap.indent(examples.strip("\n"), "  "),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return made

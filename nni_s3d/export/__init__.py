@@ -1,0 +1,1 @@
+"""A network that an experiment has found, in files that other programs read."""

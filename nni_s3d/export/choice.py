@@ -1,0 +1,96 @@
+"""Which network of an experiment is meant: one by its name, or the best within limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nni_s3d.errors import ReportError, StoreError
+from nni_s3d.report.nni_database import read_trials
+from nni_s3d.report.nni_experiments import NNIExperiment, find_experiment
+from nni_s3d.report.table import si
+from nni_s3d.search.spec import widths_of
+from nni_s3d.search.store import Store, store_url
+from nni_s3d.search.stored import StoredNetwork, stored_networks
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A finished network, by the name that its experiment has for it."""
+
+    experiment: str  # NNI's id, or the path or URL of a store
+    trial: str  # NNI's id, or the folder in the store
+    network: StoredNetwork
+
+
+def candidates(name: str, store: str | None = None, experiments_dir: Path | None = None) -> list[Candidate]:
+    """Return the finished networks of an experiment.
+
+    Args:
+        name: the id of an NNI experiment, or the path or URL of a store.
+        store: where the experiment keeps its artefacts, if that is not where NNI_S3D_STORE says or among its files.
+        experiments_dir: where NNI keeps its list (default: ~/nni-experiments).
+
+    Raises:
+        ReportError: there is no such experiment, its store is gone, or none of its trials has finished.
+    """
+    if "/" in name or Path(name).is_dir():
+        found = [Candidate(name, network.key, network) for network in _networks(name, name)]
+    else:
+        experiment = find_experiment(name, experiments_dir)
+        found = _of_trials(experiment, _networks(store or store_url(experiment.folder), f"experiment {name}"))
+    if not found:
+        raise ReportError(f"{name}: expected a finished trial, found none")
+    return found
+
+
+def choose(
+    found: Sequence[Candidate],
+    trial: str | None = None,
+    under_macs: float | None = None,
+    under_params: float | None = None,
+) -> Candidate:
+    """Return the network of a trial, or the one of best validation accuracy within limits.
+
+    Raises:
+        ReportError: there is none.
+    """
+    if trial is not None:
+        named = [candidate for candidate in found if candidate.trial == trial]
+        if not named:
+            known = ", ".join(candidate.trial for candidate in found)
+            raise ReportError(f"trial {trial!r}: expected one of {known}")
+        return named[0]
+    for kind, limit in (("macs", under_macs), ("params", under_params)):
+        if limit is not None:
+            smallest = min(candidate.network.metrics[kind] for candidate in found)
+            found = [candidate for candidate in found if candidate.network.metrics[kind] <= limit]
+            if not found:
+                raise ReportError(f"--under-{kind}: expected at least {si(smallest)}, the smallest, got {si(limit)}")
+    return max(found, key=lambda candidate: candidate.network.metrics["default"])
+
+
+def _networks(url: str, of: str) -> list[StoredNetwork]:
+    try:
+        return stored_networks(Store(url))
+    except StoreError as error:
+        raise ReportError(f"{of}: expected its artefacts, got: {error}") from error
+
+
+def _of_trials(experiment: NNIExperiment, networks: Sequence[StoredNetwork]) -> list[Candidate]:
+    """Return the network of every trial that has succeeded; several trials may have been given the same widths."""
+    by_parameters = {_identity(network.parameters): network for network in networks}
+    made = []
+    for trial in read_trials(experiment):
+        network = by_parameters.get(_identity(trial.sample)) if trial.status == "SUCCEEDED" else None
+        if network is not None:
+            made.append(Candidate(experiment.id, trial.id, network))
+    return made
+
+
+def _identity(parameters: Mapping[str, Any]) -> tuple[object, ...]:
+    """Return what tells one network of an experiment from another."""
+    widths = tuple((name, int(width)) for name, width in widths_of(parameters).items())
+    return (parameters.get("lineage"), parameters.get("step") or 0, *sorted(widths))

@@ -1,0 +1,17 @@
+from nni_s3d.cli import main
+from nni_s3d.report import command as command_module
+from tests.cli.one_line import one_line
+
+
+def test_the_options_are_passed_on(monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr(command_module, "command", lambda *arguments: calls.append(arguments) or 0)
+    assert main(["report"]) == 0
+    assert main(["report", "abc", "--no-wait", "--out", str(tmp_path)]) == 0
+    assert calls == [(None, True, None), ("abc", False, tmp_path)]
+
+
+def test_an_unknown_experiment_is_one_line(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main(["report", "nobody"]) == 2
+    one_line(capsys.readouterr().err, "experiment 'nobody': expected it in")
