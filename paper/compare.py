@@ -13,23 +13,19 @@ reported and left out.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.util import find_spec
 from itertools import chain
-from multiprocessing import get_context
 from pathlib import Path
-from typing import TypeVar
 
-import torch
 from tqdm import tqdm
 
 from nni_s3d.errors import S3DError, StoreError
+from nni_s3d.search.workers import in_processes
 from paper.bench import Bench, Row
 from paper.growth import grow
 from paper.morphnet import morphnet
@@ -37,8 +33,6 @@ from paper.pruning import prune
 from paper.settings import TARGETS, Job, Scale, Study, read_study
 from paper.tables import draw, show, write
 from paper.widths import even, scratch
-
-T = TypeVar("T")
 
 
 def amc(bench: Bench) -> Iterator[Row]:
@@ -68,29 +62,6 @@ def carry_out(study: Study, scale: Scale, job: Job, out: Path) -> None:
         rows.append(row)
         bench.keep(rows, done=False)
     bench.keep(rows, done=True)
-
-
-def in_processes(jobs: list[T], workers: int, work: Callable[[T], None]) -> Iterator[tuple[T, BaseException | None]]:
-    """Carry out jobs in this process, or in several; yield each with what went wrong."""
-    if workers == 1:
-        for job in jobs:
-            try:
-                work(job)
-            except Exception as error:
-                yield job, error
-            else:
-                yield job, None
-        return
-    with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        futures = {pool.submit(work, job): job for job in jobs}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.exception()
-        except BaseException:  # the time is over, or Ctrl-C: what is done is kept
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in multiprocessing.active_children():
-                process.terminate()
-            raise
 
 
 def run(study: Study, scale: Scale, jobs: list[Job], out: Path, workers: int) -> None:

@@ -27,7 +27,8 @@ from typing import Any
 from tqdm import tqdm
 
 from nni_s3d.search.store import Store
-from paper.compare import at_most, in_processes
+from nni_s3d.search.workers import in_processes
+from paper.compare import at_most
 from paper.small_transformer import MLPS
 from paper.tables import write
 from paper.transformer_run import COLUMNS, METHODS, Job, Run

@@ -16,7 +16,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 # other.
 LAYERS = (
     ("cli",),
-    ("export",),
+    ("compare", "export"),
     ("report", "plugin", "testing"),
     ("search",),
     ("tasks",),

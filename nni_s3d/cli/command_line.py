@@ -12,7 +12,7 @@ from types import ModuleType
 
 import shtab
 
-from nni_s3d.cli import check, export, grow, register, report
+from nni_s3d.cli import check, compare, export, grow, register, report
 from nni_s3d.cli import inspect as inspect_command
 from nni_s3d.errors import S3DError
 
@@ -21,6 +21,7 @@ COMMANDS: dict[str, ModuleType] = {
     "check": check,
     "inspect": inspect_command,
     "report": report,
+    "compare": compare,
     "export": export,
     "register": register,
 }

@@ -12,7 +12,7 @@ from nni_s3d.errors import ReportError, S3DError
 from nni_s3d.report.table import best_row
 
 _PANELS = {"params": "parameters", "macs": "MACs per sample", "search_macs": "search cost (MACs of all trials so far)"}
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's
 _MARKERS = "osD^vPX"
 
 
@@ -55,7 +55,7 @@ def _figure(frame: pd.DataFrame) -> Any:
     legend: dict[str, Any] = {}
     for axes, (column, label) in zip(panels, _PANELS.items(), strict=True):
         _draw(axes, frame, column)
-        _format(axes, frame[column][frame["accuracy"].notna()].dropna(), label)
+        format_axis(axes, frame[column][frame["accuracy"].notna()].dropna(), label)
         handles, labels = axes.get_legend_handles_labels()
         legend.update(zip(labels, handles, strict=True))
     panels[0].set_ylabel("validation accuracy", fontsize=13)
@@ -80,13 +80,13 @@ def _draw(axes: Any, frame: pd.DataFrame, column: str) -> None:
         trials = rows[rows["lineage"] == lineage].sort_values("step", kind="stable")
         if trials.empty:
             continue
-        style = {"color": _COLORS[index % len(_COLORS)], "marker": _MARKERS[index % len(_MARKERS)], "markersize": 7}
+        style = {"color": COLORS[index % len(COLORS)], "marker": _MARKERS[index % len(_MARKERS)], "markersize": 7}
         if lineage:
             axes.plot(trials[column], trials["accuracy"], label=lineage, linewidth=2, **style)
             continue
         axes.plot(trials[column], trials["accuracy"], label="trials", linestyle="none", alpha=0.7, **style)
         if column == "search_macs":
-            best_so_far, color = trials["accuracy"].cummax(), _COLORS[(index + 1) % len(_COLORS)]
+            best_so_far, color = trials["accuracy"].cummax(), COLORS[(index + 1) % len(COLORS)]
             axes.step(trials[column], best_so_far, where="post", label="best so far", linewidth=2, color=color)
     chosen = best_row(frame)
     if chosen in rows.index:
@@ -94,7 +94,7 @@ def _draw(axes: Any, frame: pd.DataFrame, column: str) -> None:
         axes.plot(rows[column][chosen], rows["accuracy"][chosen], label="best on validation", **ring)
 
 
-def _format(axes: Any, values: pd.Series, label: str) -> None:
+def format_axis(axes: Any, values: pd.Series, label: str) -> None:
     """Label an axis of counts with k, M and G, logarithmically if they span more than a decade."""
     from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 

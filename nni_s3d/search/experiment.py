@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from nni_s3d.config import build, read_yaml
+from nni_s3d.config import build, read_json, read_yaml
 from nni_s3d.errors import ConfigError, S3DError
 from nni_s3d.growth.graph.cost import Cost, count
 from nni_s3d.search import trial
@@ -46,10 +46,61 @@ class _File:
 
 
 @dataclass(frozen=True)
-class _Tuner:
+class Tuner:
+    """The tuner of an experiment file."""
+
     className: str | None = None
     name: str | None = None
     classArgs: dict[str, Any] | None = None
+
+    @property
+    def grows(self) -> bool:
+        """Whether it is S3D."""
+        return self.className == TUNER or self.name == "S3D"
+
+
+@dataclass(frozen=True)
+class ExperimentFile:
+    """What an experiment file for nnictl says, whatever its tuner: the work, and who proposes networks."""
+
+    path: Path
+    task: Task
+    entries: dict[str, Any]  # the search space as NNI spells it
+    tuner: Tuner
+
+    @property
+    def space(self) -> Space:
+        """The search space."""
+        return Space.parse(self.entries, f"{self.path}: search space")
+
+    @property
+    def lineages(self) -> list[Lineage]:
+        """What a tuner of S3D grows.
+
+        Raises:
+            ConfigError: a setting is unknown, of the wrong type or out of range.
+        """
+        return lineages(self.tuner.classArgs or {}, f"{self.path}: tuner.classArgs")
+
+
+def read_file(path: Path) -> ExperimentFile:
+    """Read an experiment file for nnictl whose trials are those of this package.
+
+    Raises:
+        ConfigError: a key that a trial needs is missing or wrong.
+    """
+    file = _known(_File, read_yaml(path), path)
+    tuner = _known(Tuner, file.tuner, f"{path}: tuner")
+    task = read_task(path.parent / file.trialCodeDirectory / _task_file(path, file.trialCommand))
+    if file.searchSpace is not None:
+        entries, where = file.searchSpace, f"{path}: searchSpace"
+    elif file.searchSpaceFile is not None:
+        where = str(path.parent / file.searchSpaceFile)
+        entries = read_json(Path(where))
+    else:
+        raise ConfigError(f"{path}: expected searchSpaceFile or searchSpace, got neither")
+    Space.parse(entries, where)
+    return ExperimentFile(path, task, entries, tuner)
 
 
 def read_experiment(path: Path) -> Experiment:
@@ -58,18 +109,11 @@ def read_experiment(path: Path) -> Experiment:
     Raises:
         ConfigError: a key that growth needs is missing or wrong, or the tuner is another one.
     """
-    file = _known(_File, read_yaml(path), path)
-    tuner = _known(_Tuner, file.tuner, f"{path}: tuner")
-    if tuner.className != TUNER and tuner.name != "S3D":
-        raise ConfigError(f"{path}: tuner: expected className: {TUNER} or name: S3D, got {file.tuner!r}")
-    task = read_task(path.parent / file.trialCodeDirectory / _task_file(path, file.trialCommand))
-    if file.searchSpace is not None:
-        space = Space.parse(file.searchSpace, f"{path}: searchSpace")
-    elif file.searchSpaceFile is not None:
-        space = Space.read(path.parent / file.searchSpaceFile)
-    else:
-        raise ConfigError(f"{path}: expected searchSpaceFile or searchSpace, got neither")
-    return Experiment(task, space, lineages(tuner.classArgs or {}, f"{path}: tuner.classArgs"))
+    file = read_file(path)
+    if not file.tuner.grows:
+        got = {key: value for key, value in vars(file.tuner).items() if value is not None}
+        raise ConfigError(f"{path}: tuner: expected className: {TUNER} or name: S3D, got {got!r}")
+    return Experiment(file.task, file.space, file.lineages)
 
 
 def check(experiment: Experiment) -> Cost:

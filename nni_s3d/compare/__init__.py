@@ -1,0 +1,1 @@
+"""Search strategies side by side, at an equal cost of training."""
