@@ -1,6 +1,6 @@
 """S3D and NNI's own strategies as `NasExperiment`s, on one and the same task.
 
-    python examples/nas_experiment.py [--strategy s3d|s3d_paper|s2d|random|tpe|evolution]
+    python examples/nas_experiment.py [--strategy s3d|s3d_paper|s2d|random|grid|tpe|evolution]
                                       [--task configs/digits/task.yml] [--steps 5] [--store PATH] [--port 8080]
 
 Watch it at http://localhost:PORT while it runs; `nni-s3d report` prints the table afterwards. NNI's web server listens
@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from nni.nas.evaluator import FunctionalEvaluator
 from nni.nas.experiment import NasExperiment
-from nni.nas.strategy import TPE, Random, RegularizedEvolution, Strategy
+from nni.nas.strategy import TPE, GridSearch, Random, RegularizedEvolution, Strategy
 
 from nni_s3d.plugin.space import TaskSpace
 from nni_s3d.plugin.strategy import S3D
@@ -32,6 +32,7 @@ STRATEGIES: dict[str, Callable[[argparse.Namespace], Strategy]] = {
     "s3d_paper": lambda args: S3D(steps=args.steps, seed=args.seed, c=1.3, **PAPER),
     "s2d": lambda args: S3D(steps=args.steps, seed=args.seed, c=1.0, **PAPER),
     "random": lambda args: Random(seed=args.seed),
+    "grid": lambda args: GridSearch(seed=args.seed),
     "tpe": lambda args: TPE(seed=args.seed),
     "evolution": lambda args: RegularizedEvolution(population_size=4, sample_size=2, seed=args.seed),
 }

@@ -103,7 +103,9 @@ class Run:
             ConfigError: there is no such tuner, or it does not run here.
         """
         tuner = self.file.tuner
-        return Proposer(tuner.name or tuner.className or "", tuner.classArgs, self.file.entries, self.seed)
+        if not (name := tuner.name or tuner.className):
+            raise ConfigError(f"{self.file.path}: tuner: expected its name or className, got none")
+        return Proposer(name, tuner.classArgs, self.file.entries, self.seed)
 
     def _row(self, number: int, parameters: Mapping[str, Any], metrics: Mapping[str, float], spent: float) -> Row:
         widths = {name: int(width) for name, width in widths_of(parameters).items()}

@@ -15,8 +15,8 @@ def written(folder, tuner="TPE", **task):
     """The experiment file of a tuner of NNI's, or of S3D."""
     path = small_task.write(folder, task=task)
     if tuner != "S3D":
-        content = {**small_task.EXPERIMENT, "tuner": {"name": tuner}}
-        path = folder / f"{tuner.lower()}.yml"
+        content = {**small_task.EXPERIMENT, "tuner": {"name": tuner} if tuner else {}}
+        path = folder / f"{tuner}.yml".lower()
         path.write_text(yaml.safe_dump(content))
     return read_file(path)
 
@@ -118,5 +118,7 @@ def test_what_is_no_comparison_is_refused_before_anything_is_trained(tmp_path, m
         check_runs([planned(file, out, 1e6)])
     with pytest.raises(ConfigError, match=r"tuner Hyperband: expected a tuner, .* got an advisor"):
         check_runs([planned(written(tmp_path / "a", "Hyperband"), out)])
+    with pytest.raises(ConfigError, match=r"none.yml: tuner: expected its name or className, got none"):
+        check_runs([planned(written(tmp_path / "a", None), out)])
     check_runs([planned(file, out), planned(written(tmp_path / "a", "TPE"), out)])
     assert not out.exists()
