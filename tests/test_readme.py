@@ -92,7 +92,7 @@ def test_networks_of_imagenet_cost_what_those_of_the_paper_do():
 
 def test_every_search_space_is_used():
     tasks = (ROOT / "configs").glob("*/task*.yml")
-    used = {read_task(task).search_space.rpartition("/")[2] for task in tasks}
+    used = {read_task(task).search_space.rpartition("/")[2] for task in tasks if task.parent.name != "digits"}
     assert {path.name for path in (ROOT / "search_spaces").iterdir()} == used
     assert all(Space.read(path).low for path in (ROOT / "search_spaces").iterdir())
 

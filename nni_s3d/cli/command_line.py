@@ -12,11 +12,12 @@ from types import ModuleType
 
 import shtab
 
-from nni_s3d.cli import check, compare, export, grow, register, report
+from nni_s3d.cli import check, compare, export, grow, new, register, report
 from nni_s3d.cli import inspect as inspect_command
 from nni_s3d.errors import S3DError
 
 COMMANDS: dict[str, ModuleType] = {
+    "new": new,
     "grow": grow,
     "check": check,
     "inspect": inspect_command,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -71,10 +72,9 @@ def plan(configs: Sequence[Path], seeds: Sequence[int], budget: float, out: Path
 
 def carry_out(planned: Sequence[Run], workers: int) -> bool:
     """Run what is not done, with the time that is left on a terminal; return whether anything has failed."""
-    logging.getLogger("nni_s3d").setLevel(logging.WARNING)  # the logs of many trials at once tell no story
     budget, failed = planned[0].budget, False
     settings = {"unit": "MAC", "unit_scale": True, "desc": "compare", "disable": None}
-    with tqdm(total=budget * len(planned), initial=_spent(planned), **settings) as bar:
+    with _quiet(), tqdm(total=budget * len(planned), initial=_spent(planned), **settings) as bar:
 
         def look() -> None:
             bar.update(_spent(planned) - bar.n)
@@ -87,6 +87,18 @@ def carry_out(planned: Sequence[Run], workers: int) -> bool:
                 reason = str(error) if isinstance(error, S3DError) else f"{type(error).__name__}: {error}"
                 tqdm.write(f"{run.label}, seed {run.seed}: failed: {reason}", file=sys.stderr)
     return failed
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out the logs of trials: of many at once they tell no story."""
+    logger = logging.getLogger("nni_s3d")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _spent(planned: Sequence[Run]) -> float:

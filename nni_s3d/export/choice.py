@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nni_s3d.errors import ReportError, StoreError
-from nni_s3d.report.nni_database import read_trials
+from nni_s3d.report.nni_database import read_config, read_trials
 from nni_s3d.report.nni_experiments import NNIExperiment, find_experiment
 from nni_s3d.report.table import si
 from nni_s3d.search.spec import widths_of
@@ -36,7 +36,7 @@ def candidates(name: str, store: str | None = None, experiments_dir: Path | None
     Raises:
         ReportError: there is no such experiment, its store is gone, or none of its trials has finished.
     """
-    if "/" in name or Path(name).is_dir():
+    if _is_store(name):
         found = [Candidate(name, network.key, network) for network in _networks(name, name)]
     else:
         experiment = find_experiment(name, experiments_dir)
@@ -44,6 +44,12 @@ def candidates(name: str, store: str | None = None, experiments_dir: Path | None
     if not found:
         raise ReportError(f"{name}: expected a finished trial, found none")
     return found
+
+
+def code_folder(name: str, experiments_dir: Path | None = None) -> Path | None:
+    """Return where an NNI experiment has the code of its trials, if it says so."""
+    code = None if _is_store(name) else read_config(find_experiment(name, experiments_dir)).get("trialCodeDirectory")
+    return Path(code) if isinstance(code, str) else None
 
 
 def choose(
@@ -70,6 +76,10 @@ def choose(
             if not found:
                 raise ReportError(f"--under-{kind}: expected at least {si(smallest)}, the smallest, got {si(limit)}")
     return max(found, key=lambda candidate: candidate.network.metrics["default"])
+
+
+def _is_store(name: str) -> bool:
+    return "/" in name or Path(name).is_dir()
 
 
 def _networks(url: str, of: str) -> list[StoredNetwork]:

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 
 from nni_s3d.errors import ReportError
-from nni_s3d.export.choice import Candidate, candidates, choose
+from nni_s3d.export.choice import Candidate, candidates, choose, code_folder
 from nni_s3d.export.formats import FORMATS, write
 from nni_s3d.search.store import Store
 from nni_s3d.search.stored import stored_task
 from nni_s3d.tasks.data import DataSet
+from nni_s3d.tasks.factories import look_in
 from nni_s3d.tasks.task import Task
 
 _HEAD = """# {factory}, {accuracy:.4f} on the validation images
@@ -75,6 +76,8 @@ def command(
     """
     chosen = choose(candidates(name, store, experiments_dir), trial, under_macs, under_params)
     task = stored_task(chosen.network.store)
+    if code := code_folder(name, experiments_dir):
+        look_in(code)
     data = task.load_data()
     model = chosen.network.load(task, data.shape)
     try:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from nni_s3d.config import build, read_yaml
 from nni_s3d.errors import ConfigError
 from nni_s3d.tasks.data import CLOUDS, NAMES, DataSet, Folder, Loader, check_folder, load
-from nni_s3d.tasks.factories import build_network
+from nni_s3d.tasks.factories import build_network, look_in
 from nni_s3d.tasks.recipe import Recipe
 from nni_s3d.tasks.search_space import Space
 
@@ -199,10 +199,14 @@ class Task:
 def read_task(path: Path) -> Task:
     """Read a task.yml.
 
+    The factory of its model may stand in a file beside it: the folder is one in which Python looks from now on.
+
     Raises:
         ConfigError: the file is missing, or a key is unknown, missing, of the wrong type or out of range.
     """
-    return dataclasses.replace(build(Task, read_yaml(path), path), directory=str(path.parent))
+    task = dataclasses.replace(build(Task, read_yaml(path), path), directory=str(path.parent))
+    look_in(path.parent)
+    return task
 
 
 def digest(content: object) -> str:

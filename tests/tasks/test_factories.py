@@ -1,9 +1,11 @@
+import sys
+
 import pytest
 import torch
 
 import nni_s3d as s3d
 from nni_s3d.errors import ConfigError
-from nni_s3d.tasks.factories import build_network, import_factory, takes_widths
+from nni_s3d.tasks.factories import build_network, import_factory, look_in, takes_widths
 from nni_s3d.tasks.search_space import Space
 from nni_s3d.tasks.task import read_task
 from tests import factories, small_task
@@ -97,3 +99,17 @@ def test_a_function_is_imported_by_its_name():
     assert import_factory("tests.factories:residual") is factories.residual
     with pytest.raises(ConfigError, match=r"^model\.factory: expected package\.module:function, got 'tests\.f"):
         import_factory("tests.factories")
+
+
+def test_a_file_beside_the_task_is_found_and_shadows_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "beside_the_task.py").write_text("def net():\n    return 3\n")
+    (tmp_path / "json.py").write_text("raise SystemExit\n")
+    with pytest.raises(ConfigError, match=r"beside_the_task:net"):
+        import_factory("beside_the_task:net")
+    look_in(tmp_path)
+    look_in(tmp_path)
+    assert sys.path[-1] == str(tmp_path)
+    assert sys.path.count(str(tmp_path)) == 1
+    assert import_factory("beside_the_task:net")() == 3
+    assert import_factory("json:loads")("3") == 3
