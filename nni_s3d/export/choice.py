@@ -2,105 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-from nni_s3d.errors import ReportError, StoreError
-from nni_s3d.report.nni_database import read_config, read_trials
-from nni_s3d.report.nni_experiments import NNIExperiment, find_experiment
+from nni_s3d.errors import ReportError
+from nni_s3d.report.networks import TrialNetwork
 from nni_s3d.report.table import si
-from nni_s3d.search.spec import widths_of
-from nni_s3d.search.store import Store, store_url
-from nni_s3d.search.stored import StoredNetwork, stored_networks
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A finished network, by the name that its experiment has for it."""
-
-    experiment: str  # NNI's id, or the path or URL of a store
-    trial: str  # NNI's id, or the folder in the store
-    network: StoredNetwork
-
-
-def candidates(name: str, store: str | None = None, experiments_dir: Path | None = None) -> list[Candidate]:
-    """Return the finished networks of an experiment.
-
-    Args:
-        name: the id of an NNI experiment, or the path or URL of a store.
-        store: where the experiment keeps its artefacts, if that is not where NNI_S3D_STORE says or among its files.
-        experiments_dir: where NNI keeps its list (default: ~/nni-experiments).
-
-    Raises:
-        ReportError: there is no such experiment, its store is gone, or none of its trials has finished.
-    """
-    if _is_store(name):
-        found = [Candidate(name, network.key, network) for network in _networks(name, name)]
-    else:
-        experiment = find_experiment(name, experiments_dir)
-        found = _of_trials(experiment, _networks(store or store_url(experiment.folder), f"experiment {name}"))
-    if not found:
-        raise ReportError(f"{name}: expected a finished trial, found none")
-    return found
-
-
-def code_folder(name: str, experiments_dir: Path | None = None) -> Path | None:
-    """Return where an NNI experiment has the code of its trials, if it says so."""
-    code = None if _is_store(name) else read_config(find_experiment(name, experiments_dir)).get("trialCodeDirectory")
-    return Path(code) if isinstance(code, str) else None
 
 
 def choose(
-    found: Sequence[Candidate],
+    found: Sequence[TrialNetwork],
     trial: str | None = None,
     under_macs: float | None = None,
     under_params: float | None = None,
-) -> Candidate:
+) -> TrialNetwork:
     """Return the network of a trial, or the one of best validation accuracy within limits.
 
     Raises:
         ReportError: there is none.
     """
     if trial is not None:
-        named = [candidate for candidate in found if candidate.trial == trial]
+        named = [one for one in found if one.trial == trial]
         if not named:
-            known = ", ".join(candidate.trial for candidate in found)
-            raise ReportError(f"trial {trial!r}: expected one of {known}")
+            raise ReportError(f"trial {trial!r}: expected one of {', '.join(one.trial for one in found)}")
         return named[0]
     for kind, limit in (("macs", under_macs), ("params", under_params)):
         if limit is not None:
-            smallest = min(candidate.network.metrics[kind] for candidate in found)
-            found = [candidate for candidate in found if candidate.network.metrics[kind] <= limit]
+            smallest = min(one.network.metrics[kind] for one in found)
+            found = [one for one in found if one.network.metrics[kind] <= limit]
             if not found:
                 raise ReportError(f"--under-{kind}: expected at least {si(smallest)}, the smallest, got {si(limit)}")
-    return max(found, key=lambda candidate: candidate.network.metrics["default"])
-
-
-def _is_store(name: str) -> bool:
-    return "/" in name or Path(name).is_dir()
-
-
-def _networks(url: str, of: str) -> list[StoredNetwork]:
-    try:
-        return stored_networks(Store(url))
-    except StoreError as error:
-        raise ReportError(f"{of}: expected its artefacts, got: {error}") from error
-
-
-def _of_trials(experiment: NNIExperiment, networks: Sequence[StoredNetwork]) -> list[Candidate]:
-    """Return the network of every trial that has succeeded; several trials may have been given the same widths."""
-    by_parameters = {_identity(network.parameters): network for network in networks}
-    made = []
-    for trial in read_trials(experiment):
-        network = by_parameters.get(_identity(trial.sample)) if trial.status == "SUCCEEDED" else None
-        if network is not None:
-            made.append(Candidate(experiment.id, trial.id, network))
-    return made
-
-
-def _identity(parameters: Mapping[str, Any]) -> tuple[object, ...]:
-    """Return what tells one network of an experiment from another."""
-    widths = tuple((name, int(width)) for name, width in widths_of(parameters).items())
-    return (parameters.get("lineage"), parameters.get("step") or 0, *sorted(widths))
+    return max(found, key=lambda one: one.network.metrics["default"])

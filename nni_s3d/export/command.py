@@ -11,10 +11,11 @@ from typing import Any
 import torch
 
 from nni_s3d.errors import ReportError
-from nni_s3d.export.choice import Candidate, candidates, choose, code_folder
+from nni_s3d.export.choice import choose
 from nni_s3d.export.formats import FORMATS, write
+from nni_s3d.report.networks import TrialNetwork, code_folder, networks_of
+from nni_s3d.search.load_network import load_network, stored_task
 from nni_s3d.search.store import Store
-from nni_s3d.search.stored import stored_task
 from nni_s3d.tasks.data import DataSet
 from nni_s3d.tasks.factories import look_in
 from nni_s3d.tasks.task import Task
@@ -74,12 +75,12 @@ def command(
     Raises:
         S3DError: there is no such network, or it cannot be written.
     """
-    chosen = choose(candidates(name, store, experiments_dir), trial, under_macs, under_params)
+    chosen = choose(networks_of(name, store, experiments_dir), trial, under_macs, under_params)
     task = stored_task(chosen.network.store)
     if code := code_folder(name, experiments_dir):
         look_in(code)
     data = task.load_data()
-    model = chosen.network.load(task, data.shape)
+    model = load_network(chosen.network, task, data.shape)
     try:
         to.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -101,7 +102,7 @@ def command(
     return 0
 
 
-def described(chosen: Candidate, task: Task, data: DataSet) -> dict[str, Any]:
+def described(chosen: TrialNetwork, task: Task, data: DataSet) -> dict[str, Any]:
     """Return what a network is, as JSON."""
     return {
         "model": task.model,
@@ -120,7 +121,7 @@ def described(chosen: Candidate, task: Task, data: DataSet) -> dict[str, Any]:
     }
 
 
-def notes(chosen: Candidate, task: Task, data: DataSet, written: Sequence[str]) -> str:
+def notes(chosen: TrialNetwork, task: Task, data: DataSet, written: Sequence[str]) -> str:
     """Return how to load a network from the files that were written, in Markdown."""
     module, _, function = task.model["factory"].partition(":")
     settings = {key: value for key, value in task.model.items() if key != "factory"}

@@ -16,7 +16,7 @@ from nni_s3d.report.nni_database import NNITrial, read_trials
 from nni_s3d.report.nni_experiments import NNIExperiment, find_experiment
 from nni_s3d.search.spec import widths_of
 
-_METRICS = ("test_accuracy", "loss", "params", "macs", "flops", "train_macs")
+METRICS = ("test_accuracy", "loss", "params", "macs", "flops", "train_macs")
 
 
 def read_frame(experiment_id: str | None = None, experiments_dir: Path | None = None) -> pd.DataFrame:
@@ -53,7 +53,7 @@ def _row(experiment: NNIExperiment, trial: NNITrial) -> dict[str, Any]:
         "lineage": parameters.get("lineage") or "",
         "step": metrics.get("step", math.nan) if step is None else float(step),
         "accuracy": metrics.get("default", math.nan),
-        **{name: metrics.get(name, math.nan) for name in _METRICS},
+        **{name: metrics.get(name, math.nan) for name in METRICS},
         "status": trial.status,
         "seconds": took,
         "widths": json.dumps({name: _whole(width) for name, width in widths_of(parameters).items()}),

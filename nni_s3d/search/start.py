@@ -16,6 +16,7 @@ from nni_s3d.growth.selection.plan import GrowthPlan
 from nni_s3d.growth.surgery.shrink_and_perturb import shrink_and_perturb
 from nni_s3d.growth.surgery.split import split
 from nni_s3d.growth.trace import trace
+from nni_s3d.search.notes import SplitNote, write_split
 from nni_s3d.search.spec import parse_spec
 from nni_s3d.search.tensor_files import read_checkpoint, read_tensors
 from nni_s3d.search.trial_context import TrialContext
@@ -57,6 +58,7 @@ def first_weights(trial: TrialContext, data: DataSet) -> Start:
     samples = trial.task.curvature_loader(data, trial.seed)
     before, after = (evaluate(model, samples).loss for model in (parent.model, result.model))
     _logger.info("%s", tell_split(plan, epsilon, before, after))
+    write_split(trial.store, trial.key, SplitNote.of(plan, epsilon, before, after))
     shrink_and_perturb(result.model, trial.lineage.shrink, trial.lineage.perturb, trial.seed_of_step)
     macs = (count(graph).macs + count(result.graph).macs) * len(samples.images)
     return Start(result.model, result.graph, macs, result.optimizer_state)

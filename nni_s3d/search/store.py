@@ -4,7 +4,7 @@
     lineages/<label>.json          the settings of a lineage
     lineages/<label>/state.json    how far it has come
     lineages/<label>/<step>.json   what came of a step: its key and the next spec, or why there is none
-    <key>/                         one folder per spec: spec.json, metrics.json, weights, plan, checkpoint
+    <key>/                         one folder per spec: spec.json, metrics.json, weights, plan, checkpoint, notes
 
 Files are written under a temporary name and renamed, so a reader sees a whole file or none. `tensor_files` reads and
 writes tensors here; this file imports no PyTorch, since a tuner has ten seconds to start. Nothing that is read can run

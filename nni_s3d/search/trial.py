@@ -20,6 +20,7 @@ from nni_s3d.growth.graph.read import read_graph
 from nni_s3d.growth.growth_step import decide
 from nni_s3d.growth.modules import copied
 from nni_s3d.search.lineage import Lineage, outcome_path, read_lineage, settings_path, trial_path
+from nni_s3d.search.notes import write_spectra
 from nni_s3d.search.preflight import check_network
 from nni_s3d.search.spec import Spec, parse_spec
 from nni_s3d.search.start import first_weights
@@ -209,6 +210,7 @@ def _plan_next_step(trial: TrialContext, model: nn.Module, graph: ChannelGraph, 
         seed=trial.seed_of_step,
     )
     _logger.info("%s", tell_decision(decision, trial.lineage.epsilon))
+    write_spectra(trial.store, trial.key, decision.evidence)
     if decision.plan is not None:
         write_tensors(trial.store, trial.path("plan.safetensors"), decision.plan.to_tensors())
         trial.store.write_json(trial.path("plan.json"), decision.plan.to_json())

@@ -7,8 +7,14 @@ def test_the_options_are_passed_on(monkeypatch, tmp_path):
     calls = []
     monkeypatch.setattr(command_module, "command", lambda *arguments: calls.append(arguments) or 0)
     assert main(["report"]) == 0
-    assert main(["report", "abc", "--no-wait", "--out", str(tmp_path)]) == 0
-    assert calls == [(None, True, None), ("abc", False, tmp_path)]
+    assert main(["report", "abc", "d", "--no-wait", "--out", str(tmp_path), "--json"]) == 0
+    assert main(["report", "--live"]) == main(["report", "--live", "99"]) == 0
+    assert calls == [
+        ([], True, None, None, False),
+        (["abc", "d"], False, tmp_path, None, True),
+        ([], True, None, 8888, False),
+        ([], True, None, 99, False),
+    ]
 
 
 def test_an_unknown_experiment_is_one_line(monkeypatch, tmp_path, capsys):

@@ -1,5 +1,6 @@
 import pytest
 
+from tests.finished import experiment, finished  # noqa: F401
 from tests.report.fake_nni import Nni, metrics, spec
 
 

@@ -1,0 +1,110 @@
+import re
+import shutil
+import time
+from html.parser import HTMLParser
+
+import pytest
+
+pytest.importorskip("plotly", reason="plotly, of the extra plots, is not installed")
+
+from nni_s3d.errors import ReportError
+from nni_s3d.report.page import page, write_page
+from nni_s3d.report.records import Records, read_records
+
+
+class Outside(HTMLParser):
+    """Notes what a page would load from elsewhere, and its tags that are left open."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.loaded, self.open = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.loaded += [value for name, value in attributes if name in ("src", "href") and value]
+        if tag not in ("meta", "link", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_tells_all_and_loads_nothing(experiment):
+    experiment.config({"experimentName": "digits <S3D>", "trialCommand": "python x", "tuner": {"name": "S3D"}})
+    text = page([read_records("abcd1234", experiment.root)])
+    parsed = Outside(text)
+    assert (parsed.loaded, parsed.open) == ([], [])
+    titles = re.findall("<h2>(.*?)</h2>", text)
+    lineage = "abcd1234: c1.3-m2-s0"
+    assert titles == ["Accuracy against size and cost", lineage, "abcd1234: cost", "Trials", "abcd1234: settings"]
+    cards = re.findall("<h3>(.*?)</h3>", text)
+    assert cards == [
+        "Width of every layer",
+        "Change of the loss: predicted, held out, measured",
+        "Both ends of the spectrum of every neuron",
+    ]
+    assert text.count("plotly.js v") == 1
+    assert "digits &lt;S3D&gt;" in text
+    assert "http-equiv" not in text
+    assert text.count('<tr class="best">') == 1
+
+
+def test_several_experiments_share_the_fronts(experiment, finished):
+    text = page([read_records("abcd1234", experiment.root), read_records(str(finished[0]))], refresh=7)
+    assert len(re.findall("<h2>Accuracy", text)) == 1
+    assert len(re.findall("<h3>Width of every layer", text)) == 2
+    assert '<meta http-equiv="refresh" content="7">' in text
+    assert Outside(text).open == []
+
+
+def test_strangers_names_are_text(plain):
+    records = read_records("abcd1234", plain.root)
+    evil = records.frame.assign(trial="<script>alert(1)</script>", experiment="<img src=x>")
+    text = page([Records("<b>x</b>", evil)])
+    assert "<script>alert" not in text
+    assert "<img src=x>" not in text
+    assert "<b>x</b>" not in text
+
+
+def test_a_folder_that_cannot_be_made_is_named(plain, tmp_path):
+    records = read_records("abcd1234", plain.root)
+    assert write_page([records], tmp_path / "out").read_text().startswith("<!doctype html>")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ReportError, match="file: expected a folder to write to, got"):
+        write_page([records], tmp_path / "file")
+
+
+@pytest.fixture
+def browser():
+    driver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and chromedriver):
+        pytest.skip("chromium and chromium-driver, of Debian, are not installed")
+    options = driver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu"):
+        options.add_argument(argument)
+    with driver.Chrome(options=options, service=driver.ChromeService(chromedriver)) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1400, False), (1400, True), (390, False)])
+def test_a_browser_shows_it_without_errors(browser, experiment, tmp_path, width, dark):
+    path = write_page([read_records("abcd1234", experiment.root)], tmp_path / "out")
+    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get(path.as_uri())
+    for _ in range(100):  # until all is drawn
+        drawn = browser.execute_script("return document.querySelectorAll('.js-plotly-plot .main-svg').length")
+        if drawn >= 7:
+            break
+        time.sleep(0.1)
+    assert drawn >= 7
+    assert browser.get_log("browser") == []
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width  # nothing sticks out
+    ground = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    assert ground == ("rgb(22, 24, 29)" if dark else "rgb(255, 255, 255)")
+    text = browser.execute_script("return document.querySelector('.xtitle').style.fill")
+    assert text == ("rgb(221, 221, 221)" if dark else "rgb(34, 34, 34)")
