@@ -31,7 +31,8 @@ COMMANDS: dict[str, ModuleType] = {
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; a mistake of the user's is one line on standard error and exit code 2."""
     parsed = parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("nni_s3d").setLevel(logging.INFO)
     try:
         return int(parsed.run(parsed))
     except S3DError as error:

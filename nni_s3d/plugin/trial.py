@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from nni_s3d.errors import S3DError
+from nni_s3d.plugin.tensorboard import write_tensorboard
 from nni_s3d.search.store import Store, store_url
+from nni_s3d.search.stored import find_network
 from nni_s3d.search.trial import run
 from nni_s3d.tasks.task import Task, read_task
 from nni_s3d.tasks.together import together
@@ -33,13 +35,8 @@ def evaluate_model(model: Any, store: str | None = None) -> dict[str, float]:
         model: the space as frozen by a sample.
         store: a path or URL; by default NNI_S3D_STORE, or a folder of the experiment.
     """
-    import nni
-
     logging.getLogger("nni_s3d").setLevel(logging.INFO)
-    where = Store(store or store_url(_experiment_folder()))
-    metrics = run(model.parameters, model.task, where, nni.report_intermediate_result)
-    nni.report_final_result(metrics)
-    return metrics
+    return _report(model.parameters, model.task, Store(store or store_url(_experiment_folder())))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -58,9 +55,25 @@ def main(arguments: list[str] | None = None) -> int:
 def _run_trial(task: Task) -> None:
     import nni
 
-    parameters = nni.get_next_parameter() or {}
-    store = Store(store_url(_experiment_folder()))
-    nni.report_final_result(run(parameters, task, store, nni.report_intermediate_result))
+    _report(nni.get_next_parameter() or {}, task, Store(store_url(_experiment_folder())))
+
+
+def _report(parameters: dict[str, Any], task: Task, store: Store) -> dict[str, float]:
+    """Run a trial, and tell NNI and TensorBoard."""
+    import nni
+
+    accuracies: list[float] = []
+
+    def on_the_way(accuracy: float) -> None:
+        accuracies.append(accuracy)
+        nni.report_intermediate_result(accuracy)
+
+    metrics = run(parameters, task, store, on_the_way)
+    output, network = os.environ.get("NNI_OUTPUT_DIR"), find_network(store, parameters)
+    if output and network is not None:
+        write_tensorboard(network, accuracies, Path(output, "tensorboard"))
+    nni.report_final_result(metrics)
+    return metrics
 
 
 def parser() -> argparse.ArgumentParser:

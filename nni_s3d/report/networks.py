@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from nni_s3d.errors import ReportError, StoreError
 from nni_s3d.report.nni_database import read_config, read_trials
 from nni_s3d.report.nni_experiments import NNIExperiment, find_experiment
-from nni_s3d.search.spec import widths_of
 from nni_s3d.search.store import Store, store_url
-from nni_s3d.search.stored import StoredNetwork, stored_networks
+from nni_s3d.search.stored import StoredNetwork, identity, stored_networks
 
 
 @dataclass(frozen=True)
@@ -65,16 +63,10 @@ def _networks(url: str, of: str) -> list[StoredNetwork]:
 
 def _of_trials(experiment: NNIExperiment, networks: Sequence[StoredNetwork]) -> list[TrialNetwork]:
     """Return the network of every trial that has succeeded; several trials may have been given the same widths."""
-    by_parameters = {_identity(network.parameters): network for network in networks}
+    by_parameters = {identity(network.parameters): network for network in networks}
     made = []
     for trial in read_trials(experiment):
-        network = by_parameters.get(_identity(trial.sample)) if trial.status == "SUCCEEDED" else None
+        network = by_parameters.get(identity(trial.sample)) if trial.status == "SUCCEEDED" else None
         if network is not None:
             made.append(TrialNetwork(experiment.id, trial.id, network))
     return made
-
-
-def _identity(parameters: Mapping[str, Any]) -> tuple[object, ...]:
-    """Return what tells one network of an experiment from another."""
-    widths = tuple((name, int(width)) for name, width in widths_of(parameters).items())
-    return (parameters.get("lineage"), parameters.get("step") or 0, *sorted(widths))

@@ -177,7 +177,9 @@ def _settings(experiment: Records) -> str:
         return ""
     kept = {key: experiment.config[key] for key in _KEPT if experiment.config.get(key) is not None}
     tuner = {key: value for key, value in (experiment.config.get("tuner") or {}).items() if value is not None}
-    text = yaml.safe_dump({**kept, "trainingService": {"platform": "local"}, "tuner": tuner}, sort_keys=False)
+    text = yaml.safe_dump(
+        {**kept, "trainingService": {"platform": "local"}, "tuner": tuner}, sort_keys=False, default_flow_style=None
+    )
     command = "nnictl create --config experiment.yml"
     return (
         f"<h2>{escape(experiment.name)}: settings</h2>\n<p>As experiment.yml: {command}</p>\n<pre>{escape(text)}</pre>"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,3 +42,15 @@ def stored_networks(store: Store) -> list[StoredNetwork]:
         if parameters is not None and metrics is not None:
             found.append(StoredNetwork(store, key, parameters, metrics))
     return sorted(found, key=lambda network: (network.parameters.get("lineage") or "", network.metrics.get("step", 0)))
+
+
+def identity(parameters: Mapping[str, Any]) -> tuple[object, ...]:
+    """Return what tells the parameters of one trial of an experiment from those of another."""
+    widths = ((name, int(width)) for name, width in widths_of(parameters).items())
+    return (parameters.get("lineage"), parameters.get("step") or 0, *sorted(widths))
+
+
+def find_network(store: Store, parameters: Mapping[str, Any]) -> StoredNetwork | None:
+    """Return the finished network of a trial with these parameters, None if there is none."""
+    wanted = identity(parameters)
+    return next((network for network in stored_networks(store) if identity(network.parameters) == wanted), None)
