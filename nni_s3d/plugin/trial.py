@@ -16,7 +16,7 @@ from typing import Any
 from nni_s3d.errors import S3DError
 from nni_s3d.plugin.tensorboard import write_tensorboard
 from nni_s3d.search.store import Store, store_url
-from nni_s3d.search.stored import find_network
+from nni_s3d.search.stored import find_history
 from nni_s3d.search.trial import run
 from nni_s3d.tasks.task import Task, read_task
 from nni_s3d.tasks.together import together
@@ -69,9 +69,9 @@ def _report(parameters: dict[str, Any], task: Task, store: Store) -> dict[str, f
         nni.report_intermediate_result(accuracy)
 
     metrics = run(parameters, task, store, on_the_way)
-    output, network = os.environ.get("NNI_OUTPUT_DIR"), find_network(store, parameters)
-    if output and network is not None:
-        write_tensorboard(network, accuracies, Path(output, "tensorboard"))
+    output, history = os.environ.get("NNI_OUTPUT_DIR"), find_history(store, parameters)
+    if output and history:
+        write_tensorboard(history, accuracies, Path(output, "tensorboard"))
     nni.report_final_result(metrics)
     return metrics
 

@@ -50,7 +50,17 @@ def identity(parameters: Mapping[str, Any]) -> tuple[object, ...]:
     return (parameters.get("lineage"), parameters.get("step") or 0, *sorted(widths))
 
 
-def find_network(store: Store, parameters: Mapping[str, Any]) -> StoredNetwork | None:
-    """Return the finished network of a trial with these parameters, None if there is none."""
-    wanted = identity(parameters)
-    return next((network for network in stored_networks(store) if identity(network.parameters) == wanted), None)
+def find_history(store: Store, parameters: Mapping[str, Any]) -> list[StoredNetwork]:
+    """Return the finished network of a trial with these parameters, after those of its lineage that it has grown from.
+
+    Returns:
+        Networks in the order of their steps, that of the trial the last one; none if it has not finished.
+    """
+    wanted, lineage = identity(parameters), parameters.get("lineage")
+    found: list[StoredNetwork] = []
+    for network in stored_networks(store):
+        if identity(network.parameters) == wanted:
+            return [*found, network]
+        if lineage is not None and network.parameters.get("lineage") == lineage:
+            found.append(network)
+    return []

@@ -17,32 +17,32 @@ def events(finished, tmp_path):  # noqa: F811
 
     networks = stored_networks(Store(str(finished[0])))
     found = []
-    for step, network in enumerate(networks):
-        assert write_tensorboard(network, [0.25, 0.5], tmp_path / str(step))
+    for step in range(len(networks)):
+        assert write_tensorboard(networks[: step + 1], [0.25, 0.5], tmp_path / str(step))
         found.append(EventAccumulator(str(tmp_path / str(step))).Reload())
     return networks, found
 
 
-def test_curves_widths_and_gains_are_scalars(events):
+def test_curves_widths_and_gains_are_scalars_over_all_steps_so_far(events):
     networks, found = events
-    for step, (network, events_of_step) in enumerate(zip(networks, found, strict=True)):
-        scalars = {
-            tag: [(e.step, e.value) for e in events_of_step.Scalars(tag)] for tag in events_of_step.Tags()["scalars"]
-        }
+    for step, told in enumerate(found):
+        scalars = {tag: [(e.step, e.value) for e in told.Scalars(tag)] for tag in told.Tags()["scalars"]}
+        history = list(enumerate(networks[: step + 1]))
         assert scalars["training/validation accuracy"] == [(0, 0.25), (1, 0.5)]
-        assert scalars["width/pw1"] == [(step, network.widths["pw1"])]
-        assert scalars["growth/macs"] == [(step, network.metrics["macs"])]
-        assert scalars["growth/accuracy"] == [(step, pytest.approx(network.metrics["default"]))]
+        assert scalars["width/pw1"] == [(i, network.widths["pw1"]) for i, network in history]
+        assert scalars["growth/macs"] == [(i, network.metrics["macs"]) for i, network in history]
+        accuracies = [(i, pytest.approx(network.metrics["default"])) for i, network in history]
+        assert scalars["growth/accuracy"] == accuracies
         assert ("change of the loss by the split/measured" in scalars) == (step == 1)
 
 
 def test_spectra_are_histograms(events):
-    networks, (first, last) = events
-    tags = first.Tags()["histograms"]
-    assert set(tags) == {f"lambda {end}/{layer}" for end in ("min", "max") for layer in networks[0].widths}
-    (histogram,) = first.Histograms("lambda min/pw1")
-    assert (histogram.step, histogram.histogram_value.num) == (0, networks[0].widths["pw1"])
-    assert last.Tags()["histograms"] == []
+    networks, found = events
+    for told in found:
+        expected = {f"lambda {end}/{layer}" for end in ("min", "max") for layer in networks[0].widths}
+        assert set(told.Tags()["histograms"]) == expected
+        (histogram,) = told.Histograms("lambda min/pw1")  # nothing grows after the last step
+        assert (histogram.step, histogram.histogram_value.num) == (0, networks[0].widths["pw1"])
 
 
 def test_widths_stand_beside_results_in_hparams(events):
@@ -58,6 +58,6 @@ def test_widths_stand_beside_results_in_hparams(events):
 
 def test_without_tensorboard_a_trial_goes_on(finished, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    network = stored_networks(Store(str(finished[0])))[0]
-    assert not write_tensorboard(network, [], tmp_path / "none")
+    networks = stored_networks(Store(str(finished[0])))
+    assert not write_tensorboard(networks, [], tmp_path / "none")
     assert not (tmp_path / "none").exists()
