@@ -21,7 +21,7 @@ SCHEDULES = {"cifar100": {"schedule": "step", "gamma": 0.1}, "modelnet40": {"sch
 FRACTIONS = {"modelnet40": 0.4}
 GROWING = ["s3d", "s2d", "s3d_paper", "s2d_paper", "new_neurons", "random_splits"]
 STRATEGIES = [*GROWING, "random", "tpe", "evolution"]
-MORE = {"digits": ["gp", "grid_search"]}  # of NNI's strategies
+MORE = {"digits": ["grid_search"]}  # of NNI's strategies
 README = (ROOT / "README.md").read_text()
 
 

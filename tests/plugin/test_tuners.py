@@ -11,12 +11,11 @@ RUNS = {
     "Random": {},
     "TPE": {"optimize_mode": "maximize"},
     "Evolution": {"optimize_mode": "maximize", "population_size": 5},
-    "GP": {"optimize_mode": "maximize"},
     "GridSearch": {},
 }
 
 
-def proposals(name, seed=0, number=6):
+def proposals(name, seed=0, number=30):  # TPE draws the first twenty at random
     proposer, found = Proposer(name, RUNS[name], SPACE, seed), []
     for _ in range(number):
         found.append(proposer.propose())
@@ -44,7 +43,7 @@ def test_the_seed_decides_and_the_process_keeps_its_own_numbers(name):
     assert name == "GridSearch" or proposals(name, seed=1) != first
     random.seed(3)
     np.random.seed(3)  # noqa: NPY002
-    for _ in range(6):
+    for _ in range(30):
         random.random(), np.random.rand()  # noqa: NPY002
     assert (random.random(), np.random.rand()) == after  # noqa: NPY002
 
@@ -73,3 +72,10 @@ def test_what_does_not_run_is_named(name, arguments, message):
     with pytest.raises(ConfigError, match=message) as caught:
         Proposer(name, arguments, SPACE, 0)
     assert "\n" not in str(caught.value)
+
+
+def test_a_tuner_that_fails_later_is_named():
+    proposer = Proposer("GP", {"optimize_mode": "maximize"}, SPACE, 0)
+    proposer._tuner.generate_parameters = lambda number: 1 / 0
+    with pytest.raises(ConfigError, match="tuner GP: expected parameters, got ZeroDivisionError"):
+        proposer.propose()
