@@ -9,6 +9,7 @@ from scipy import optimize
 from tqdm import tqdm
 
 from nni_s3d.growth.graph.integer_program import milp
+from tests.alone import alone  # noqa: F401
 
 KNAPSACK = {"c": [-3.0, -2.0, -2.0], "integrality": [1, 1, 1], "bounds": (0, 1)}
 
@@ -28,7 +29,7 @@ def test_the_answer_is_scipys():
     assert np.array_equal(milp(**KNAPSACK, constraints=constraints).x, [0, 1, 1])
 
 
-def test_nothing_is_printed(monkeypatch, capfd):
+def test_nothing_is_printed(alone, monkeypatch, capfd):  # noqa: F811
     monkeypatch.setattr(optimize, "milp", printing)
     print("before")
     assert milp() == "solved"
@@ -36,7 +37,7 @@ def test_nothing_is_printed(monkeypatch, capfd):
     assert capfd.readouterr().out == "before\nafter\n"
 
 
-def test_nothing_is_printed_after_a_progress_bar(monkeypatch, capfd):
+def test_nothing_is_printed_after_a_progress_bar(alone, monkeypatch, capfd):  # noqa: F811
     monkeypatch.setattr(optimize, "milp", printing)
     for _ in tqdm(range(2)):
         pass

@@ -15,6 +15,7 @@ from nni_s3d.growth.graph.equal_parts import check_equal_parts
 from nni_s3d.growth.selection.candidates import Candidates
 from nni_s3d.growth.selection.knapsack import EXACT_CANDIDATES, integer_program, rounded_relaxation, solvers
 from nni_s3d.models import mobilenet_v1_small
+from tests.alone import alone  # noqa: F401
 from tests.growth.selection.made_up import C, cut_network, gains_of, network, random_ends, spectrum_of
 
 
@@ -35,7 +36,7 @@ def test_the_relaxation_is_within_one_neuron_of_its_bound(seed):
         assert plan.widths["0"] <= n + room
 
 
-def test_the_solver_prints_nothing(capfd):
+def test_the_solver_prints_nothing(alone, capfd):  # noqa: F811
     graph = s3d.trace(
         mobilenet_v1_small(dict.fromkeys(("conv0", *(f"pw{i}" for i in range(1, 6))), 12), 10, 1, 8),
         torch.randn(1, 1, 8, 8),
