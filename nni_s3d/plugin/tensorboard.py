@@ -29,7 +29,7 @@ def write_tensorboard(history: Sequence[StoredNetwork], accuracies: Sequence[flo
     Args:
         history: the networks of its lineage up to its own, which is the last one.
         accuracies: those that it has reported on its way.
-        folder: where TensorBoard will look; NNI takes `tensorboard` in the folder of the trial.
+        folder: where TensorBoard will look.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter

@@ -28,6 +28,12 @@ def _experiment_folder() -> Path | None:
     return next((folder for folder in output.parents if folder.name == os.environ.get("NNI_EXP_ID")), None)
 
 
+def _tensorboard_folder() -> Path | None:
+    """Return where the button of NNI 3.0's web UI looks for a trial's event files: not in the trial's own folder."""
+    experiment, trial = _experiment_folder(), os.environ.get("NNI_TRIAL_JOB_ID")
+    return experiment / "trials" / trial / "output" / "tensorboard" if experiment and trial else None
+
+
 def evaluate_model(model: Any, store: str | None = None) -> dict[str, float]:
     """Run the trial of a model of `nni_s3d.plugin.space.TaskSpace` and report to NNI.
 
@@ -69,9 +75,9 @@ def _report(parameters: dict[str, Any], task: Task, store: Store) -> dict[str, f
         nni.report_intermediate_result(accuracy)
 
     metrics = run(parameters, task, store, on_the_way)
-    output, history = os.environ.get("NNI_OUTPUT_DIR"), find_history(store, parameters)
-    if output and history:
-        write_tensorboard(history, accuracies, Path(output, "tensorboard"))
+    folder, history = _tensorboard_folder(), find_history(store, parameters)
+    if folder is not None and history:
+        write_tensorboard(history, accuracies, folder)
     nni.report_final_result(metrics)
     return metrics
 

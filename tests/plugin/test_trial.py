@@ -1,4 +1,5 @@
 import gc
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import nni
@@ -69,9 +70,12 @@ def test_the_store_is_a_folder_of_the_experiment(tmp_path, monkeypatch, manager)
     monkeypatch.delenv("NNI_S3D_STORE", raising=False)
     monkeypatch.setenv("NNI_EXP_ID", "abcd1234")
     monkeypatch.setenv("NNI_OUTPUT_DIR", str(tmp_path / "abcd1234" / "environments" / "local-env" / "trials" / "x"))
+    monkeypatch.setenv("NNI_TRIAL_JOB_ID", "x")
     small_task.write(tmp_path)
     assert main([str(tmp_path / "task.yml")]) == 0
     assert (tmp_path / "abcd1234" / "store" / "task.json").exists()
+    events = tmp_path / "abcd1234" / "trials" / "x" / "output" / "tensorboard"  # where NNI's button looks
+    assert bool(find_spec("tensorboard")) == bool(list(events.glob("events.out.tfevents.*")))
 
 
 @pytest.mark.parametrize(

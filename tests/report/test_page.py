@@ -1,6 +1,4 @@
 import re
-import shutil
-import time
 from html.parser import HTMLParser
 
 import pytest
@@ -10,6 +8,7 @@ pytest.importorskip("plotly", reason="plotly, of the extra plots, is not install
 from nni_s3d.errors import ReportError
 from nni_s3d.report.page import page, write_page
 from nni_s3d.report.records import Records, read_records
+from tests.browser import browser, until  # noqa: F401
 
 
 class Outside(HTMLParser):
@@ -74,34 +73,15 @@ def test_a_folder_that_cannot_be_made_is_named(plain, tmp_path):
         write_page([records], tmp_path / "file")
 
 
-@pytest.fixture
-def browser():
-    driver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (chromium and chromedriver):
-        pytest.skip("chromium and chromium-driver, of Debian, are not installed")
-    options = driver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu"):
-        options.add_argument(argument)
-    with driver.Chrome(options=options, service=driver.ChromeService(chromedriver)) as opened:
-        yield opened
-
-
 @pytest.mark.parametrize(("width", "dark"), [(1400, False), (1400, True), (390, False)])
-def test_a_browser_shows_it_without_errors(browser, experiment, tmp_path, width, dark):
+def test_a_browser_shows_it_without_errors(browser, experiment, tmp_path, width, dark):  # noqa: F811
     path = write_page([read_records("abcd1234", experiment.root)], tmp_path / "out")
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     browser.get(path.as_uri())
-    for _ in range(100):  # until all is drawn
-        drawn = browser.execute_script("return document.querySelectorAll('.js-plotly-plot .main-svg').length")
-        if drawn >= 7:
-            break
-        time.sleep(0.1)
-    assert drawn >= 7
+    until(lambda: browser.execute_script("return document.querySelectorAll('.js-plotly-plot .main-svg').length") >= 7)
     assert browser.get_log("browser") == []
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width  # nothing sticks out
     ground = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
