@@ -16,7 +16,7 @@ def browser():
         pytest.skip("chromium and chromium-driver, of Debian, are not installed")
     options = driver.ChromeOptions()
     options.binary_location = chromium
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1500,1300"):
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1900,1150"):
         options.add_argument(argument)
     with driver.Chrome(options=options, service=driver.ChromeService(chromedriver)) as opened:
         yield opened

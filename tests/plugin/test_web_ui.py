@@ -9,6 +9,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def click(page, selector: str, text: str) -> None:
 def keep_picture(page, name: str) -> None:
     """Keep a picture for the documentation, if it is wanted."""
     if folder := os.environ.get("NNI_S3D_PICTURES"):
-        page.execute_script("for (const e of document.querySelectorAll('*')) e.style.transition = 'none'")
+        time.sleep(3)  # charts are drawn slowly for the eye
         page.save_screenshot(f"{folder}_{name}.png")
 
 
