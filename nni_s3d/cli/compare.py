@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nni_s3d.cli.values import count
+from nni_s3d.cli.values import at_least_one, count
 from nni_s3d.errors import S3DError
 
 
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ids", nargs="+", default=[], metavar="ID", help="experiments that NNI has run")
     parser.add_argument("--budget", type=count, metavar="12G", help="MACs of training that every strategy may spend")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="default: 0")
-    parser.add_argument("--workers", type=int, default=1, help="processes; default: 1")
+    parser.add_argument("--workers", type=at_least_one, default=1, help="processes; default: 1")
     parser.add_argument("--out", type=Path, default=Path("reports/compare"), help="default: reports/compare")
     parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
 

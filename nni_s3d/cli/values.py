@@ -25,8 +25,16 @@ def count(text: str) -> float:
     return value
 
 
+def at_least_one(text: str) -> int:
+    """Read a number of things of which there must be some."""
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
+
+
 # What argparse calls them.
 sizes.__name__ = "shape such as 1,3,224,224"
+at_least_one.__name__ = "whole number >= 1"
 count.__name__ = "number such as 300000 or 1.2M"
 
 

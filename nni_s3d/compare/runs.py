@@ -139,4 +139,5 @@ def check_runs(planned: list[Run]) -> None:
         expected = f"expected at least {si(least)}, what the smallest network costs"
         raise ConfigError(f"--budget: {expected}, got {si(planned[0].budget)}")
     for plan in planned:
+        dataclasses.replace(plan.file.task, seed=plan.seed)  # which knows what a seed is
         _ = plan.file.lineages if plan.file.tuner.grows else plan.proposer()

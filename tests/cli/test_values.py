@@ -1,6 +1,6 @@
 import pytest
 
-from nni_s3d.cli.values import count, setting, sizes
+from nni_s3d.cli.values import at_least_one, count, setting, sizes
 from nni_s3d.errors import ConfigError
 
 
@@ -20,6 +20,13 @@ def test_counts_may_have_a_unit(text, number):
 def test_what_is_no_count_is_refused(text):
     with pytest.raises(ValueError):  # noqa: PT011
         count(text)
+
+
+def test_some_are_at_least_one():
+    assert at_least_one("3") == 3
+    for wrong in ("0", "-1", "1.5", ""):
+        with pytest.raises(ValueError):  # noqa: PT011
+            at_least_one(wrong)
 
 
 def test_settings_are_those_of_yaml():

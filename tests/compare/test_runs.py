@@ -118,6 +118,8 @@ def test_what_is_no_comparison_is_refused_before_anything_is_trained(tmp_path, m
         check_runs([planned(file, out, 1e6)])
     with pytest.raises(ConfigError, match=r"tuner Hyperband: expected a tuner, .* got an advisor"):
         check_runs([planned(written(tmp_path / "a", "Hyperband"), out)])
+    with pytest.raises(ConfigError, match=r"seed: expected a whole number >= 0 and < 2\*\*63, got -1"):
+        check_runs([planned(file, out, seed=-1)])
     with pytest.raises(ConfigError, match=r"none.yml: tuner: expected its name or className, got none"):
         check_runs([planned(written(tmp_path / "a", None), out)])
     check_runs([planned(file, out), planned(written(tmp_path / "a", "TPE"), out)])
