@@ -42,6 +42,8 @@ def command(
         planned = plan(configs, seeds, budget, out)
         check_runs(planned)
         failed = carry_out(planned, workers)
+        for run in (run for run in planned if run.done and not run.rows()):
+            print(f"{run.label}, seed {run.seed}: left out: the budget pays for no network of it", file=sys.stderr)
         frames.append(pd.DataFrame([row for run in planned for row in run.rows()], columns=list(COLUMNS)))
     if ids:
         frames.append(collected(ids, budget))

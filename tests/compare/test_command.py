@@ -68,6 +68,13 @@ def test_a_run_that_fails_is_told_and_the_others_count(configs, tmp_path, capsys
     assert told.out.splitlines()[2].startswith("s3d")
 
 
+def test_a_strategy_that_the_budget_pays_nothing_of_is_named(configs, tmp_path, capsys):
+    assert command(configs, [], 1e7, [0], 1, tmp_path / "out") == 0
+    told = capsys.readouterr()
+    assert told.err.splitlines()[-1] == "random, seed 0: left out: the budget pays for no network of it"
+    assert [line.split()[0] for line in told.out.splitlines()[2:3]] == ["s3d"]
+
+
 def test_experiments_of_nni_stand_beside_them(configs, tmp_path, capsys, monkeypatch, rows):
     monkeypatch.setattr(command_module, "collected", lambda ids, budget: rows.assign(strategy=ids[0]))
     assert command([], ["abcd"], 1e8, [0], 1, tmp_path / "out") == 0
