@@ -157,7 +157,7 @@ def main(arguments: list[str] | None = None) -> None:
     for seed in parsed.seeds:
         kept = parsed.out / f"seed_{seed}_{parsed.neurons}_{parsed.iterations}_{parsed.triplet}.csv"
         if kept.exists() and seed != parsed.seeds[0]:
-            frames.append(pd.read_csv(kept))
+            frames.append(pd.read_csv(kept, float_precision="round_trip"))
             continue
         table: list[dict[str, object]] = []
         for method in tqdm(methods, desc=f"seed {seed}", disable=None, leave=False):
