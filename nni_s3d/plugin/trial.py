@@ -15,8 +15,8 @@ from typing import Any
 
 from nni_s3d.errors import S3DError
 from nni_s3d.plugin.tensorboard import write_tensorboard
+from nni_s3d.search.history import history
 from nni_s3d.search.store import Store, store_url
-from nni_s3d.search.stored import find_history
 from nni_s3d.search.trial import run
 from nni_s3d.tasks.task import Task, read_task
 from nni_s3d.tasks.together import together
@@ -75,9 +75,8 @@ def _report(parameters: dict[str, Any], task: Task, store: Store) -> dict[str, f
         nni.report_intermediate_result(accuracy)
 
     metrics = run(parameters, task, store, on_the_way)
-    folder, history = _tensorboard_folder(), find_history(store, parameters)
-    if folder is not None and history:
-        write_tensorboard(history, accuracies, folder)
+    if (folder := _tensorboard_folder()) is not None:
+        write_tensorboard(history(parameters, task, store), accuracies, folder)
     nni.report_final_result(metrics)
     return metrics
 

@@ -35,32 +35,23 @@ def stored_networks(store: Store) -> list[StoredNetwork]:
     Raises:
         StoreError: there is no such store, or a file in it is not what this package writes.
     """
-    found = []
-    for key in filter(_KEY.fullmatch, store.folders()):
-        parameters = store.read_json(f"{key}/spec.json")
-        metrics = store.read_json(f"{key}/metrics.json", *_METRICS)
-        if parameters is not None and metrics is not None:
-            found.append(StoredNetwork(store, key, parameters, metrics))
+    every = (stored_network(store, key) for key in filter(_KEY.fullmatch, store.folders()))
+    found = [network for network in every if network is not None]
     return sorted(found, key=lambda network: (network.parameters.get("lineage") or "", network.metrics.get("step", 0)))
+
+
+def stored_network(store: Store, key: str) -> StoredNetwork | None:
+    """Return the network in a folder of a store, None if its trial has not finished.
+
+    Raises:
+        StoreError: a file in it is not what this package writes.
+    """
+    parameters = store.read_json(f"{key}/spec.json")
+    metrics = store.read_json(f"{key}/metrics.json", *_METRICS)
+    return None if parameters is None or metrics is None else StoredNetwork(store, key, parameters, metrics)
 
 
 def identity(parameters: Mapping[str, Any]) -> tuple[object, ...]:
     """Return what tells the parameters of one trial of an experiment from those of another."""
     widths = ((name, int(width)) for name, width in widths_of(parameters).items())
     return (parameters.get("lineage"), parameters.get("step") or 0, *sorted(widths))
-
-
-def find_history(store: Store, parameters: Mapping[str, Any]) -> list[StoredNetwork]:
-    """Return the finished network of a trial with these parameters, after those of its lineage that it has grown from.
-
-    Returns:
-        Networks in the order of their steps, that of the trial the last one; none if it has not finished.
-    """
-    wanted, lineage = identity(parameters), parameters.get("lineage")
-    found: list[StoredNetwork] = []
-    for network in stored_networks(store):
-        if identity(network.parameters) == wanted:
-            return [*found, network]
-        if lineage is not None and network.parameters.get("lineage") == lineage:
-            found.append(network)
-    return []

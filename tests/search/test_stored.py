@@ -2,7 +2,7 @@ import pytest
 
 from nni_s3d.errors import StoreError
 from nni_s3d.search.store import Store
-from nni_s3d.search.stored import find_history, stored_networks
+from nni_s3d.search.stored import stored_networks
 from tests.fresh_process import loaded_by
 
 
@@ -11,16 +11,6 @@ def test_every_finished_step_is_a_network_in_its_order(grown):
     found = stored_networks(Store(str(folder)))
     assert [(network.parameters, network.metrics) for network in found] == trials
     assert found[0].widths == dict.fromkeys(found[0].widths, 3)
-
-
-def test_a_network_is_found_by_the_parameters_of_its_trial_after_its_ancestors(grown):
-    _, folder, trials = grown
-    store = Store(str(folder))
-    for step, (parameters, _) in enumerate(trials):
-        as_floats = {name: float(v) if isinstance(v, int) and name != "step" else v for name, v in parameters.items()}
-        found = find_history(store, as_floats)
-        assert [network.metrics for network in found] == [metrics for _, metrics in trials[: step + 1]]
-    assert find_history(store, {**trials[0][0], "lineage": None}) == []
 
 
 def test_what_is_no_network_is_left_out(tmp_path):
