@@ -67,6 +67,7 @@ def decide(
     max_widths: Mapping[str, int] | None = None,
     memory: float | None = None,
     seed: int = 0,
+    evidence: Evidence | None = None,
 ) -> Decision:
     """Decide how a trained network, in evaluation mode, grows.
 
@@ -79,11 +80,14 @@ def decide(
         max_widths: {group: width} that no group may exceed.
         memory: bytes that linearised batches may take up, about; None for any number.
         seed: of new neurons and random splits.
+        evidence: what an earlier decision on the same network, by the same method, rests on; by default it is measured.
 
     Raises:
         ModelError: see `SplittingOperator`, `spectrum` and `select`.
     """
-    evidence, passes = _evidence(model, graph, settings, batches, loss_fn, memory, seed)
+    passes = 0.0
+    if evidence is None:
+        evidence, passes = _evidence(model, graph, settings, batches, loss_fn, memory, seed)
     relative = settings.relative and settings.method != "new_neurons"
     norms = theta_norms(graph.splittable_groups, dict(model.named_parameters())) if relative else None
     plan = select_plan(evidence, graph, settings.policy, settings.schemes, max_widths=max_widths, theta_norms=norms)

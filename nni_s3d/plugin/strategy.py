@@ -24,7 +24,7 @@ from nni.nas.strategy import Strategy
 from nni_s3d.errors import ConfigError
 from nni_s3d.plugin.trial import evaluate_model
 from nni_s3d.search.controller import Controller
-from nni_s3d.search.lineage import lineages
+from nni_s3d.search.read_lineages import lineages
 from nni_s3d.search.spec import widths_of
 from nni_s3d.search.store import Store, store_url
 from nni_s3d.tasks.search_space import RESERVED, Space

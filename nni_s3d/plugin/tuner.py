@@ -18,7 +18,7 @@ from nni.utils import ClassArgsValidator
 from nni_s3d.errors import S3DError
 from nni_s3d.plugin.manager import end_experiment, has_failed, trial_of
 from nni_s3d.search.controller import Controller
-from nni_s3d.search.lineage import lineages
+from nni_s3d.search.read_lineages import lineages
 from nni_s3d.search.store import Store, store_url
 from nni_s3d.tasks.search_space import Space
 

@@ -10,7 +10,8 @@ from scipy.optimize import nnls
 
 from nni_s3d.errors import ConfigError
 from nni_s3d.report.nni_database import NNITrial
-from nni_s3d.search.lineage import TUNER, Lineage, lineages
+from nni_s3d.search.lineage import TUNER, Lineage
+from nni_s3d.search.read_lineages import lineages
 
 
 def time_left(trials: Sequence[NNITrial], config: Mapping[str, Any], now: float) -> float | None:
@@ -45,6 +46,8 @@ def _macs_to_come(finished: Sequence[NNITrial], config: Mapping[str, Any]) -> li
         try:
             grown = lineages(tuner.get("classArgs") or {})
         except ConfigError:  # of another version
+            return None
+        if any(lineage.branches is not None for lineage in grown):
             return None
         return [macs for lineage in grown for macs in _of_lineage(lineage, finished)]
     limit = config.get("maxTrialNumber")

@@ -7,44 +7,21 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
-from nni_s3d.config import build
-from nni_s3d.errors import ConfigError, StoreError
+from nni_s3d.search.branches import branch_label, descends, plan_name, ways_of
+from nni_s3d.search.front import Front
 from nni_s3d.search.lineage import Lineage, outcome_path, settings_path, state_path, trial_path
-from nni_s3d.search.spec import Spec, parse_spec
+from nni_s3d.search.read_lineages import read_lineage
+from nni_s3d.search.spec import parse_spec
 from nni_s3d.search.store import Store
+from nni_s3d.search.track import Track, read_track
 from nni_s3d.tasks.search_space import Space
 
 _logger = logging.getLogger(__name__)
 TRIES = 2  # a trial that fails is tried again once
-STATUSES = ("ready", "running", "ended")
-
-
-@dataclass(frozen=True)
-class Track:
-    """Where a lineage is."""
-
-    parameters: dict[str, Any]  # of the step that is about to start, runs, or was the last one; see `Spec`
-    status: str = "ready"  # "ready" -> "running" -> "ready" ... -> "ended"
-    failures: int = 0  # of this step
-    reason: str = ""  # why it ended
-
-    def __post_init__(self) -> None:
-        if self.status not in STATUSES:
-            raise ConfigError(f"status: expected one of {', '.join(STATUSES)}, got {self.status!r}")
-
-    @classmethod
-    def start(cls, label: str, space: Space) -> Track:
-        """Return the track of a lineage that has not begun."""
-        return cls(Spec(dict(space.low), lineage=label).to_parameters())
-
-    @property
-    def step(self) -> int:
-        """Number of the step that `parameters` describe."""
-        return int(self.parameters["step"])
 
 
 class Controller:
@@ -69,9 +46,16 @@ class Controller:
         self._changed = threading.Condition()
         store.agree({settings_path(lineage.label): lineage.to_json() for lineage in lineages})
         self._tracks: dict[str, Track] = {}
-        tracks = {lineage.label: self._resumed(lineage.label) if resume else None for lineage in lineages}
+        self._front = Front()  # of lineages with branches only
+        self._grows_from: dict[str, Mapping[str, Any]] = {}  # {label: outcome of the step before the next one}
+        self._lineages = {lineage.label: lineage for lineage in lineages}
+        if resume:
+            self._lineages |= self._branches_found()
+        tracks = {label: read_track(store, label, space) if resume else None for label in self._lineages}
         for label, track in tracks.items():
             self._save(label, track or Track.start(label, space))
+            if track is not None and self._lineages[label].branches is not None:
+                self._remember(label, track)
         self.collect_outcomes()
 
     @property
@@ -115,8 +99,7 @@ class Controller:
         """
         with self._changed:
             self._changed.wait_for(lambda: self._first_with("ready") or not self._first_with("running"), timeout)
-            label = self._first_with("ready")
-            if label is None:
+            if (label := self._first_with("ready")) is None:
                 return None
             track = replace(self._tracks[label], status="running")
             self._save(label, track)
@@ -135,27 +118,18 @@ class Controller:
                 outcome = self._outcome(label, self._tracks[label].step)
                 self._retry(label, reason or outcome.get("error") or "the trial ended without a result")
 
-    def _resumed(self, label: str) -> Track | None:
-        """Return the track that the store holds of a lineage, if there is one."""
-        path = state_path(label)
-        if (state := self._store.read_json(path)) is None:
-            return None
-        where = self._store.url_of(path)
-        if "spec" in state:
-            raise StoreError(f"{where}: expected `parameters`, got `spec`, of an older version; start with a new store")
-        track = build(Track, state, f"{where}: track")
-        spec = parse_spec(track.parameters, self._space, f"{where}: parameters")
-        if spec.lineage != label:
-            raise StoreError(f"{where}: expected the parameters of lineage {label!r}, got those of {spec.lineage!r}")
-        return track
-
     def _outcome(self, label: str, step: int) -> dict[str, Any]:
         """Return what came of a step: its key and the next spec or why there is none, an error, or nothing yet."""
         return self._store.read_json(outcome_path(label, step)) or {}
 
     def _first_with(self, status: str) -> str | None:
-        """Return the first lineage of a status."""
-        return next((label for label, track in self._tracks.items() if track.status == status), None)
+        """Return the first lineage of a status; of those that branch, one that has come least far."""
+        steps = {
+            label: 0 if self._lineages[label].branches is None else track.step
+            for label, track in self._tracks.items()
+            if track.status == status
+        }
+        return min(steps, key=lambda label: steps[label], default=None)
 
     def _running(self, parameters: dict[str, Any]) -> str | None:
         """Return the lineage that is running this very step."""
@@ -168,14 +142,71 @@ class Controller:
         outcome = self._outcome(label, track.step)
         if "key" not in outcome:
             self._retry(label, outcome.get("error", "the trial left no outcome"))
-        elif outcome.get("next") is None:
-            reason = outcome.get("stop", "")
-            _logger.info("lineage %s ends after step %d: %s", label, track.step, reason)
-            self._save(label, replace(track, status="ended", reason=reason))
+            return
+        if self._lineages[label].branches is not None:
+            self._front.add(f"step {track.step} of lineage {label}", outcome)
+            if not self._front.better(outcome, self._lineages[label].front):
+                self._branch_off(label, outcome)
+        if outcome.get("next") is None:
+            self._end(label, track, outcome.get("stop", ""))
         else:
-            following = {**outcome["next"], "step": track.step + 1, "lineage": label}
-            spec = parse_spec(following, self._space, f"{self._store.url_of(outcome_path(label, track.step))}: next")
-            self._save(label, Track(spec.to_parameters()))
+            self._go_on(label, track.step, outcome)
+        self._end_those_off_the_front()
+
+    def _go_on(self, label: str, step: int, outcome: Mapping[str, Any]) -> None:
+        """Let the step after this one be the next of a lineage."""
+        where = f"{self._store.url_of(outcome_path(label, step))}: next"
+        following = {**outcome["next"], "step": step + 1, "lineage": label}
+        self._grows_from[label] = outcome
+        self._save(label, Track(parse_spec(following, self._space, where).to_parameters()))
+
+    def _branch_off(self, label: str, outcome: Mapping[str, Any]) -> None:
+        """Start a lineage, with the past of this one, for each other way in which a network grows.
+
+        This one has not advanced yet, so that a controller that is killed here begins here again.
+        """
+        step = self._tracks[label].step
+        for way, settings in ways_of(self._lineages[label]).items():
+            branch = replace(settings, name=branch_label(label, step + 1, way))
+            following = outcome.get("branches", {}).get(way)
+            if following is None or branch.label in self._tracks:
+                continue
+            self._store.agree({settings_path(branch.label): branch.to_json()})
+            for past in range(step):
+                self._store.write_json(outcome_path(branch.label, past), self._outcome(label, past))
+            last = {**outcome, "plan": plan_name(way), "next": following, "branches": {}}
+            self._store.write_json(outcome_path(branch.label, step), last)
+            self._lineages[branch.label] = branch
+            self._go_on(branch.label, step, last)
+
+    def _branches_found(self) -> dict[str, Lineage]:
+        """Return the lineages in the store that have branched from those of this controller."""
+        found = {}
+        for label in self._store.folders("lineages"):
+            if any(descends(label, ancestor) for ancestor in self._lineages) and self._store.exists(state_path(label)):
+                where = settings_path(label)
+                found[label] = read_lineage(self._store.read_json(where) or {}, self._store.url_of(where))
+        return found
+
+    def _remember(self, label: str, track: Track) -> None:
+        """Put the networks of a resumed lineage on the front again."""
+        for step in range(track.step + (track.status == "ended")):
+            if "key" in (outcome := self._outcome(label, step)):
+                self._front.add(f"step {step} of lineage {label}", outcome)
+                self._grows_from[label] = outcome
+
+    def _end_those_off_the_front(self) -> None:
+        """End lineages that would grow a network that another one is better than."""
+        for label, track in self._tracks.items():
+            lineage = self._lineages[label]
+            if lineage.branches is None or track.status != "ready" or track.step == 0:
+                continue
+            if better := self._front.better(self._grows_from[label], lineage.front):
+                self._end(label, track, f"{better} is better")
+
+    def _end(self, label: str, track: Track, reason: str) -> None:
+        _logger.info("lineage %s ends: %s", label, reason)
+        self._save(label, replace(track, status="ended", reason=reason))
 
     def _retry(self, label: str, reason: str) -> None:
         track = self._tracks[label]

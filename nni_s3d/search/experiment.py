@@ -13,10 +13,13 @@ from typing import Any, TypeVar
 from nni_s3d.config import build, read_json, read_yaml
 from nni_s3d.errors import ConfigError, S3DError
 from nni_s3d.growth.graph.cost import Cost, count
+from nni_s3d.growth.growth_step import check_growth
 from nni_s3d.search import trial
+from nni_s3d.search.branches import ways_of
 from nni_s3d.search.controller import Controller
-from nni_s3d.search.lineage import TUNER, Lineage, lineages
+from nni_s3d.search.lineage import TUNER, Lineage
 from nni_s3d.search.preflight import check_network
+from nni_s3d.search.read_lineages import lineages
 from nni_s3d.search.store import Store
 from nni_s3d.tasks.search_space import Space
 from nni_s3d.tasks.task import Task, read_task
@@ -130,6 +133,8 @@ def check(experiment: Experiment) -> Cost:
     for lineage in experiment.lineages:
         try:
             graph = check_network(task, data, model, space.low, lineage.at(0))
+            for way in ways_of(lineage).values():
+                check_growth(way.at(0), graph)
         except ConfigError as error:
             raise ConfigError(f"lineage {lineage.label}: {error}") from error
     return count(graph)

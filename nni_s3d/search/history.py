@@ -26,7 +26,7 @@ def history(parameters: dict[str, Any], task: Task, store: Store) -> list[Stored
     space = task.space()
     spec = parse_spec(parameters, space)
     if spec.lineage is None:
-        keys = [TrialContext(task, space, store, spec, lineage=None, parent=None, report=lambda accuracy: None).key]
+        keys = [TrialContext(task, space, store, spec, lineage=None, parent=None).key]
     else:
         outcomes = (store.read_json(outcome_path(spec.lineage, step), "key") for step in range(spec.step + 1))
         keys = [str(outcome["key"]) for outcome in outcomes if outcome is not None]

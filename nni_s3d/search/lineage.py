@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nni_s3d.config import build
 from nni_s3d.errors import ConfigError
 from nni_s3d.growth.selection.settings import Knapsack
 from nni_s3d.growth.settings import GrowthSettings
@@ -15,6 +13,7 @@ from nni_s3d.search.spec import check_name
 
 TUNER = "nni_s3d.plugin.tuner.S3DTuner"  # what grows lineages under NNI
 PHASE_BUDGETS = ("macs", "epochs")
+FRONTS = ("macs", "params")
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,8 @@ class Lineage(GrowthSettings):
     epochs: int | list[int] | None = None  # of the seed network, or of every step; by default those of the task
     phase_budget: str = "macs"  # epochs are counted in MACs of the seed network, or are "epochs" of every network
     seed: int = 0  # of the first weights, the order of the samples, all random growth and the eigensolver
+    branches: dict[str, dict[str, Any]] | None = None  # {name: settings that differ}, see `search.branches`
+    front: str = "macs"  # or "params": with branches, the cost against which accuracy is judged
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -39,6 +40,8 @@ class Lineage(GrowthSettings):
             raise ConfigError(f"steps: expected a whole number >= 0, got {self.steps!r}")
         if self.phase_budget not in PHASE_BUDGETS:
             raise ConfigError(f"phase_budget: expected one of {', '.join(PHASE_BUDGETS)}, got {self.phase_budget!r}")
+        if self.front not in FRONTS:
+            raise ConfigError(f"front: expected one of {', '.join(FRONTS)}, got {self.front!r}")
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed: expected a whole number >= 0 and < 2**63, got {self.seed!r}")
         if self.name:
@@ -71,42 +74,10 @@ class Lineage(GrowthSettings):
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON, for `build`."""
         policy: Any = self.policy
-        return dataclasses.asdict(self) | {"policy": {"name": policy.name, **dataclasses.asdict(policy)}}
-
-
-def lineages(settings: Mapping[str, Any], where: str = "classArgs") -> list[Lineage]:
-    """Read the settings of a tuner or strategy: shared ones, and a list `lineages` of what differs.
-
-    Raises:
-        ConfigError: an unknown key, a wrong type, a value out of range, or two lineages of one name.
-    """
-    shared = {key: value for key, value in settings.items() if key != "lineages"}
-    differing = settings.get("lineages")
-    if differing is None:
-        return [read_lineage(shared, where)]
-    if not isinstance(differing, Sequence) or isinstance(differing, str) or not differing:
-        raise ConfigError(f"{where}.lineages: expected a list of settings, got {differing!r}")
-    made = []
-    for i, difference in enumerate(differing):
-        if not isinstance(difference, Mapping):
-            raise ConfigError(f"{where}.lineages[{i}]: expected a mapping, got {difference!r}")
-        made.append(read_lineage({**shared, **difference}, f"{where}.lineages[{i}]"))
-    labels = [lineage.label for lineage in made]
-    for label in labels:
-        if labels.count(label) > 1:
-            raise ConfigError(f"{where}.lineages: two are called {label!r}; give each a name of its own")
-    return made
-
-
-def read_lineage(settings: Mapping[str, Any], where: str) -> Lineage:
-    """Read the settings of one lineage.
-
-    Raises:
-        ConfigError: an unknown key, a wrong type, or a value out of range.
-    """
-    if "phases" in settings:
-        raise ConfigError(f"{where}: unknown key 'phases', now called 'phase_budget'")
-    return build(Lineage, settings, where)
+        settings = dataclasses.asdict(self) | {"policy": {"name": policy.name, **dataclasses.asdict(policy)}}
+        if self.branches is None:  # as older versions wrote it, so that their stores go on
+            del settings["branches"], settings["front"]
+        return settings
 
 
 def settings_path(label: str) -> str:

@@ -14,6 +14,8 @@ from nni_s3d.config import build
 from nni_s3d.errors import ConfigError
 from nni_s3d.tasks.search_space import RESERVED, Space
 
+LONGEST_NAME = 128  # of a lineage, which is a part of paths
+
 
 @dataclass(frozen=True)
 class Spec:
@@ -65,8 +67,9 @@ def widths_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
 def check_name(name: str, where: str) -> None:
     """Raise ConfigError unless a name can be a part of paths in a store, and stay inside it."""
     if not re.fullmatch(_NAME, name):
-        expected = "1 to 64 of the characters A-Z, a-z, 0-9 and ._+-, without . at the beginning or .json at the end"
+        expected = f"1 to {LONGEST_NAME} of the characters A-Z, a-z, 0-9 and ._+-"
+        expected += ", without . at the beginning or .json at the end"
         raise ConfigError(f"{where}: expected {expected}, got {name!r}")
 
 
-_NAME = r"(?!\.)[A-Za-z0-9._+-]{1,64}(?<!\.json)"
+_NAME = rf"(?!\.)[A-Za-z0-9._+-]{{1,{LONGEST_NAME}}}(?<!\.json)"

@@ -78,7 +78,8 @@ def _parent(trial: TrialContext, key: str, data: DataSet) -> _Parent:
     store, goes_on = trial.store, trial.grows_before_decay
     parameters = store.read_json(f"{key}/spec.json")
     weights = read_tensors(store, f"{key}/{trial.grown_weights}")
-    content, tensors = store.read_json(f"{key}/plan.json"), read_tensors(store, f"{key}/plan.safetensors")
+    plan = f"{key}/{trial.plan}"
+    content, tensors = store.read_json(f"{plan}.json"), read_tensors(store, f"{plan}.safetensors")
     state = read_checkpoint(store, f"{key}/optimizer.pt") if goes_on else {}
     if parameters is None or weights is None or content is None or tensors is None or state is None:
         raise StoreError(f"{store.url}: expected the weights and the plan of the parent {key}, got none")

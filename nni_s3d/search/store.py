@@ -88,14 +88,15 @@ class Store:
         with self._reaching(self.url_of(path)):
             return bool(self._fs.exists(self.url_of(path)))
 
-    def folders(self) -> list[str]:
-        """Return the names of the folders, in their order.
+    def folders(self, path: str = "") -> list[str]:
+        """Return the names of the folders in the store, or in a folder there, in their order.
 
         Raises:
-            StoreError: there is no such store.
+            StoreError: there is no such store or folder.
         """
-        with self._reaching(self.url):
-            entries = self._fs.ls(self._root, detail=True)
+        folder = self.url_of(path).rstrip("/")
+        with self._reaching(folder):
+            entries = self._fs.ls(folder, detail=True)
         return sorted(e["name"].rstrip("/").rpartition("/")[2] for e in entries if e["type"] == "directory")
 
     def read_json(self, path: str, *keys: str) -> dict[str, Any] | None:

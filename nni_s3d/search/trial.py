@@ -11,23 +11,21 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from nni_s3d.errors import ConfigError, StoreError
-from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.cost import Cost, count
 from nni_s3d.growth.graph.read import read_graph
-from nni_s3d.growth.growth_step import decide
 from nni_s3d.growth.modules import copied
-from nni_s3d.search.lineage import Lineage, outcome_path, read_lineage, settings_path, trial_path
-from nni_s3d.search.notes import write_spectra
+from nni_s3d.search.branches import plan_name
+from nni_s3d.search.lineage import Lineage, outcome_path, settings_path, trial_path
+from nni_s3d.search.planning import plan_next_step, record_outcome
 from nni_s3d.search.preflight import check_network
+from nni_s3d.search.read_lineages import read_lineage
 from nni_s3d.search.spec import Spec, parse_spec
 from nni_s3d.search.start import first_weights
 from nni_s3d.search.store import Store
 from nni_s3d.search.tensor_files import read_checkpoint, read_tensors, write_checkpoint, write_tensors
 from nni_s3d.search.trial_context import TrialContext
-from nni_s3d.search.trial_log import tell_decision
 from nni_s3d.tasks.data import DataSet, Loader
 from nni_s3d.tasks.machine import gflops, warning
 from nni_s3d.tasks.recipe import Recipe
@@ -58,8 +56,8 @@ def run(
     spec = parse_spec(parameters, space)
     lineage = _lineage(store, spec)
     store.claim(task.fingerprint)
-    parent = _parent_of(store, spec)
-    trial = TrialContext(task, space, store, spec, lineage=lineage, parent=parent, report=report)
+    parent, plan = _parent_of(store, spec)
+    trial = TrialContext(task, space, store, spec, lineage=lineage, parent=parent, plan=plan, report=report)
     metrics: dict[str, float] | None = store.read_json(trial.path("metrics.json"), *_SHOWN)
     if spec.lineage is not None:
         store.write_json(trial_path(spec.lineage, spec.step), {"trial": os.environ.get("NNI_TRIAL_JOB_ID")})
@@ -70,7 +68,7 @@ def run(
         if spec.lineage is not None:
             store.write_json(outcome_path(spec.lineage, spec.step), {"error": f"{type(error).__name__}: {error}"})
         raise
-    _record_outcome(trial)
+    record_outcome(trial, metrics)
     return metrics
 
 
@@ -87,15 +85,15 @@ def _lineage(store: Store, spec: Spec) -> Lineage | None:
         raise StoreError(f"{error}; if an older version of nni_s3d wrote it, start with a new store") from error
 
 
-def _parent_of(store: Store, spec: Spec) -> str | None:
-    """Return the key of the step before, as its outcome says."""
+def _parent_of(store: Store, spec: Spec) -> tuple[str | None, str]:
+    """Return the key of the step before, as its outcome says, and the name of the plan there."""
     if spec.lineage is None or spec.step == 0:
-        return None
+        return None, plan_name()
     path = outcome_path(spec.lineage, spec.step - 1)
     outcome = store.read_json(path)
     if outcome is None or not isinstance(outcome.get("key"), str):
         raise StoreError(f"{store.url_of(path)}: expected the outcome of the step before step {spec.step}, got none")
-    return str(outcome["key"])
+    return outcome["key"], str(outcome.get("plan", plan_name()))
 
 
 def _run(trial: TrialContext) -> dict[str, float]:
@@ -120,7 +118,7 @@ def _run(trial: TrialContext) -> dict[str, float]:
     _logger.info("trained for %d epochs in %.1f s", recipe.epochs, time.perf_counter() - begun)
     train_macs = start.macs + 3 * cost.macs * len(data.train) * recipe.epochs
     if trial.lineage is not None and spec.step < trial.lineage.steps:
-        train_macs += _plan_next_step(trial, _that_grows(trial, start.model), graph, cost, data)
+        train_macs += plan_next_step(trial, _that_grows(trial, start.model), graph, cost, data)
     write_tensors(store, trial.path("weights.safetensors"), start.model.state_dict())
     on_validation, on_test = evaluate(start.model, validation), evaluate(start.model, test)
     metrics = {
@@ -191,48 +189,3 @@ def _that_grows(trial: TrialContext, model: nn.Module) -> nn.Module:
     stable = copied(model)
     stable.load_state_dict(weights)
     return stable
-
-
-def _plan_next_step(trial: TrialContext, model: nn.Module, graph: ChannelGraph, cost: Cost, data: DataSet) -> int:
-    """Leave the plan of the next growth step, or the reason why there is none, and return the MACs that it took."""
-    assert trial.lineage is not None
-    loader = trial.task.curvature_loader(data, trial.seed)
-    graph = graph.refuse_others(trial.space.high, "the search space does not name it")  # and a fraction is of the rest
-    model.eval()
-    decision = decide(
-        model,
-        graph,
-        trial.lineage.at(trial.spec.step),
-        loader,
-        F.cross_entropy,
-        max_widths=trial.space.high,
-        memory=trial.task.curvature.memory * 2**30,
-        seed=trial.seed_of_step,
-    )
-    _logger.info("%s", tell_decision(decision, trial.lineage.epsilon))
-    write_spectra(trial.store, trial.key, decision.evidence)
-    if decision.plan is not None:
-        write_tensors(trial.store, trial.path("plan.safetensors"), decision.plan.to_tensors())
-        trial.store.write_json(trial.path("plan.json"), decision.plan.to_json())
-    else:
-        trial.store.write_json(trial.path("stop.json"), {"stop": decision.stop})
-    return round(cost.macs * len(loader.images) * decision.passes)
-
-
-def _record_outcome(trial: TrialContext) -> None:
-    """Tell the controller what comes next."""
-    if trial.spec.lineage is None:
-        return
-    plan = trial.store.read_json(trial.path("plan.json"), "widths", "params", "macs")
-    stop = trial.store.read_json(trial.path("stop.json"), "stop") or {"stop": "all steps are done"}
-    following = None
-    if plan is not None:
-        if not isinstance(plan["widths"], dict):
-            where = trial.store.url_of(trial.path("plan.json"))
-            raise StoreError(f"{where}: widths: expected a mapping, got {plan['widths']!r}")
-        # The plan's widths are those of layers that the search space does not name, too.
-        widths = {name: width for name, width in plan["widths"].items() if name in trial.spec.widths}
-        spec = Spec(widths, trial.spec.step + 1, trial.spec.lineage, plan["params"], plan["macs"])
-        following = spec.to_parameters()
-    outcome = {"key": trial.key, "next": following, **({"stop": ""} if plan else stop)}
-    trial.store.write_json(outcome_path(trial.spec.lineage, trial.spec.step), outcome)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nni_s3d.growth.seeds import seed_for
+from nni_s3d.search.branches import plan_name
 from nni_s3d.search.lineage import Lineage
 from nni_s3d.search.spec import Spec
 from nni_s3d.search.store import Store
@@ -23,7 +24,8 @@ class TrialContext:
     spec: Spec
     lineage: Lineage | None  # None for the widths of another strategy
     parent: str | None  # key of the artefacts of the step before
-    report: Callable[[float], None]  # takes the validation accuracies on the way
+    report: Callable[[float], None] = lambda accuracy: None  # takes the validation accuracies on the way
+    plan: str = plan_name()  # name of what the parent has left for this trial
 
     @property
     def seed(self) -> int:

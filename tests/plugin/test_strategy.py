@@ -126,17 +126,17 @@ def test_a_whole_experiment_grows_as_without_nni(tmp_path):
 
 
 def test_a_failed_model_is_tried_again_in_this_process_too(tmp_path, monkeypatch):
-    from nni_s3d.search import trial
+    from nni_s3d.search import planning
 
     small_task.write(tmp_path)
-    original, failures = trial.decide, [RuntimeError("once")]
+    original, failures = planning.decide, [RuntimeError("once")]
 
     def fails_once(*args, **named):
         if failures:
             raise failures.pop()
         return original(*args, **named)
 
-    monkeypatch.setattr(trial, "decide", fails_once)
+    monkeypatch.setattr(planning, "decide", fails_once)
     engine = SequentialExecutionEngine(continue_on_failure=True)
     evaluator = FunctionalEvaluator(evaluate_model, store=str(tmp_path / "store"))
     space = SimplifiedModelSpace.from_model(TaskSpace(str(tmp_path / "task.yml")), evaluator)

@@ -3,8 +3,11 @@ import threading
 import pytest
 
 from nni_s3d.errors import ConfigError, StoreError
-from nni_s3d.search.controller import Controller, Track
-from nni_s3d.search.lineage import Lineage, outcome_path, settings_path, state_path, trial_path
+from nni_s3d.search.controller import Controller
+from nni_s3d.search.lineage import Lineage, outcome_path, settings_path, trial_path
+from nni_s3d.search.read_lineages import lineages
+from nni_s3d.search.store import Store
+from nni_s3d.search.track import Track
 from nni_s3d.tasks.search_space import Space
 from nni_s3d.testing.contract import SPACE, STEPS, leave_outcome
 
@@ -119,29 +122,126 @@ def test_other_settings_under_a_name_that_is_taken_are_refused(store):
         controller(store, [Lineage(seed=1, steps=STEPS, max_params=50)])
 
 
-WIDTHS = {"a": 4, "b": 4}
-
-
-@pytest.mark.parametrize(
-    ("state", "message"),
-    [
-        ({"spec": {}}, r"state\.json: expected `parameters`, got `spec`, of an older version; start with a new store"),
-        ({"parameters": 3}, r"state\.json: track\.parameters: expected a mapping, got 3"),
-        ({"parameters": WIDTHS}, f"expected the parameters of lineage '{ONE}', got those of None"),
-        ({"parameters": WIDTHS | {"lineage": "x"}}, f"expected the parameters of lineage '{ONE}', got those of 'x'"),
-        ({"parameters": WIDTHS | {"lineage": ONE}, "status": "lost"}, "status: expected one of ready, .*, got 'lost'"),
-    ],
-)
-def test_a_state_that_is_none_of_this_lineage_is_refused(store, state, message):
-    store.write_json(state_path(ONE), state)
-    with pytest.raises((StoreError, ConfigError), match=message):
-        controller(store, resume=True)
-    assert store.read_json(state_path(ONE)) == state
-
-
 def test_an_outcome_that_is_no_spec_is_refused(store):
     growing = controller(store)
     parameters = growing.next()
     store.write_json(outcome_path(ONE, 0), {"key": "0", "next": {"a": 3, "b": 5}})
     with pytest.raises(ConfigError, match=r"0\.json: next: a: expected a whole number from 4 to 64, got 3"):
         growing.finished(parameters)
+
+
+BRANCHING = {"steps": STEPS, "branches": {"s2d": {"c": 1.0}}}
+OWN, BRANCH = "c1.3-m2-s0", "c1.3-m2-s0.1-s2d"
+
+
+def leave(store, parameters, accuracy, macs):
+    """Write what a trial of a lineage with one branch leaves."""
+    leave_outcome(store, parameters)
+    label, step = parameters["lineage"], parameters["step"]
+    outcome = store.read_json(outcome_path(label, step)) | {"default": accuracy, "params": macs, "macs": macs}
+    way = "own" if label.endswith("-s2d") else "s2d"
+    following = outcome["next"] and outcome["next"] | {"a": outcome["next"]["a"] + 1}
+    outcome["branches"] = {way: following} if following else {}
+    store.write_json(outcome_path(label, step), outcome)
+
+
+def play(branching, store, worth):
+    """Let trials finish one by one; return (lineage, step) of each."""
+    played = []
+    while (parameters := branching.next()) is not None:
+        played.append((parameters["lineage"], parameters["step"]))
+        leave(store, parameters, *worth(*played[-1]))
+        branching.finished(parameters)
+    return played
+
+
+def test_a_network_on_the_front_grows_on_in_every_way(store):
+    branching = controller(store, lineages(BRANCHING))
+    played = play(branching, store, lambda label, step: (step / 10, step))
+    # All networks of a step are equal, so none is off the front; the steps come one after another.
+    assert [step for _, step in played] == [0] + 2 * [1] + 4 * [2] + 8 * [3]
+    assert played[1:3] == [(OWN, 1), (BRANCH, 1)]
+    assert {label for label, step in played if step == 2} == {OWN, f"{OWN}.2-s2d", BRANCH, f"{BRANCH}.2-own"}
+    assert branching.done
+
+
+def test_a_branch_begins_with_the_past_of_its_network(store):
+    branching = controller(store, lineages(BRANCHING))
+    seed = branching.next()
+    leave(store, seed, 0.5, 10)
+    branching.finished(seed)
+    own, branch = branching.next(), branching.next()
+    assert (own["a"], branch["a"], branch["step"], branch["lineage"]) == (5, 6, 1, BRANCH)
+    past = store.read_json(outcome_path(BRANCH, 0))
+    assert (past["key"], past["plan"]) == (store.read_json(outcome_path(OWN, 0))["key"], "plan-s2d")
+    settings = store.read_json(settings_path(BRANCH))
+    assert (settings["c"], settings["name"], settings["steps"]) == (1.0, BRANCH, STEPS)
+
+
+def test_a_network_off_the_front_ends_its_lineage(store, caplog):
+    caplog.set_level("INFO")
+    branching = controller(store, lineages(BRANCHING))
+    worth = {(OWN, 1): (0.6, 20), (BRANCH, 1): (0.5, 20)}
+    played = play(branching, store, lambda label, step: worth.get((label, step), (step / 10, 10 + step)))
+    assert not [step for label, step in played if label.startswith(BRANCH) and step > 1]
+    assert branching.tracks[BRANCH].reason == f"step 1 of lineage {OWN} is better"
+    assert f"lineage {BRANCH} ends: step 1 of lineage {OWN} is better" in caplog.text
+    assert branching.done
+
+
+def test_a_lineage_that_waits_ends_when_a_better_network_comes(store):
+    branching = controller(store, lineages(BRANCHING))
+    seed = branching.next()
+    leave(store, seed, 0.5, 10)
+    branching.finished(seed)
+    own, branch = branching.next(), branching.next()
+    leave(store, own, 0.6, 20)
+    branching.finished(own)
+    assert branching.tracks[OWN].status == "ready"
+    leave(store, branch, 0.7, 19)
+    branching.finished(branch)
+    assert branching.tracks[OWN].status == branching.tracks[f"{OWN}.2-s2d"].status == "ended"
+    assert branching.tracks[BRANCH].status == branching.tracks[f"{BRANCH}.2-own"].status == "ready"
+
+
+def test_without_other_ways_the_front_alone_ends_lineages(store):
+    shared = {"steps": STEPS, "branches": {}, "lineages": [{"seed": 1}, {"seed": 3}]}
+    branching = controller(store, lineages(shared))
+    played = play(branching, store, lambda label, step: (step + label.endswith("s3") / 2, step))
+    assert played == [(ONE, 0), (OTHER, 0), (OTHER, 1), (OTHER, 2), (OTHER, 3)]
+
+
+@pytest.mark.parametrize("stop", range(1, 13))
+def test_a_fresh_controller_finds_the_branches(store, stop):
+    def worth(label, step):
+        return (step / 10 - label.endswith("2-s2d") / 20, step)
+
+    undisturbed = Store(f"{store.url}-undisturbed")
+    expected = play(controller(undisturbed, lineages(BRANCHING)), undisturbed, worth)
+    assert len(expected) == 1 + 2 + 4 + 6
+    first = controller(store, lineages(BRANCHING))
+    for _ in range(stop):
+        last = first.next()
+        leave(store, last, *worth(last["lineage"], last["step"]))
+        first.finished(last)
+    running = first.next()
+    resumed = controller(store, lineages(BRANCHING), resume=True)
+    assert resumed.running == [running]
+    assert resumed.tracks == first.tracks
+    leave(store, running, *worth(running["lineage"], running["step"]))
+    resumed.collect_outcomes()
+    rest = play(resumed, store, worth)
+    assert sorted(rest) == sorted(expected[stop + 1 :])
+    assert resumed.done
+
+
+def test_a_controller_that_is_killed_while_it_branches_begins_there_again(store, monkeypatch):
+    branching = controller(store, lineages(BRANCHING))
+    seed = branching.next()
+    leave(store, seed, 0.5, 10)
+    monkeypatch.setattr(type(branching), "_save", lambda *_: pytest.fail("killed"))
+    with pytest.raises(pytest.fail.Exception):
+        branching.finished(seed)
+    monkeypatch.undo()
+    resumed = controller(store, lineages(BRANCHING), resume=True)
+    assert {label: track.step for label, track in resumed.tracks.items()} == {OWN: 1, BRANCH: 1}

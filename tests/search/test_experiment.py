@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from nni_s3d.errors import ConfigError, ModelError, StoreError
-from nni_s3d.search import trial
+from nni_s3d.search import planning, trial
 from nni_s3d.search.experiment import read_experiment, run
 from nni_s3d.search.lineage import outcome_path
 from nni_s3d.search.spec import widths_of
@@ -60,7 +60,7 @@ def test_a_mistake_of_the_users_is_not_tried_again(tmp_path, monkeypatch):
         calls.append(1)
         raise ModelError("no")
 
-    monkeypatch.setattr(trial, "decide", refuses)
+    monkeypatch.setattr(planning, "decide", refuses)
     with pytest.raises(ModelError, match=r"^no$"):
         list(run(read_experiment(small_task.write(tmp_path)), Store(str(tmp_path / "s"))))
     assert len(calls) == 1
@@ -68,14 +68,14 @@ def test_a_mistake_of_the_users_is_not_tried_again(tmp_path, monkeypatch):
 
 def test_a_lineage_that_fails_twice_ends_and_the_others_go_on(tmp_path, monkeypatch, caplog):
     path = small_task.write(tmp_path, steps=1, lineages=[{"c": 1.0}, {"c": 3.0}])
-    original = trial.decide
+    original = planning.decide
 
     def fails(model, graph, settings, *others, **named):
         if settings.c == 1.0:
             raise RuntimeError("the spectrum burnt down")
         return original(model, graph, settings, *others, **named)
 
-    monkeypatch.setattr(trial, "decide", fails)
+    monkeypatch.setattr(planning, "decide", fails)
     trials = [(p["lineage"], p["step"], m is None) for p, m in run(read_experiment(path), Store(str(tmp_path / "s")))]
     assert sorted(trials) == [
         ("c1-m2-s0", 0, True),

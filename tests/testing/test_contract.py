@@ -3,7 +3,7 @@
 import pytest
 
 from nni_s3d.search.controller import Controller
-from nni_s3d.search.lineage import lineages
+from nni_s3d.search.read_lineages import lineages
 from nni_s3d.search.store import Store
 from nni_s3d.tasks.search_space import Space
 from nni_s3d.testing.contract import SPACE, STEPS, AdapterContract, leave_outcome

@@ -1,0 +1,100 @@
+"""What a trial leaves for the step after it: a plan for every way to grow, and the outcome for the controller."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+from torch.nn import functional as F
+
+from nni_s3d.errors import StoreError
+from nni_s3d.growth.graph.channels import ChannelGraph
+from nni_s3d.growth.graph.cost import Cost
+from nni_s3d.growth.growth_step import Decision, decide
+from nni_s3d.search.branches import branch_label, plan_name, ways_of
+from nni_s3d.search.lineage import Lineage, outcome_path
+from nni_s3d.search.notes import write_spectra
+from nni_s3d.search.spec import Spec
+from nni_s3d.search.tensor_files import write_tensors
+from nni_s3d.search.trial_context import TrialContext
+from nni_s3d.search.trial_log import tell_decision
+from nni_s3d.tasks.data import DataSet
+
+_logger = logging.getLogger(__name__)
+
+
+def plan_next_step(trial: TrialContext, model: nn.Module, graph: ChannelGraph, cost: Cost, data: DataSet) -> int:
+    """Leave the plans of the next growth step, or the reason why there is none, and return the MACs that they took.
+
+    All ways to grow rest on one spectrum of the network.
+    """
+    assert trial.lineage is not None
+    loader = trial.task.curvature_loader(data, trial.seed)
+    graph = graph.refuse_others(trial.space.high, "the search space does not name it")  # and a fraction is of the rest
+    model.eval()
+    spectrum, passes = None, 0.0
+    for way, lineage in _ways(trial.lineage).items():
+        decision = decide(
+            model,
+            graph,
+            lineage.at(trial.spec.step),
+            loader,
+            F.cross_entropy,
+            max_widths=trial.space.high,
+            memory=trial.task.curvature.memory * 2**30,
+            seed=trial.seed_of_step,
+            evidence=spectrum if lineage.method == "split" else None,
+        )
+        _logger.info("%s%s", f"way {way}: " if way else "", tell_decision(decision, lineage.epsilon))
+        _write_plan(trial, way, decision)
+        passes += decision.passes
+        if lineage.method == "split" and spectrum is None:
+            spectrum = decision.evidence
+            write_spectra(trial.store, trial.key, spectrum)
+    return round(cost.macs * len(loader.images) * passes)
+
+
+def record_outcome(trial: TrialContext, metrics: Mapping[str, float]) -> None:
+    """Tell the controller how good this network is, and what may come next."""
+    spec, lineage = trial.spec, trial.lineage
+    if spec.lineage is None or lineage is None:
+        return
+    stop = trial.store.read_json(trial.path("stop.json"), "stop") or {"stop": "all steps are done"}
+    following = _following(trial, "", spec.lineage)
+    outcome = {"key": trial.key, "next": following, **({"stop": ""} if following else stop)}
+    if lineage.branches is not None:
+        outcome |= {name: metrics[name] for name in ("default", "params", "macs")}
+        branches = {
+            way: _following(trial, way, branch_label(spec.lineage, spec.step + 1, way)) for way in ways_of(lineage)
+        }
+        outcome["branches"] = {way: parameters for way, parameters in branches.items() if parameters is not None}
+    trial.store.write_json(outcome_path(spec.lineage, spec.step), outcome)
+
+
+def _ways(lineage: Lineage) -> dict[str, Lineage]:
+    """Return all ways in which a network of a lineage may grow, its own first."""
+    return {"": lineage, **ways_of(lineage)}
+
+
+def _write_plan(trial: TrialContext, way: str, decision: Decision) -> None:
+    name = plan_name(way)
+    if decision.plan is not None:
+        write_tensors(trial.store, trial.path(f"{name}.safetensors"), decision.plan.to_tensors())
+        trial.store.write_json(trial.path(f"{name}.json"), decision.plan.to_json())
+    elif not way:
+        trial.store.write_json(trial.path("stop.json"), {"stop": decision.stop})
+
+
+def _following(trial: TrialContext, way: str, label: str) -> dict[str, Any] | None:
+    """Return the parameters of the trial that carries out a plan, or None if there is no plan."""
+    path = trial.path(f"{plan_name(way)}.json")
+    plan = trial.store.read_json(path, "widths", "params", "macs")
+    if plan is None:
+        return None
+    if not isinstance(plan["widths"], dict):
+        raise StoreError(f"{trial.store.url_of(path)}: widths: expected a mapping, got {plan['widths']!r}")
+    # The plan's widths are those of layers that the search space does not name, too.
+    widths = {name: width for name, width in plan["widths"].items() if name in trial.spec.widths}
+    return Spec(widths, trial.spec.step + 1, label, plan["params"], plan["macs"]).to_parameters()
