@@ -2,12 +2,13 @@
 
     python -m paper.compare paper/cifar100.yml --scale small [--out runs/cifar100/small] [--workers 2]
                             [--methods NAME ...] [--targets own params macs cost] [--seeds 0 1 ...]
-                            [--seconds 600] [--only-print]
+                            [--seconds 600] [--records FILE] [--only-print]
 
 The study names its methods and its scales; "paper" is the scale of the paper. The folder OUT has the networks,
 table.csv with a row for every network, and figure.png. What is done is not repeated: when a run was interrupted, or its
 seconds are over, the same command goes on from the last epoch; only a search of AMC begins anew. A method that fails is
-reported and left out.
+reported and left out. With --records, what is done is also kept in a small file; what is there is not run again, even
+without the folder.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from paper.bench import Bench, Row
 from paper.growth import grow
 from paper.morphnet import morphnet
 from paper.pruning import prune
+from paper.records import record, restore
 from paper.settings import TARGETS, Job, Scale, Study, read_study
 from paper.tables import draw, show, write
 from paper.widths import even, scratch
@@ -64,8 +66,8 @@ def carry_out(study: Study, scale: Scale, job: Job, out: Path) -> None:
     bench.keep(rows, done=True)
 
 
-def run(study: Study, scale: Scale, jobs: list[Job], out: Path, workers: int) -> None:
-    """Carry out jobs, those that others build on first, and write the table after each."""
+def run(study: Study, scale: Scale, jobs: list[Job], out: Path, workers: int, records: Path | None) -> None:
+    """Carry out jobs, those that others build on first, and write the table, and the records, after each."""
     first = [job for job in jobs if job.target == "own" and study.is_first(job.method)]
     others = [job for job in jobs if job not in first]
     with tqdm(total=len(jobs), unit="run", file=sys.stderr) as bar:
@@ -76,6 +78,13 @@ def run(study: Study, scale: Scale, jobs: list[Job], out: Path, workers: int) ->
             if error is not None:
                 tqdm.write(f"{job.folder}: {type(error).__name__}: {error}", file=sys.stderr)
             write(collected(study, scale, {job.seed for job in jobs}, out, unfinished=True), out / "table.csv")
+            if records is not None:
+                record(records, benches(study, scale, jobs, out))
+
+
+def benches(study: Study, scale: Scale, jobs: Iterable[Job], out: Path) -> Iterator[Bench]:
+    """Return all benches that the seeds of some jobs have, in the order in which they build on each other."""
+    return (Bench(study, scale, job, out) for job in study.jobs(None, TARGETS, sorted({job.seed for job in jobs})))
 
 
 def collected(study: Study, scale: Scale, seeds: Iterable[int], out: Path, unfinished: bool = False) -> list[Row]:
@@ -120,6 +129,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=TARGETS)
     parser.add_argument("--seeds", type=int, nargs="+", help="by default those of the scale")
     parser.add_argument("--seconds", type=float, default=0, help="stop after so many; 0: never")
+    parser.add_argument("--records", type=Path, help="a file that keeps what is done")
     parser.add_argument("--only-print", action="store_true")
     return parser.parse_args(arguments)
 
@@ -132,9 +142,13 @@ def main(arguments: list[str] | None = None) -> None:
         scale = study.scale(parsed.scale)
         out = parsed.out or Path("runs", parsed.study.stem, parsed.scale)
         jobs = study.jobs(parsed.methods, parsed.targets, parsed.seeds or scale.seeds)
+        if parsed.records is not None:
+            restore(parsed.records, benches(study, scale, jobs, out))
         if not parsed.only_print:
             with at_most(parsed.seconds):
-                run(study, scale, jobs, out, parsed.workers)
+                run(study, scale, jobs, out, parsed.workers, parsed.records)
+        if parsed.records is not None:
+            record(parsed.records, benches(study, scale, jobs, out))
         rows = collected(study, scale, parsed.seeds or scale.seeds, out)
         print(show(study, rows))
         if find_spec("matplotlib"):

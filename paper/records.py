@@ -1,0 +1,40 @@
+"""The rows of a study in one file, without its networks: from there the study goes on in another place.
+
+A job is recorded with a hash of its task and its settings. If they have changed, it is run anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from nni_s3d.errors import StoreError
+from nni_s3d.search.store import Store
+from nni_s3d.tasks.task import digest
+from paper.bench import Bench
+
+
+def restore(path: Path, benches: Iterable[Bench]) -> None:
+    """Take over the jobs that a file has the rows of; a job that needs those of another one stands behind it."""
+    records = Store(str(path.parent)).read_json(path.name) or {}
+    for bench in benches:
+        record = records.get(bench.job.folder)
+        with suppress(StoreError):  # the networks that it is compared with are not done
+            if record and not bench.rows(unfinished=True) and record["comes_from"] == _origin(bench):
+                bench.keep(record["rows"], done=True)
+
+
+def record(path: Path, benches: Iterable[Bench]) -> None:
+    """Add the rows of all jobs that are done to a file."""
+    store = Store(str(path.parent))
+    records = store.read_json(path.name) or {}
+    for bench in benches:
+        with suppress(StoreError):
+            if rows := bench.rows():
+                records[bench.job.folder] = {"comes_from": _origin(bench), "rows": rows}
+    store.write_json(path.name, records)
+
+
+def _origin(bench: Bench) -> str:
+    return digest({"task": bench.task.fingerprint, "settings": bench.settings})
