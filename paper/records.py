@@ -33,7 +33,7 @@ def record(path: Path, benches: Iterable[Bench]) -> None:
         with suppress(StoreError):
             if rows := bench.rows():
                 records[bench.job.folder] = {"comes_from": _origin(bench), "rows": rows}
-    store.write_json(path.name, records)
+    store.write_json(path.name, dict(sorted(records.items())))
 
 
 def _origin(bench: Bench) -> str:
