@@ -14,6 +14,7 @@ import shtab
 
 from nni_s3d.cli import check, compare, export, grow, new, register, report
 from nni_s3d.cli import inspect as inspect_command
+from nni_s3d.cli.colour import red
 from nni_s3d.errors import S3DError
 
 COMMANDS: dict[str, ModuleType] = {
@@ -36,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return int(parsed.run(parsed))
     except S3DError as error:
-        print(f"nni-s3d: error: {error}", file=sys.stderr)
+        print(f"nni-s3d: {red('error:', sys.stderr)} {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -47,7 +48,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; the first line of a command's file is its help, the rest stands below it."""
-    made = argparse.ArgumentParser(prog="nni-s3d", description="Grow neural networks by signed splitting (S3D).")
+    made = argparse.ArgumentParser(
+        prog="nni-s3d",
+        description="Grow neural networks by signed splitting (S3D).",
+        epilog="exit codes: 0 all went well, 1 a trial failed, 2 something to mend in what was given, 130 interrupted",
+    )
     made.add_argument("--version", action="version", version=f"%(prog)s {version('nni_s3d')}")
     shtab.add_argument_to(made, ["-s", "--print-completion"], help="print what makes a shell complete this command")
     commands = made.add_subparsers(required=True, metavar="COMMAND")

@@ -2,13 +2,18 @@
 
 nni-s3d grow configs/digits/s3d.yml
 nni-s3d grow configs/digits/s3d.yml --store /data/runs/digits    # the same command goes on after a stop
+nni-s3d grow configs/digits/s3d.yml --json                       # a line for every trial
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from nni_s3d.cli.colour import red
 
 if TYPE_CHECKING:
     from nni_s3d.search.experiment import Experiment
@@ -18,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("config", type=Path, help="an experiment file for nnictl, such as configs/digits/s3d.yml")
     parser.add_argument("--store", help="path or URL of the artefacts (default: runs/<task>-<strategy>)")
+    parser.add_argument("--json", action="store_true", help="print a line of JSON for every trial")
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -27,24 +33,30 @@ def run(parsed: argparse.Namespace) -> int:
 
     experiment = read_experiment(parsed.config)
     url = parsed.store or str(Path("runs", f"{parsed.config.resolve().parent.name}-{parsed.config.stem}"))
-    return together(experiment.task, lambda: _run_here(experiment, url)) or 0
+    return together(experiment.task, lambda: _run_here(experiment, url, parsed.json)) or 0
 
 
-def _run_here(experiment: Experiment, url: str) -> int:
+def _run_here(experiment: Experiment, url: str, as_json: bool) -> int:
     from nni_s3d.search.experiment import run
-    from nni_s3d.search.spec import widths_of
     from nni_s3d.search.store import Store
 
     failed = False
     for parameters, metrics in run(experiment, Store(url)):
-        name = f"{parameters['lineage']} step {parameters['step']}"
-        if metrics is None:
-            failed = True
-            print(f"{name}: failed")
-            continue
-        print(
-            f"{name}: accuracy {metrics['default']:.4f} (test {metrics['test_accuracy']:.4f}), "
-            f"{metrics['params']:,} params, {metrics['macs']:,} MACs, widths {widths_of(parameters)}"
-        )
-    print(f"artefacts: {url}")
+        failed = failed or metrics is None
+        told = json.dumps({**parameters, **(metrics or {"failed": True})}) if as_json else _told(parameters, metrics)
+        print(told, flush=True)
+    print(f"artefacts: {url}", file=sys.stderr if as_json else sys.stdout)
     return 1 if failed else 0
+
+
+def _told(parameters: dict[str, Any], metrics: dict[str, float] | None) -> str:
+    """Say in one line what came of a trial."""
+    from nni_s3d.search.spec import widths_of
+
+    name = f"{parameters['lineage']} step {parameters['step']}"
+    if metrics is None:
+        return f"{name}: {red('failed', sys.stdout)}"
+    return (
+        f"{name}: accuracy {metrics['default']:.4f} (test {metrics['test_accuracy']:.4f}), "
+        f"{metrics['params']:,} params, {metrics['macs']:,} MACs, widths {widths_of(parameters)}"
+    )

@@ -2,11 +2,13 @@
 
 nni-s3d inspect torchvision.models:resnet18 --input 1,3,224,224
 nni-s3d inspect torchvision.models:mobilenet_v2 --input 1,3,32,32 --set num_classes=10 --search-space space.json
+nni-s3d inspect torchvision.models:vgg11 --input 1,3,224,224 --json
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from nni_s3d.cli.values import setting, sizes
@@ -26,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keyword arguments of the function; may be given several times",
     )
     parser.add_argument("--search-space", type=Path, metavar="FILE", help="write a search space to start from")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -36,7 +39,7 @@ def run(parsed: argparse.Namespace) -> int:
 
     from nni_s3d.growth.trace import trace
     from nni_s3d.tasks.factories import build_network
-    from nni_s3d.tasks.inspection import search_space, table
+    from nni_s3d.tasks.inspection import described, search_space, table
 
     if parsed.search_space is not None and parsed.search_space.exists():
         raise ConfigError(f"{parsed.search_space}: expected a file that is not there yet")
@@ -44,11 +47,11 @@ def run(parsed: argparse.Namespace) -> int:
     settings = dict(map(setting, parsed.set))
     inputs = torch.randn(parsed.input)
     graph = trace(build_network(parsed.factory, settings, None, lambda: inputs), inputs)
-    print(table(graph))
+    print(json.dumps(described(graph)) if parsed.json else table(graph))
     if parsed.search_space is not None:
         try:
             parsed.search_space.write_text(json.dumps(search_space(graph), indent=4) + "\n")
         except OSError as error:
             raise ConfigError(f"{parsed.search_space}: expected a file to write to, got: {error.strerror}") from error
-        print(parsed.search_space)
+        print(parsed.search_space, file=sys.stderr if parsed.json else sys.stdout)
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from nni_s3d.growth.graph.channels import ChannelGraph
@@ -30,6 +31,24 @@ def table(graph: ChannelGraph) -> str:
     share = sum(graph.widths.values())
     lines.append(f"{cost.params:,} parameters, {cost.macs:,} MACs; {share:,} of {channels:,} channels can be split")
     return "\n".join([*lines, *graph.remarks()])
+
+
+def described(graph: ChannelGraph) -> dict[str, Any]:
+    """Return what the table says, as JSON."""
+    params, macs = (marginal_cost(graph, kind) for kind in ("params", "macs"))
+    groups = [
+        {
+            "name": group.name,
+            "producers": [str(layer) for layer in group.producers],
+            "width": group.width,
+            "params_per_neuron": float(params[group.channels].mean()),
+            "macs_per_neuron": float(macs[group.channels].mean()),
+            "splittable": group.splittable,
+            "reason": group.reason,
+        }
+        for group in graph
+    ]
+    return {"groups": groups, **asdict(count(graph)), "remarks": list(graph.remarks())}
 
 
 def search_space(graph: ChannelGraph, cap: int = CAP) -> dict[str, Any]:

@@ -20,6 +20,20 @@ def test_grow_prints_a_line_per_step(tmp_path, capsys):
     assert "accuracy 0." in lines[0]
 
 
+def test_grow_prints_json(tmp_path, capsys, monkeypatch):
+    path = small_task.write(tmp_path, steps=1)
+    assert main(["grow", str(path), "--store", str(tmp_path / "s"), "--json"]) == 0
+    printed = capsys.readouterr()
+    first, second = map(json.loads, printed.out.splitlines())
+    assert (first["lineage"], first["step"], second["step"]) == ("c1.3-m2-s0", 0, 1)
+    assert {"conv0", "params", "macs", "default", "test_accuracy", "train_macs"} <= first.keys()
+    assert printed.err.splitlines()[-1] == f"artefacts: {tmp_path / 's'}"
+    monkeypatch.setattr("nni_s3d.search.planning.decide", lambda *_, **__: 1 / 0)
+    assert main(["grow", str(path), "--store", str(tmp_path / "t"), "--json"]) == 1
+    failures = map(json.loads, capsys.readouterr().out.splitlines())
+    assert [(line["step"], line["failed"]) for line in failures] == 2 * [(0, True)]
+
+
 @pytest.mark.parametrize(
     ("place", "message"),
     [

@@ -19,6 +19,18 @@ def test_inspect_makes_a_search_space(tmp_path, capsys):
     assert json.loads(out.read_text()) == small_task.RESIDUAL_SPACE
 
 
+def test_inspect_prints_json(tmp_path, capsys):
+    out = tmp_path / "made.json"
+    assert main(["inspect", RESIDUAL, "--input", "1,1,8,8", "--json", "--search-space", str(out)]) == 0
+    printed = capsys.readouterr()
+    content = json.loads(printed.out)
+    stem = content["groups"][0]
+    assert (stem["name"], stem["width"], len(stem["producers"]), stem["splittable"]) == ("stem", 4, 2, True)
+    assert content["groups"][-1]["reason"] == "it is an output of the network"
+    assert content["params"] > stem["params_per_neuron"] > 0
+    assert printed.err == f"{out}\n"
+
+
 @pytest.mark.parametrize(
     "settings",
     [
