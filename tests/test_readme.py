@@ -7,9 +7,12 @@ import torch
 import yaml
 
 import nni_s3d as s3d
+from nni_s3d.cli import main
 from nni_s3d.growth.selection.settings import Knapsack, TopFraction
+from nni_s3d.search.branches import ways_of
 from nni_s3d.search.experiment import read_experiment
 from nni_s3d.search.lineage import Lineage
+from nni_s3d.search.read_lineages import lineages
 from nni_s3d.tasks.search_space import Space
 from nni_s3d.tasks.task import read_task
 
@@ -21,7 +24,7 @@ SCHEDULES = {"cifar100": {"schedule": "step", "gamma": 0.1}, "modelnet40": {"sch
 FRACTIONS = {"modelnet40": 0.4}
 GROWING = ["s3d", "s2d", "s3d_paper", "s2d_paper", "new_neurons", "random_splits"]
 STRATEGIES = [*GROWING, "random", "tpe", "evolution"]
-MORE = {"digits": ["grid_search"]}  # of NNI's strategies
+MORE = {"digits": ["grid_search", "s3d_branches"]}  # of NNI's strategies
 README = (ROOT / "README.md").read_text()
 
 
@@ -35,11 +38,30 @@ def test_snippets_run():
     assert scope["model"][0].out_features > 8
 
 
+def test_commands_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (block,) = (block for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) if "nni-s3d new" in block)
+    for line in block.splitlines():
+        program, *words = line.split()
+        assert (program, main(words)) == ("nni-s3d", 0)
+    assert "step 6: accuracy" in capsys.readouterr().out
+
+
+def test_settings_of_the_tuner_are_read():
+    blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)]
+    (tuner,) = (block["tuner"] for block in blocks if "tuner" in block)
+    (lineage,) = lineages(tuner["classArgs"])
+    assert {name: (way.c, way.copies) for name, way in ways_of(lineage).items()} == {
+        "s2d": (1.0, 2),
+        "quartets": (1.3, 4),
+    }
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_strategies_differ_in_the_tuner_and_its_limits_only(name):
     folder, strategies = ROOT / "configs" / name, [*STRATEGIES, *MORE.get(name, [])]
     files = {s: yaml.safe_load((folder / f"{s}.yml").read_text()) for s in strategies}
-    own = ("experimentName", "tuner", "maxTrialNumber")
+    own = ("experimentName", "tuner", "maxTrialNumber", "trialConcurrency")
     shared = {s: {k: v for k, v in f.items() if k not in own} for s, f in files.items()}
     if name in SCHEDULES:
         for s in ("s3d_paper", "s2d_paper"):
@@ -98,7 +120,8 @@ def test_every_search_space_is_used():
 
 
 def test_documented_arguments_are_those_of_a_lineage():
-    table = README[README.index("The tuner's `classArgs`") : README.index("After `nni-s3d register`")]
+    page = (ROOT / "docs" / "settings.md").read_text()
+    table = page[page.index("The tuner's `classArgs`") : page.index("After `nni-s3d register`")]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line[:2] == "| "]
     documented = {cells[0].strip("`"): cells[-1] for cells in rows[2:]}
     assert documented.keys() - {"lineages"} == {f.name for f in fields(Lineage)}

@@ -36,7 +36,7 @@ body {{ margin: 0 auto; max-width: 1500px; padding: 1rem; font: 16px/1.5 system-
 h1 {{ font-size: 1.5rem; margin: 0; }}
 h2 {{ font-size: 1.15rem; margin: 1.6rem 0 .4rem; }}
 p {{ margin: .2rem 0 .6rem; max-width: 70em; }}
-.cards {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: .8rem; }}
+.cards {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 420px), 1fr)); gap: .8rem; }}
 .card {{ background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .4rem; min-width: 0; }}
 .card h3 {{ font-size: .95rem; margin: .2rem .4rem; }}
 .scroll {{ overflow-x: auto; }}

@@ -84,6 +84,9 @@ def test_a_browser_shows_it_without_errors(browser, experiment, tmp_path, width,
     until(lambda: browser.execute_script("return document.querySelectorAll('.js-plotly-plot .main-svg').length") >= 7)
     assert browser.get_log("browser") == []
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width  # nothing sticks out
+    outside = """return [...document.querySelectorAll(".card")].filter(card =>
+        card.querySelector(".main-svg").getBoundingClientRect().right > card.getBoundingClientRect().right)"""
+    assert browser.execute_script(outside) == []  # of its card
     ground = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert ground == ("rgb(22, 24, 29)" if dark else "rgb(255, 255, 255)")
     text = browser.execute_script("return document.querySelector('.xtitle').style.fill")
