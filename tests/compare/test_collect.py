@@ -2,6 +2,7 @@ import pytest
 
 from nni_s3d.compare.collect import COLUMNS, collected
 from nni_s3d.errors import ReportError
+from nni_s3d.search.store import Store
 from tests.report.fake_nni import Nni, metrics
 
 
@@ -31,6 +32,17 @@ def test_what_is_beyond_the_budget_is_left_out(experiments):
     assert len(collected(["aaaa"], 2e7, experiments)) == 1
     with pytest.raises(ReportError, match="experiment aaaa: expected a trial within the budget, got none"):
         collected(["aaaa"], 1e6, experiments)
+
+
+def test_experiments_with_different_tasks_are_refused(experiments):
+    tasks = {"aaaa": {"data": {"name": "digits"}, "seed": 0}, "bbbb": {"data": {"name": "digits"}, "seed": 1}}
+    for name, task in tasks.items():
+        Store(str(experiments / name / "store")).write_json("task.json", task)
+    assert len(collected(["aaaa", "bbbb", "cccc"], experiments_dir=experiments)) == 6  # nobody knows of cccc
+    Store(str(experiments / "cccc" / "store")).write_json("task.json", {"data": {"name": "cifar100"}, "seed": 0})
+    message = r"experiment cccc: expected the task of experiment aaaa, got another one \(data\)"
+    with pytest.raises(ReportError, match=message):
+        collected(["aaaa", "bbbb", "cccc"], experiments_dir=experiments)
 
 
 def test_trials_of_another_kind_are_refused(tmp_path):

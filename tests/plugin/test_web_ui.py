@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,21 +22,46 @@ from tests.browser import browser, until  # noqa: F401
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
+NAS = """
+import sys
+from nni.nas.evaluator import FunctionalEvaluator
+from nni.nas.experiment import NasExperiment
+from nni_s3d.plugin.space import TaskSpace
+from nni_s3d.plugin.strategy import S3D
+from nni_s3d.plugin.trial import evaluate_model
+
+experiment = NasExperiment(TaskSpace(sys.argv[1]), FunctionalEvaluator(evaluate_model), S3D(steps=2, epochs=2))
+experiment.run(port=int(sys.argv[2]))
+sys.stdin.read()  # the web UI stays until the test has seen it
+experiment.stop()
+"""
+
+
+@pytest.fixture(scope="module", params=["tuner", "strategy"])
+def address(request, tmp_path_factory):
     """Where the web UI of a finished experiment is: the digits, or three short steps of them."""
+    if request.param == "strategy" and "NNI_S3D_PICTURES" in os.environ:
+        pytest.skip("the pictures are those of the tuner")
     home = tmp_path_factory.mktemp("home")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "HOME": str(home), "PYTHONPATH": str(ROOT)}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    made = f"http://127.0.0.1:{port}"
+    with {"tuner": under_nnictl, "strategy": as_nas_experiment}[request.param](home, port, environment):
+        until(lambda: has_ended(made), 300)
+        yield made
+
+
+@contextmanager
+def under_nnictl(home: Path, port: int, environment: dict[str, str]):
     config = yaml.safe_load((ROOT / "configs/digits/s3d.yml").read_text())
     if "NNI_S3D_PICTURES" not in os.environ:
         config["tuner"]["classArgs"] |= {"steps": 2, "epochs": 2}
     for key in ("searchSpaceFile", "trialCodeDirectory"):
         config[key] = str((ROOT / "configs/digits" / config[key]).resolve())
     (home / "s3d.yml").write_text(yaml.safe_dump(config))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {**os.environ, "HOME": str(home), "PYTHONPATH": str(ROOT)}
-    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     nnictl = str(Path(sys.executable).parent / "nnictl")
 
     def run(*words: str) -> str:
@@ -46,11 +72,27 @@ def address(tmp_path_factory):
         if "nnictl stop" not in printed:  # NNI waits three seconds for its server
             printed = run("create", "--config", str(home / "s3d.yml"), "--port", str(port))
         assert re.search(r"nnictl stop (\w+)", printed), printed
-        made = f"http://127.0.0.1:{port}"
-        until(lambda: rest(made, "check-status")["status"] == "DONE", 300)
-        yield made
+        yield
     finally:
         run("stop", "--all")  # those of this home
+
+
+@contextmanager
+def as_nas_experiment(home: Path, port: int, environment: dict[str, str]):
+    words = [sys.executable, "-c", NAS, str(ROOT / "configs/digits/task.yml"), str(port)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, cwd=home, env=environment) as process:
+        yield
+        process.communicate()  # the end of its input
+
+
+def has_ended(address: str) -> bool:
+    """Whether an experiment is over; NNI goes on saying RUNNING of one whose strategy has returned."""
+    try:
+        jobs = rest(address, "trial-jobs")
+        ended = len(jobs) == 3 and all(job["status"] == "SUCCEEDED" for job in jobs)
+        return ended or rest(address, "check-status")["status"] == "DONE"
+    except (OSError, ValueError):  # there is no server yet, or it says INITIALIZING
+        return False
 
 
 def rest(address: str, path: str):
