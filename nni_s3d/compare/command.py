@@ -15,7 +15,7 @@ from tqdm import tqdm
 from nni_s3d.compare.collect import COLUMNS, collected
 from nni_s3d.compare.figure import draw
 from nni_s3d.compare.runs import Run, check_runs
-from nni_s3d.compare.tables import dominance, per_seed, summary
+from nni_s3d.compare.tables import best_first, dominance, per_seed, summary
 from nni_s3d.errors import ConfigError, ReportError, S3DError
 from nni_s3d.search.experiment import read_file
 from nni_s3d.search.workers import in_processes
@@ -52,6 +52,7 @@ def command(
     rows = pd.concat(frames, ignore_index=True)
     if rows.empty:
         raise ReportError("compare: expected a finished trial, got none")
+    rows = best_first(rows)
     _show(rows, as_json)
     for path in write_files(rows, out):
         print(path, file=sys.stderr if as_json else sys.stdout)

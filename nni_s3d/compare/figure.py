@@ -12,12 +12,14 @@ from nni_s3d.report.files import COLORS, format_axis
 
 _PANELS = {"params": "parameters", "macs": "MACs per sample", "search_macs": "search cost (MACs of training so far)"}
 _POINTS = 200
+_BANDS = 4  # strategies whose bands can still be told from each other
 
 
 def draw(rows: pd.DataFrame, path: Path) -> None:
-    """Draw test accuracy against parameters, MACs and search cost: the mean over the seeds and a band of one deviation.
+    """Draw test accuracy against parameters, MACs and search cost: the mean over the seeds.
 
-    At every place stands the best network on validation that is as small, or was found as early.
+    At every place stands the best network on validation that is as small, or was found as early. Few strategies have a
+    band of one deviation.
     """
     from matplotlib.figure import Figure
 
@@ -31,7 +33,8 @@ def draw(rows: pd.DataFrame, path: Path) -> None:
             mean, deviation = curves[:, known].mean(axis=0), curves[:, known].std(axis=0)
             color, style = COLORS[index % len(COLORS)], ("-", "--", ":")[index // len(COLORS) % 3]
             axes.step(at[known], mean, style, where="post", color=color, linewidth=2, label=strategy)
-            axes.fill_between(at[known], mean - deviation, mean + deviation, step="post", color=color, alpha=0.12)
+            if rows["strategy"].nunique() <= _BANDS:
+                axes.fill_between(at[known], mean - deviation, mean + deviation, step="post", color=color, alpha=0.12)
         format_axis(axes, rows[cost], label)
     panels[0].set_ylabel("test accuracy (%) of the best on validation", fontsize=13)
     handles, labels = panels[0].get_legend_handles_labels()

@@ -38,15 +38,22 @@ def per_seed(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(made)
 
 
+def best_first(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with the strategy of the largest hypervolume first, the mean over its seeds."""
+    seeds = per_seed(rows)
+    by = next((name for name in ("hypervolume_macs", "hypervolume_params") if name in seeds), "test_accuracy")
+    order = seeds.groupby("strategy", sort=False)[by].mean().sort_values(ascending=False, kind="stable").index
+    return rows.sort_values("strategy", key=lambda column: column.map(order.get_loc), kind="stable")
+
+
 def summary(rows: pd.DataFrame) -> str:
-    """Return one line for every strategy, means and deviations over the seeds, the largest hypervolume first."""
+    """Return one line for every strategy, means and deviations over the seeds."""
     seeds = per_seed(rows)
     titles = ["strategy", "seeds", "trials", "search MACs", "test accuracy of the best", "params", "MACs"]
     volumes = [name for name in ("hypervolume_params", "hypervolume_macs") if name in seeds]
     titles += [name.replace("_", ", ").replace("macs", "MACs") for name in volumes]
-    order = seeds.groupby("strategy", sort=False)[volumes[-1] if volumes else "test_accuracy"].mean()
     lines = []
-    for strategy in order.sort_values(ascending=False, kind="stable").index:
+    for strategy in seeds["strategy"].unique():
         of = seeds[seeds["strategy"] == strategy]
         counts = [si(of[name].mean()) for name in ("search_macs", *COSTS)]
         line = [strategy, str(len(of)), f"{of['trials'].mean():.3g}", counts[0], spread(100 * of["test_accuracy"], 1)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,13 @@ from nni_s3d.errors import ReportError
 from nni_s3d.report import charts
 from nni_s3d.report.records import Records
 from nni_s3d.report.table import best_row, duration, formatted, si
+from nni_s3d.search.branches import parent_of
 from nni_s3d.search.notes import Ends, read_spectra, read_split
 from nni_s3d.search.stored import StoredNetwork
 
 _KEPT = ("experimentName", "searchSpace", "trialCommand", "trialCodeDirectory", "trialConcurrency", "maxTrialNumber")
+
+_DRAWN = 4  # lineages of an experiment
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -121,12 +123,25 @@ def _fronts(frame: pd.DataFrame) -> Iterator[tuple[str, str, _Cards]]:
 
 def _of_experiment(experiment: Records) -> Iterator[tuple[str, str, _Cards]]:
     """Yield what is told of the lineages of an experiment."""
-    grown = [one.network for one in experiment.networks if one.network.parameters.get("lineage")]
-    for lineage, found in groupby(grown, key=lambda network: network.parameters["lineage"]):
-        networks = {int(network.metrics["step"]): network for network in found}
-        yield f"{experiment.name}: {lineage}", "The network as it grows, and what each split did.", _lineage(networks)
+    lineages: dict[str, dict[int, StoredNetwork]] = {}
+    for network in (one.network for one in experiment.networks if one.network.parameters.get("lineage")):
+        lineages.setdefault(network.parameters["lineage"], {})[int(network.metrics["step"])] = network
+    best = sorted(lineages, key=lambda label: -max(network.metrics["default"] for network in lineages[label].values()))
+    for label in best[:_DRAWN]:
+        more = f" Of {len(best)} lineages, the {_DRAWN} with the best networks are shown." if len(best) > _DRAWN else ""
+        text = f"The network as it grows, and what each split did.{more}"
+        yield f"{experiment.name}: {label}", text, _lineage(_with_past(label, lineages))
     text = "What each trial has cost, in the order of their ends."
     yield f"{experiment.name}: cost", text, [("", charts.costs(experiment.frame))]
+
+
+def _with_past(label: str, lineages: Mapping[str, dict[int, StoredNetwork]]) -> dict[int, StoredNetwork]:
+    """Return the networks of a lineage, {step: network}; a branch begins with those that it has grown from."""
+    parent, first = parent_of(label) or ("", 0)
+    if parent not in lineages:
+        return lineages[label]
+    past = {step: network for step, network in _with_past(parent, lineages).items() if step < first}
+    return past | lineages[label]
 
 
 def _lineage(networks: Mapping[int, StoredNetwork]) -> _Cards:

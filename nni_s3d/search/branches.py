@@ -65,6 +65,12 @@ def branch_label(label: str, step: int, way: str) -> str:
     return f"{label}.{step}-{way}"
 
 
+def parent_of(label: str) -> tuple[str, int] | None:
+    """Return the lineage that a branch has left, and the number of its first step; None for what is no branch."""
+    found = re.fullmatch(r"(.+)\.([0-9]+)-[A-Za-z0-9_]+", label)
+    return found and (found[1], int(found[2]))
+
+
 def longest_label(lineage: Lineage) -> int:
     """Return how many characters the name of a branch of branches may get."""
     ways = lineage.branches or {"": {}}

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from nni_s3d.compare.fronts import hypervolume
-from nni_s3d.compare.tables import dominance, per_seed, spread, summary
+from nni_s3d.compare.tables import best_first, dominance, per_seed, spread, summary
 
 
 def test_a_row_for_every_strategy_and_seed(rows):
@@ -22,13 +22,14 @@ def test_a_row_for_every_strategy_and_seed(rows):
 
 
 def test_the_best_front_is_first(rows):
-    lines = summary(rows[::-1]).splitlines()
+    lines = summary(best_first(rows[::-1])).splitlines()
     assert [line.split()[0] for line in lines[2:]] == ["grow", "draw"]
     assert "75.5 +- 0.7" in lines[2]
+    assert sorted(best_first(rows[::-1]).index) == list(rows.index)
 
 
 def test_one_size_has_no_front(rows):
-    lines = summary(rows[rows["params"] == 100]).splitlines()
+    lines = summary(best_first(rows[rows["params"] == 100][::-1])).splitlines()
     assert "hypervolume" not in lines[0]
     assert [line.split()[0] for line in lines[2:]] == ["grow", "draw"]
 

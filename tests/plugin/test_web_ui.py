@@ -6,6 +6,7 @@ With NNI_S3D_PICTURES=docs/web_ui the pictures of docs/first_run.md are taken an
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -24,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 
 NAS = """
 import sys
+import time
 from nni.nas.evaluator import FunctionalEvaluator
 from nni.nas.experiment import NasExperiment
 from nni_s3d.plugin.space import TaskSpace
@@ -32,8 +34,7 @@ from nni_s3d.plugin.trial import evaluate_model
 
 experiment = NasExperiment(TaskSpace(sys.argv[1]), FunctionalEvaluator(evaluate_model), S3D(steps=2, epochs=2))
 experiment.run(port=int(sys.argv[2]))
-sys.stdin.read()  # the web UI stays until the test has seen it
-experiment.stop()
+time.sleep(600)  # the web UI stays until the test has seen it
 """
 
 
@@ -80,9 +81,11 @@ def under_nnictl(home: Path, port: int, environment: dict[str, str]):
 @contextmanager
 def as_nas_experiment(home: Path, port: int, environment: dict[str, str]):
     words = [sys.executable, "-c", NAS, str(ROOT / "configs/digits/task.yml"), str(port)]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, cwd=home, env=environment) as process:
-        yield
-        process.communicate()  # the end of its input
+    with subprocess.Popen(words, cwd=home, env=environment) as process:
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGINT)  # it stops its experiment
 
 
 def has_ended(address: str) -> bool:

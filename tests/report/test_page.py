@@ -6,8 +6,11 @@ import pytest
 pytest.importorskip("plotly", reason="plotly, of the extra plots, is not installed")
 
 from nni_s3d.errors import ReportError
+from nni_s3d.report.networks import TrialNetwork
 from nni_s3d.report.page import page, write_page
-from nni_s3d.report.records import Records, read_records
+from nni_s3d.report.records import Records, _frame_of, read_records
+from nni_s3d.search.store import Store
+from nni_s3d.search.stored import StoredNetwork
 from tests.browser import browser, until  # noqa: F401
 
 
@@ -46,6 +49,24 @@ def test_the_page_tells_all_and_loads_nothing(experiment):
     assert "digits &lt;S3D&gt;" in text
     assert "http-equiv" not in text
     assert text.count('<tr class="best">') == 1
+
+
+def test_a_branch_begins_with_its_past_and_the_best_lineages_are_shown(tmp_path):
+    store = Store(str(tmp_path / "store"))
+    networks = []
+    for number, (label, step, accuracy) in enumerate(
+        [("a", 0, 0.1), ("a", 1, 0.2), ("a", 2, 0.3), ("a.1-x", 1, 0.4), ("a.1-x.2-y", 2, 0.9), ("b", 0, 0.0)]
+        + [(f"c{i}", 0, 0.5 + i / 100) for i in range(3)]
+    ):
+        parameters = {"conv0": 10 * number + 3, "lineage": label, "step": step}
+        metrics = {"default": accuracy, "step": step, "params": 1, "macs": 1, "train_macs": 1}
+        networks.append(TrialNetwork("s", str(number), StoredNetwork(store, f"{number:016x}", parameters, metrics)))
+    frame = _frame_of(networks)
+    text = page([Records("s", frame, networks=networks)])
+    titles = re.findall("<h2>s: (.*?)</h2>", text)
+    assert titles == ["a.1-x.2-y", "c2", "c1", "c0", "cost"]
+    assert "Of 7 lineages, the 4 with the best networks are shown." in text
+    assert re.search(r'"text":\[\["?3"?,"?33"?,"?43"?\]\]', text)  # the widths of a 0, a.1-x 1 and a.1-x.2-y 2
 
 
 def test_several_experiments_share_the_fronts(experiment, finished):
