@@ -9,6 +9,7 @@ from typing import Any
 from nni.mutable import Categorical, Sample, SampleValidationError, ensure_frozen
 from nni.mutable.exception import SampleMissingError
 from nni.nas.nn.pytorch import ModelSpace
+from nni.nas.space import SimplifiedModelSpace, current_model
 from torch import Tensor
 
 from nni_s3d.search.spec import parse_spec
@@ -30,9 +31,10 @@ class TaskSpace(ModelSpace):
         super().__init__()
         self.task = read_task(Path(task))
         space = self.task.space()
-        mutables: list[Categorical[Any]] = [Width(name, values) for name, values in space.values.items()]
-        mutables += map(_OfGrowth, RESERVED)
-        self.parameters = {mutable.label: ensure_frozen(self.add_mutable(mutable)) for mutable in mutables}
+        widths = [Width(name, values) for name, values in space.values.items()]
+        self.parameters = {width.label: ensure_frozen(self.add_mutable(width)) for width in widths}
+        sample = current_model() or {}  # of S3D, it says more than widths
+        self.parameters |= {name: sample.get(name) for name in RESERVED}
         self.network = self.task.build_model(parse_spec(self.parameters, space).widths, self.task.seed)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -43,6 +45,16 @@ class TaskSpace(ModelSpace):
     def extra_repr(self) -> str:
         """Name the task."""
         return f"data={self.task.data.name!r}"
+
+
+class FlatSpace(SimplifiedModelSpace):
+    """A space whose trials NNI's web UI shows by their widths, as it shows those of a tuner.
+
+    NNI records a trial of a `NasExperiment` as its whole model, in which the web UI does not find the sample.
+    """
+
+    def _dump(self) -> dict[str, Any]:
+        return {**(self.sample or {}), **super()._dump()}
 
 
 class Width(Categorical[int]):
@@ -67,14 +79,3 @@ class Width(Categorical[int]):
             return {"_type": "quniform", "_value": [self.values[0], self.values[-1], 1]}
         legacy: dict[str, Any] = super().as_legacy_dict()
         return legacy
-
-
-class _OfGrowth(Categorical[Any]):
-    """What a sample of S3D says beside the widths; None for a network that is trained from scratch."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__([None], label=name)
-
-    def check_contains(self, sample: Sample) -> SampleValidationError | None:
-        """Return what is wrong with a sample, if anything is; the trial looks more closely."""
-        return None if self.label in sample else SampleMissingError(self.label, list(sample))

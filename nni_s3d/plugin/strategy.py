@@ -18,16 +18,17 @@ from typing import Any
 from nni.nas.evaluator import FunctionalEvaluator
 from nni.nas.execution import ExecutionEngine, TrainingServiceExecutionEngine
 from nni.nas.execution.event import ModelEventType, TrainingEndEvent
-from nni.nas.space import ExecutableModelSpace, ModelStatus
+from nni.nas.space import ExecutableModelSpace, ModelStatus, SimplifiedModelSpace
 from nni.nas.strategy import Strategy
 
 from nni_s3d.errors import ConfigError
+from nni_s3d.plugin.space import FlatSpace, TaskSpace
 from nni_s3d.plugin.trial import evaluate_model
 from nni_s3d.search.controller import Controller
 from nni_s3d.search.read_lineages import lineages
 from nni_s3d.search.spec import widths_of
 from nni_s3d.search.store import Store, store_url
-from nni_s3d.tasks.search_space import RESERVED, Space
+from nni_s3d.tasks.search_space import Space
 
 _logger = logging.getLogger(__name__)
 _PAUSE = 1.0  # seconds between looks at the budget, as often as NNI's own strategies look
@@ -58,11 +59,13 @@ class S3D(Strategy):
 
     def _initialize(self, model_space: ExecutableModelSpace, engine: ExecutionEngine) -> ExecutableModelSpace:
         evaluator = model_space.evaluator
-        if not set(RESERVED) <= model_space.simplify().keys():
+        if getattr(getattr(model_space, "model", None), "trace_symbol", None) is not TaskSpace:
             raise ConfigError("S3D: expected a model space of nni_s3d.plugin.space.TaskSpace")
         if not isinstance(evaluator, FunctionalEvaluator) or evaluator.function is not evaluate_model:
             raise ConfigError("S3D: expected the evaluator FunctionalEvaluator(nni_s3d.plugin.trial.evaluate_model)")
         engine.register_model_event_callback(ModelEventType.TrainingEnd, self._on_end)
+        if type(model_space) is SimplifiedModelSpace:  # what a NasExperiment makes by default
+            return FlatSpace(model_space.model, model_space.mutables, evaluator)
         return model_space
 
     def _run(self) -> None:

@@ -1,8 +1,11 @@
+import json
+
+import nni
 import pytest
 import torch
 
 from nni_s3d.errors import ConfigError
-from nni_s3d.plugin.space import TaskSpace
+from nni_s3d.plugin.space import FlatSpace, TaskSpace
 from nni_s3d.testing.contract import SPACE
 from tests.plugin.task_space import SCRATCH, model_space
 
@@ -16,13 +19,30 @@ def test_the_module_of_a_sample_has_its_widths(tmp_path):
     assert "digits" in repr(module)
 
 
+def test_a_flat_space_is_recorded_by_its_widths(tmp_path):
+    space = model_space(tmp_path, SPACE)
+    sample = {"a": 7, "b": 33, **SCRATCH, "step": 0}
+    frozen = FlatSpace(space.model, space.mutables, space.evaluator).freeze(sample)
+    recorded = json.loads(nni.dump(frozen))
+    assert {name: recorded[name] for name in sample} == sample
+    loaded = nni.load(nni.dump(frozen))
+    assert (type(loaded), loaded.sample, loaded.status) == (FlatSpace, sample, frozen.status)
+    assert loaded.executable_model()(torch.zeros(1, 7)).shape == (1, 33)
+
+
+def test_only_widths_are_drawn(tmp_path):
+    space = model_space(tmp_path, SPACE)
+    drawn = {name: mutable.default() for name, mutable in space.simplify().items()}
+    assert drawn == {"a": 4, "b": 4}
+    assert space.freeze(drawn).executable_model().parameters == {"a": 4, "b": 4, **SCRATCH}
+
+
 @pytest.mark.parametrize(
     ("sample", "message"),
     [
         ({"a": 3, "b": 4, **SCRATCH}, "a: expected a whole number from 4 to 64, got 3"),
         ({"a": 4.5, "b": 4, **SCRATCH}, "a: expected a whole number from 4 to 64, got 4.5"),
         ({"b": 4, **SCRATCH}, "Label a is missing"),
-        ({"a": 4, "b": 4}, "Label step is missing"),
     ],
 )
 def test_samples_outside_the_space_are_refused(tmp_path, sample, message):
