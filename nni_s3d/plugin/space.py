@@ -9,7 +9,7 @@ from typing import Any
 from nni.mutable import Categorical, Sample, SampleValidationError, ensure_frozen
 from nni.mutable.exception import SampleMissingError
 from nni.nas.nn.pytorch import ModelSpace
-from nni.nas.space import SimplifiedModelSpace, current_model
+from nni.nas.space import ExecutableModelSpace, SimplifiedModelSpace, current_model
 from torch import Tensor
 
 from nni_s3d.search.spec import parse_spec
@@ -55,6 +55,13 @@ class FlatSpace(SimplifiedModelSpace):
 
     def _dump(self) -> dict[str, Any]:
         return {**(self.sample or {}), **super()._dump()}
+
+
+def flat(space: ExecutableModelSpace) -> ExecutableModelSpace:
+    """Return a space as a flat one, if it is of the kind that a `NasExperiment` makes by default."""
+    if type(space) is not SimplifiedModelSpace:
+        return space
+    return FlatSpace(space.model, space.mutables, space.evaluator)
 
 
 class Width(Categorical[int]):

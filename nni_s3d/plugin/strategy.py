@@ -18,11 +18,11 @@ from typing import Any
 from nni.nas.evaluator import FunctionalEvaluator
 from nni.nas.execution import ExecutionEngine, TrainingServiceExecutionEngine
 from nni.nas.execution.event import ModelEventType, TrainingEndEvent
-from nni.nas.space import ExecutableModelSpace, ModelStatus, SimplifiedModelSpace
+from nni.nas.space import ExecutableModelSpace, ModelStatus
 from nni.nas.strategy import Strategy
 
 from nni_s3d.errors import ConfigError
-from nni_s3d.plugin.space import FlatSpace, TaskSpace
+from nni_s3d.plugin.space import TaskSpace, flat
 from nni_s3d.plugin.trial import evaluate_model
 from nni_s3d.search.controller import Controller
 from nni_s3d.search.read_lineages import lineages
@@ -64,8 +64,6 @@ class S3D(Strategy):
         if not isinstance(evaluator, FunctionalEvaluator) or evaluator.function is not evaluate_model:
             raise ConfigError("S3D: expected the evaluator FunctionalEvaluator(nni_s3d.plugin.trial.evaluate_model)")
         engine.register_model_event_callback(ModelEventType.TrainingEnd, self._on_end)
-        if type(model_space) is SimplifiedModelSpace:  # what a NasExperiment makes by default
-            return FlatSpace(model_space.model, model_space.mutables, evaluator)
         return model_space
 
     def _run(self) -> None:
@@ -82,7 +80,7 @@ class S3D(Strategy):
                 self._submit(parameters)
 
     def _submit(self, parameters: dict[str, Any]) -> None:
-        model = self._submitted[parameters["lineage"]] = self.model_space.freeze(parameters)
+        model = self._submitted[parameters["lineage"]] = flat(self.model_space).freeze(parameters)
         self.engine.submit_models(model)
 
     def _store(self) -> str:

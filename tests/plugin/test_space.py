@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from nni_s3d.errors import ConfigError
-from nni_s3d.plugin.space import FlatSpace, TaskSpace
+from nni_s3d.plugin.space import FlatSpace, TaskSpace, flat
 from nni_s3d.testing.contract import SPACE
 from tests.plugin.task_space import SCRATCH, model_space
 
@@ -22,7 +22,7 @@ def test_the_module_of_a_sample_has_its_widths(tmp_path):
 def test_a_flat_space_is_recorded_by_its_widths(tmp_path):
     space = model_space(tmp_path, SPACE)
     sample = {"a": 7, "b": 33, **SCRATCH, "step": 0}
-    frozen = FlatSpace(space.model, space.mutables, space.evaluator).freeze(sample)
+    frozen = flat(space).freeze(sample)
     recorded = json.loads(nni.dump(frozen))
     assert {name: recorded[name] for name in sample} == sample
     loaded = nni.load(nni.dump(frozen))
