@@ -14,9 +14,9 @@ import argparse
 from collections.abc import Callable
 
 from nni.nas.evaluator import FunctionalEvaluator
-from nni.nas.experiment import NasExperiment
 from nni.nas.strategy import TPE, GridSearch, Random, RegularizedEvolution, Strategy
 
+from nni_s3d.plugin.experiment import TaskExperiment
 from nni_s3d.plugin.space import TaskSpace
 from nni_s3d.plugin.strategy import S3D
 from nni_s3d.plugin.trial import evaluate_model
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
 
     strategy = STRATEGIES[args.strategy](args)
-    experiment = NasExperiment(TaskSpace(args.task), FunctionalEvaluator(evaluate_model, store=args.store), strategy)
+    experiment = TaskExperiment(TaskSpace(args.task), FunctionalEvaluator(evaluate_model, store=args.store), strategy)
     experiment.config.experiment_name = f"{args.strategy} as a NasExperiment"
     if not isinstance(strategy, S3D):  # growth ends by itself
         experiment.config.max_trial_number = args.steps + 1
