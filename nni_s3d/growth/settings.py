@@ -23,7 +23,7 @@ T = TypeVar("T", bound="GrowthSettings")
 METHODS = ("split", "new_neurons", "random", "net2net")
 _OLD_NAMES = {"signed": "split", "new": "new_neurons"}
 # Settings that change nothing with a method are refused with it.
-_UNUSED = {
+UNUSED: dict[str, tuple[str, ...]] = {
     "split": (),
     "new_neurons": ("c", "triplet", "epsilon", "relative", "solver", "smoothing"),
     "random": ("c", "triplet", "solver", "smoothing"),
@@ -94,7 +94,7 @@ class GrowthSettings:
     def _refuse_unused(self, choices: tuple[int, ...]) -> None:
         if self.method != "split" and choices != (2,):
             raise ConfigError(f"copies: expected 2 with method {self.method}, got {self.copies!r}")
-        for name in _UNUSED[self.method]:
+        for name in UNUSED[self.method]:
             if (value := getattr(self, name)) != getattr(GrowthSettings, name):
-                methods = ", ".join(method for method in METHODS if name not in _UNUSED[method])
+                methods = ", ".join(method for method in METHODS if name not in UNUSED[method])
                 raise ConfigError(f"{name}: expected it with method {methods} only, got {value!r} with {self.method}")

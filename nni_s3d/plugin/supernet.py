@@ -41,6 +41,8 @@ class Supernet(ModelSpace):
         network = self.task.build_model(space.high, self.task.seed, shape)
         graph = trace(network, self.task.example(shape))
         self.network = network
+        if unknown := [name for name in space.values if name not in graph.widths]:
+            raise ModelError(f"model: expected {unknown[0]}, of the search space, among the layers that can be split")
         choices = {name: Categorical(sorted(values), label=name) for name, values in space.values.items()}
         for name, sizes in _sizes(graph, choices).items():
             parent, _, own = name.rpartition(".")
@@ -53,11 +55,14 @@ class Supernet(ModelSpace):
 
 
 def _sizes(graph: ChannelGraph, choices: Mapping[str, Categorical[int]]) -> dict[str, dict[int, Size]]:
-    """Return the sizes that can be chosen, {module: {dimension of its weight: size}}."""
+    """Return the sizes that can be chosen, {module: {dimension of its weight, or else of its buffers: size}}."""
     sizes: dict[str, dict[int, Size]] = {}
     for layer in graph.layers:
         for axis in layer.axes:
-            if axis.tensor == layer.weight and (size := _size(axis, graph, choices)) is not None:
+            if (
+                axis.tensor in (layer.parameters[:1] or [axis.tensor])
+                and (size := _size(axis, graph, choices)) is not None
+            ):
                 sizes.setdefault(layer.name, {})[axis.dim] = size
     return sizes
 
@@ -83,7 +88,9 @@ def _mutable(name: str, module: nn.Module, sizes: Mapping[int, Size]) -> nn.Modu
         if type(module) is kind:
             return make(module, sizes)
     kinds = ", ".join(kind.__name__ for kind in _MAKERS)
-    raise ModelError(f"{name}: expected one of {kinds}, which NNI can make narrower, got {type(module).__name__}")
+    raise ModelError(
+        f"{name or 'model'}: expected one of {kinds}, which NNI can make narrower, got {type(module).__name__}"
+    )
 
 
 def _convolution(module: nn.Conv2d, sizes: Mapping[int, Size]) -> nn.Module:

@@ -44,6 +44,9 @@ def command(
     if len(set(chosen)) < len(chosen):
         raise ConfigError(f"report: expected different experiments, got {', '.join(names)}")
     if live is not None:
+        for name in chosen:
+            if not (name and is_store(name)):
+                find_experiment(name, experiments_dir)  # or it says that there is none
         _with_plotly("live").serve(chosen, live, experiments_dir)
         return 0
     for name in chosen:

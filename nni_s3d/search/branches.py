@@ -8,17 +8,34 @@ network. At step 3, c1.3-m2-s0 branches into c1.3-m2-s0.3-s2d and c1.3-m2-s0.3-s
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
 from nni_s3d.config import build
 from nni_s3d.errors import ConfigError
-from nni_s3d.growth.settings import GrowthSettings
+from nni_s3d.growth.settings import UNUSED, GrowthSettings
 from nni_s3d.search.lineage import Lineage
 
-# What trials of all ways must share: their parent's spectrum.
-_SHARED = ("solver", "smoothing")
-_MAY_DIFFER = {field.name for field in fields(GrowthSettings)} - set(_SHARED) | {"seed"}
+OWN = "own"  # the way that a lineage goes by itself
+# Not what all ways share: their parent's spectrum, the seed, and the limits of growth.
+_MAY_DIFFER = {field.name for field in fields(GrowthSettings)} - {"solver", "smoothing", "max_params", "max_macs"}
+
+
+def check_branches(branches: Mapping[str, Mapping[str, Any]], where: str) -> None:
+    """Make sure that branches have names that paths may have, and settings in which ways may differ.
+
+    Raises:
+        ConfigError: one has not.
+    """
+    for name, branch in branches.items():
+        if name == OWN or not re.fullmatch("[A-Za-z0-9_]{1,16}", name):
+            expected = f"names of 1 to 16 of the characters A-Z, a-z, 0-9 and _, other than {OWN!r}"
+            raise ConfigError(f"{where}.branches: expected {expected}, got {name!r}")
+        for setting in branch:
+            if setting not in _MAY_DIFFER:
+                expected = f"expected some of {', '.join(sorted(_MAY_DIFFER))}"
+                raise ConfigError(f"{where}.branches.{name}: {expected}, got {setting!r}")
 
 
 def with_all_branches(lineage: Lineage, where: str) -> Lineage:
@@ -27,22 +44,27 @@ def with_all_branches(lineage: Lineage, where: str) -> Lineage:
     So every branch knows how to get to every other one. Nothing changes in a lineage that is complete.
 
     Raises:
-        ConfigError: a branch has a setting that is unknown, wrong or the same for all, or a name that no path may have.
+        ConfigError: a setting of a branch is out of range, or two ways are the same.
     """
     if lineage.branches is None:
         return lineage
-    differing = sorted({name for branch in lineage.branches.values() for name in branch})
-    ways: dict[str, dict[str, Any]] = {}
-    for name, branch in {"own": {}, **lineage.branches}.items():
-        below = f"{where}.branches.{name}"
-        if not re.fullmatch("[A-Za-z0-9_]{1,16}", name):
-            raise ConfigError(f"{below}: expected a name of 1 to 16 of the characters A-Z, a-z, 0-9 and _")
-        for setting in branch:
-            if setting not in _MAY_DIFFER:
-                raise ConfigError(f"{below}: expected some of {', '.join(sorted(_MAY_DIFFER))}, got {setting!r}")
-        settings = build(Lineage, lineage.to_json() | {"branches": None} | branch, below).to_json()
-        ways[name] = {setting: settings[setting] for setting in differing}
-    return replace(lineage, branches=ways)
+    built: dict[str, dict[str, Any]] = {}
+    for name, branch in {OWN: {}, **lineage.branches}.items():
+        settings = build(Lineage, _filled(lineage, branch), f"{where}.branches.{name}").to_json()
+        if same := next((other for other in built if built[other] == settings), None):
+            raise ConfigError(f"{where}.branches.{name}: expected another way than {same}, got the same settings")
+        built[name] = settings
+    differing = [key for key in built[OWN] if any(settings[key] != built[OWN][key] for settings in built.values())]
+    return replace(lineage, branches={n: {key: settings[key] for key in differing} for n, settings in built.items()})
+
+
+def _filled(lineage: Lineage, branch: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all settings of a branch; what its method does not use is no longer that of the lineage."""
+    settings: dict[str, Any] = {**lineage.to_json(), "branches": None, "front": Lineage.front, **branch}
+    if settings["method"] != lineage.method and settings["method"] in UNUSED:
+        unused = (*UNUSED[settings["method"]], *(["copies"] if settings["method"] != "split" else []))
+        settings |= {name: getattr(GrowthSettings, name) for name in unused if name not in branch}
+    return settings
 
 
 def ways_of(lineage: Lineage) -> dict[str, Lineage]:

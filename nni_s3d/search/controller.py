@@ -47,15 +47,19 @@ class Controller:
         store.agree({settings_path(lineage.label): lineage.to_json() for lineage in lineages})
         self._tracks: dict[str, Track] = {}
         self._front = Front()  # of lineages with branches only
-        self._grows_from: dict[str, Mapping[str, Any]] = {}  # {label: outcome of the step before the next one}
+        self._past: dict[str, list[Mapping[str, Any]]] = {}  # {label: outcomes of the steps before the next one}
         self._lineages = {lineage.label: lineage for lineage in lineages}
+        branches = self._branches_found()
         if resume:
-            self._lineages |= self._branches_found()
+            self._lineages |= branches
+        for label in () if resume else branches:  # of an earlier run, which do not run now
+            store.remove(state_path(label))
         tracks = {label: read_track(store, label, space) if resume else None for label in self._lineages}
         for label, track in tracks.items():
             self._save(label, track or Track.start(label, space))
             if track is not None and self._lineages[label].branches is not None:
                 self._remember(label, track)
+        self._end_those_off_the_front()
         self.collect_outcomes()
 
     @property
@@ -143,9 +147,10 @@ class Controller:
         if "key" not in outcome:
             self._retry(label, outcome.get("error", "the trial left no outcome"))
             return
+        self._past.setdefault(label, []).append(outcome)
         if self._lineages[label].branches is not None:
             self._front.add(f"step {track.step} of lineage {label}", outcome)
-            if not self._front.better(outcome, self._lineages[label].front):
+            if not self._better(label):
                 self._branch_off(label, outcome)
         if outcome.get("next") is None:
             self._end(label, track, outcome.get("stop", ""))
@@ -157,7 +162,6 @@ class Controller:
         """Let the step after this one be the next of a lineage."""
         where = f"{self._store.url_of(outcome_path(label, step))}: next"
         following = {**outcome["next"], "step": step + 1, "lineage": label}
-        self._grows_from[label] = outcome
         self._save(label, Track(parse_spec(following, self._space, where).to_parameters()))
 
     def _branch_off(self, label: str, outcome: Mapping[str, Any]) -> None:
@@ -176,12 +180,14 @@ class Controller:
                 self._store.write_json(outcome_path(branch.label, past), self._outcome(label, past))
             last = {**outcome, "plan": plan_name(way), "next": following, "branches": {}}
             self._store.write_json(outcome_path(branch.label, step), last)
-            self._lineages[branch.label] = branch
+            self._lineages[branch.label], self._past[branch.label] = branch, [*self._past[label]]
             self._go_on(branch.label, step, last)
 
     def _branches_found(self) -> dict[str, Lineage]:
         """Return the lineages in the store that have branched from those of this controller."""
-        found = {}
+        found: dict[str, Lineage] = {}
+        if all(lineage.branches is None for lineage in self._lineages.values()):
+            return found
         for label in self._store.folders("lineages"):
             if any(descends(label, ancestor) for ancestor in self._lineages) and self._store.exists(state_path(label)):
                 where = settings_path(label)
@@ -193,16 +199,23 @@ class Controller:
         for step in range(track.step + (track.status == "ended")):
             if "key" in (outcome := self._outcome(label, step)):
                 self._front.add(f"step {step} of lineage {label}", outcome)
-                self._grows_from[label] = outcome
+                self._past.setdefault(label, []).append(outcome)
 
     def _end_those_off_the_front(self) -> None:
         """End lineages that would grow a network that another one is better than."""
         for label, track in self._tracks.items():
-            lineage = self._lineages[label]
-            if lineage.branches is None or track.status != "ready" or track.step == 0:
-                continue
-            if better := self._front.better(self._grows_from[label], lineage.front):
+            if track.status == "ready" and (better := self._better(label)):
                 self._end(label, track, f"{better} is better")
+
+    def _better(self, label: str) -> str | None:
+        """Return a network that is better than the one that a lineage with branches grows from.
+
+        Seed networks, which cost the same, all grow; and a step may fail to improve on those before it.
+        """
+        lineage, past = self._lineages[label], self._past.get(label, [])
+        if lineage.branches is None or len(past) < 2:
+            return None
+        return self._front.better(past[-1], lineage.front, but=[outcome["key"] for outcome in past])
 
     def _end(self, label: str, track: Track, reason: str) -> None:
         _logger.info("lineage %s ends: %s", label, reason)

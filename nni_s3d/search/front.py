@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,16 +19,17 @@ class Front:
         """Take note of a network; adding it again changes nothing."""
         self.networks.setdefault(outcome["key"], (name, outcome))
 
-    def better(self, outcome: Mapping[str, Any], cost: str) -> str | None:
+    def better(self, outcome: Mapping[str, Any], cost: str, but: Collection[str] = ()) -> str | None:
         """Return a network that is as accurate and as cheap as another one, and better in one of the two, if any is.
 
         Args:
             outcome: what a trial has left: {"default": accuracy, "params": ..., "macs": ...} and more.
             cost: "params" or "macs".
+            but: keys of networks that do not count.
         """
         own = (outcome["default"], -outcome[cost])
-        for name, other in self.networks.values():
+        for key, (name, other) in self.networks.items():
             values = (other["default"], -other[cost])
-            if values != own and all(value >= than for value, than in zip(values, own, strict=True)):
+            if key not in but and values != own and all(value >= than for value, than in zip(values, own, strict=True)):
                 return name
         return None

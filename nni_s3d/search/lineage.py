@@ -40,6 +40,8 @@ class Lineage(GrowthSettings):
             raise ConfigError(f"steps: expected a whole number >= 0, got {self.steps!r}")
         if self.phase_budget not in PHASE_BUDGETS:
             raise ConfigError(f"phase_budget: expected one of {', '.join(PHASE_BUDGETS)}, got {self.phase_budget!r}")
+        if self.branches is None and self.front != Lineage.front:
+            raise ConfigError(f"front: expected it with branches only, got {self.front!r}")
         if self.front not in FRONTS:
             raise ConfigError(f"front: expected one of {', '.join(FRONTS)}, got {self.front!r}")
         if not 0 <= self.seed < 2**63:

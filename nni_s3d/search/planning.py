@@ -9,10 +9,12 @@ from typing import Any
 from torch import nn
 from torch.nn import functional as F
 
-from nni_s3d.errors import StoreError
+from nni_s3d.errors import ConfigError, StoreError
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.cost import Cost
 from nni_s3d.growth.growth_step import Decision, decide
+from nni_s3d.growth.selection.policies import budget_of
+from nni_s3d.growth.selection.settings import Knapsack
 from nni_s3d.search.branches import branch_label, plan_name, ways_of
 from nni_s3d.search.lineage import Lineage, outcome_path
 from nni_s3d.search.notes import write_spectra
@@ -36,6 +38,11 @@ def plan_next_step(trial: TrialContext, model: nn.Module, graph: ChannelGraph, c
     model.eval()
     spectrum, passes = None, 0.0
     for way, lineage in _ways(trial.lineage).items():
+        if spent := _budget_is_spent(lineage, trial.spec.step, graph):
+            _logger.info("%sno plan: %s", f"way {way}: " if way else "", spent)
+            if not way:
+                trial.store.write_json(trial.path("stop.json"), {"stop": spent})
+            continue
         decision = decide(
             model,
             graph,
@@ -76,6 +83,17 @@ def record_outcome(trial: TrialContext, metrics: Mapping[str, float]) -> None:
 def _ways(lineage: Lineage) -> dict[str, Lineage]:
     """Return all ways in which a network of a lineage may grow, its own first."""
     return {"": lineage, **ways_of(lineage)}
+
+
+def _budget_is_spent(lineage: Lineage, step: int, graph: ChannelGraph) -> str:
+    """Say so if a network costs more than the budget of a way, since it has grown in others."""
+    policy = lineage.at(step).policy
+    try:
+        if lineage.branches is not None and isinstance(policy, Knapsack):
+            budget_of(policy, graph)
+    except ConfigError as error:
+        return str(error)
+    return ""
 
 
 def _write_plan(trial: TrialContext, way: str, decision: Decision) -> None:

@@ -35,14 +35,14 @@ def check_network(
         model: the network; nothing in it is changed.
         widths: what its layers are supposed to have.
         lineage: how it is supposed to grow, if it is.
-        graph: its channel graph, if it is known; else the network is traced.
+        graph: the channel graph of a network that has grown; any other one is traced.
 
     Raises:
         ModelError: the network cannot be trained, has other widths, or has nothing that can be split.
         ConfigError: a budget or limit is below what the network costs.
     """
-    graph = trace(model, task.example(data.shape)) if graph is None else graph
-    if lineage is not None:
+    has_grown, graph = graph is not None, trace(model, task.example(data.shape)) if graph is None else graph
+    if lineage is not None and not (has_grown and lineage.branches is not None):  # of which some way may go on
         check_growth(lineage, graph)
     _check_widths(graph, widths, grows=lineage is not None)
     try_step(model, task.training_loader(data, task.seed), data.num_classes)

@@ -14,7 +14,7 @@ from nni_s3d.config import build
 from nni_s3d.errors import ConfigError
 from nni_s3d.tasks.search_space import RESERVED, Space
 
-LONGEST_NAME = 128  # of a lineage, which is a part of paths
+LONGEST_NAME = 200  # of a lineage, which is a part of paths
 
 
 @dataclass(frozen=True)

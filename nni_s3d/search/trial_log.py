@@ -7,10 +7,10 @@ from nni_s3d.growth.selection.plan import GrowthPlan
 
 
 def tell_decision(decision: Decision, epsilon: float) -> str:
-    """Say which neurons are split next and what that promises, or why the lineage ends."""
+    """Say which neurons are split next and what that promises, or why none."""
     plan = decision.plan
     if plan is None:
-        return f"the lineage ends: {decision.stop}"
+        return f"no plan: {decision.stop}"
     before = sum(copies.numel() for copies in plan.copies.values())
     after = sum(plan.widths.values())
     sentence = f"next: {plan.neurons} of {before} neurons are split, {before} -> {after}, to {plan.macs:,} MACs"

@@ -26,7 +26,7 @@ def knapsack(**settings):
 
 
 INF, NAN = float("inf"), float("nan")
-NAME = "classArgs.name: expected 1 to 128 of the characters A-Z"
+NAME = "classArgs.name: expected 1 to 200 of the characters A-Z"
 TRAINS = "model: expected a network that trains on inputs (50, 1, 8, 8) of 10 classes, got "
 CLASS_ARGS = [
     *[

@@ -59,6 +59,18 @@ def flat(widths):
     return Flat(**widths)
 
 
+class Plain(nn.Sequential):
+    """A batch norm without parameters."""
+
+    def __init__(self, a):
+        convolution, norm = nn.Conv2d(1, a, 3), nn.BatchNorm2d(a, affine=False)
+        super().__init__(convolution, norm, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(a, 10))
+
+
+def plain(widths):
+    return Plain(widths["0"])
+
+
 def joined(widths):
     return Joined(**widths)
 
@@ -79,7 +91,9 @@ def shapes(module):
     return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
 
 
-@pytest.mark.parametrize(("factory", "names"), [(None, small_task.NAMES), ("flat", ("first", "second"))])
+@pytest.mark.parametrize(
+    ("factory", "names"), [(None, small_task.NAMES), ("flat", ("first", "second")), ("plain", ("0",))]
+)
 def test_a_part_of_the_supernet_is_the_network_of_its_widths(tmp_path, factory, names):
     path = write(tmp_path, factory, names)
     widths = {name: 3 + i for i, name in enumerate(names)}
@@ -92,6 +106,7 @@ def test_a_part_of_the_supernet_is_the_network_of_its_widths(tmp_path, factory, 
     ("factory", "names", "message"),
     [
         ("joined", ("a", "b"), "last.weight: expected a layer that reads one group of channels in its order, got a, b"),
+        ("plain", ("0", "2"), "model: expected 2, of the search space, among the layers that can be split"),
         ("grouped", ("a",), "norm: expected one of Conv2d, Linear, BatchNorm2d, which NNI .*, got BatchNorm1d"),
     ],
 )

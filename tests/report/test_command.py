@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nni_s3d.errors import ConfigError, S3DError
+from nni_s3d.errors import ConfigError, ReportError, S3DError
 from nni_s3d.report import command as command_module
 from nni_s3d.report.command import command
 from nni_s3d.report.table import read_frame, table
@@ -55,8 +55,10 @@ def test_the_live_page_is_served_at_a_port(plain, monkeypatch):
     live = pytest.importorskip("nni_s3d.report.live", reason="plotly, of the extra plots, is not installed")
     served = []
     monkeypatch.setattr(live, "serve", lambda *arguments: served.append(arguments))
-    assert command(["x"], live=8123, experiments_dir=plain.root) == 0
-    assert served == [(["x"], 8123, plain.root)]
+    with pytest.raises(ReportError, match="experiment 'x': expected it in"):
+        command(["x"], live=8123, experiments_dir=plain.root)
+    assert command(["abcd1234"], live=8123, experiments_dir=plain.root) == 0
+    assert served == [(["abcd1234"], 8123, plain.root)]
 
 
 def test_a_missing_package_is_named(plain, tmp_path, monkeypatch):

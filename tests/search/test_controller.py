@@ -208,7 +208,39 @@ def test_without_other_ways_the_front_alone_ends_lineages(store):
     shared = {"steps": STEPS, "branches": {}, "lineages": [{"seed": 1}, {"seed": 3}]}
     branching = controller(store, lineages(shared))
     played = play(branching, store, lambda label, step: (step + label.endswith("s3") / 2, step))
-    assert played == [(ONE, 0), (OTHER, 0), (OTHER, 1), (OTHER, 2), (OTHER, 3)]
+    # Seed networks all grow.
+    assert played == [(ONE, 0), (OTHER, 0), (ONE, 1), (OTHER, 1), (OTHER, 2), (OTHER, 3)]
+
+
+def test_a_step_without_progress_does_not_end_a_search(store):
+    stuck = controller(store, lineages({"steps": STEPS, "branches": {}}))
+    assert len(play(stuck, store, lambda label, step: (0.1, 10 + step))) == STEPS + 1
+
+
+def test_a_new_run_knows_nothing_of_the_branches_of_an_old_one(store):
+    old = controller(store, lineages(BRANCHING))
+    seed = old.next()
+    leave(store, seed, 0.5, 10)
+    old.finished(seed)
+    assert [old.next()["lineage"], old.next()["lineage"]] == [OWN, BRANCH]
+    controller(store, lineages(BRANCHING))
+    resumed = controller(store, lineages(BRANCHING), resume=True)
+    assert list(resumed.tracks) == [OWN]
+
+
+def test_a_resumed_controller_ends_what_is_off_the_front(store, monkeypatch):
+    branching = controller(store, lineages(BRANCHING))
+    seed = branching.next()
+    leave(store, seed, 0.5, 10)
+    branching.finished(seed)
+    own, branch = branching.next(), branching.next()
+    leave(store, own, 0.6, 20)
+    branching.finished(own)
+    leave(store, branch, 0.7, 19)
+    monkeypatch.setattr(branching, "_end_those_off_the_front", lambda: None)  # killed before it
+    branching.finished(branch)
+    assert branching.tracks[OWN].status == "ready"
+    assert controller(store, lineages(BRANCHING), resume=True).tracks[OWN].status == "ended"
 
 
 @pytest.mark.parametrize("stop", range(1, 13))

@@ -10,9 +10,8 @@ from tests import small_task
 
 WIDE = {"policy": {"name": "top_fraction", "fraction": 0.6}}
 NEW = {"method": "new_neurons"}
-BRANCHES = {"new": NEW, "s2d": {"c": 1.0, "seed": 3}, "wide": WIDE}
+BRANCHES = {"new": NEW, "s2d": {"c": 1.0}, "wide": WIDE}
 OWN = "c1.3-m2-s0"
-SEED_NETWORK = 313  # its parameters
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +54,6 @@ def test_the_spectrum_is_paid_once(branched, tmp_path):
 def test_the_outcome_tells_what_the_controller_needs(branched):
     store, steps = branched
     outcome, metrics = store.read_json(outcome_path(OWN, 0)), steps[OWN, 0][1]
-    assert metrics["params"] == SEED_NETWORK
     for name in ("default", "params", "macs"):
         assert outcome[name] == metrics[name]
     assert list(outcome["branches"]) == list(BRANCHES)
@@ -63,18 +61,15 @@ def test_the_outcome_tells_what_the_controller_needs(branched):
     assert store.read_json(outcome_path(OWN, 1))["branches"] == {}
 
 
-def test_a_way_without_a_plan_is_no_branch(tmp_path, caplog):
+@pytest.mark.parametrize("budget_is_own", [True, False])
+def test_a_way_ends_where_a_network_costs_more_than_its_budget(tmp_path, caplog, budget_is_own):
     caplog.set_level("INFO", "nni_s3d")
-    store = Store(str(tmp_path / "store"))
-    path = small_task.write(tmp_path, steps=1, branches={"narrow": {"max_params": SEED_NETWORK + 1}})
-    assert [parameters["lineage"] for parameters, _ in run(read_experiment(path), store)] == [OWN, OWN]
-    assert store.read_json(outcome_path(OWN, 0))["branches"] == {}
-    assert "way narrow: the lineage ends: the next network would have" in caplog.text
-
-
-def test_a_network_may_go_on_in_another_way_only(tmp_path):
-    store = Store(str(tmp_path / "store"))
-    path = small_task.write(tmp_path, steps=1, max_params=SEED_NETWORK + 1, branches={"large": {"max_params": 10**6}})
-    steps = [(parameters["lineage"], parameters["step"]) for parameters, _ in run(read_experiment(path), store)]
-    assert steps == [(OWN, 0), (f"{OWN}.1-large", 1)]
-    assert "above max_params" in store.read_json(outcome_path(OWN, 0))["stop"]
+    small, large = (
+        {"name": "knapsack", "cost": "macs", **part} for part in ({"budget": [6000, 7000]}, {"growth": 1.0})
+    )
+    own, other = (small, large) if budget_is_own else (large, small)
+    path = small_task.write(tmp_path, steps=2, policy=own, branches={"x": {"policy": other}})
+    metrics = [metrics for _, metrics in run(read_experiment(path), Store(str(tmp_path / "store")))]
+    assert [one["step"] for one in metrics[:3]] == [0, 1, 1]
+    assert (metrics[1]["macs"] <= 6000) == budget_is_own
+    assert "no plan: budget: expected at least" in caplog.text

@@ -27,7 +27,7 @@ def plan(network):
 
 
 def test_the_end_of_a_lineage_has_a_reason():
-    assert tell_decision(Decision(None, "no budget is left", {}, 0.0), 0.1) == "the lineage ends: no budget is left"
+    assert tell_decision(Decision(None, "no budget is left", {}, 0.0), 0.1) == "no plan: no budget is left"
 
 
 def test_a_decision_says_what_is_split_and_what_that_promises(network, plan):
