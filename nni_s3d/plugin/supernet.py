@@ -58,11 +58,9 @@ def _sizes(graph: ChannelGraph, choices: Mapping[str, Categorical[int]]) -> dict
     """Return the sizes that can be chosen, {module: {dimension of its weight, or else of its buffers: size}}."""
     sizes: dict[str, dict[int, Size]] = {}
     for layer in graph.layers:
-        for axis in layer.axes:
-            if (
-                axis.tensor in (layer.parameters[:1] or [axis.tensor])
-                and (size := _size(axis, graph, choices)) is not None
-            ):
+        of_weight = [axis for axis in layer.axes if axis.tensor in layer.parameters[:1]]
+        for axis in of_weight or layer.axes:
+            if (size := _size(axis, graph, choices)) is not None:
                 sizes.setdefault(layer.name, {})[axis.dim] = size
     return sizes
 
