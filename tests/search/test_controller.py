@@ -155,6 +155,15 @@ def play(branching, store, worth):
     return played
 
 
+def branched(store):
+    """Return a controller, and the parameters of the two trials that it has started after the seed network."""
+    branching = controller(store, lineages(BRANCHING))
+    seed = branching.next()
+    leave(store, seed, 0.5, 10)
+    branching.finished(seed)
+    return branching, branching.next(), branching.next()
+
+
 def test_a_network_on_the_front_grows_on_in_every_way(store):
     branching = controller(store, lineages(BRANCHING))
     played = play(branching, store, lambda label, step: (step / 10, step))
@@ -166,11 +175,7 @@ def test_a_network_on_the_front_grows_on_in_every_way(store):
 
 
 def test_a_branch_begins_with_the_past_of_its_network(store):
-    branching = controller(store, lineages(BRANCHING))
-    seed = branching.next()
-    leave(store, seed, 0.5, 10)
-    branching.finished(seed)
-    own, branch = branching.next(), branching.next()
+    _, own, branch = branched(store)
     assert (own["a"], branch["a"], branch["step"], branch["lineage"]) == (5, 6, 1, BRANCH)
     past = store.read_json(outcome_path(BRANCH, 0))
     assert (past["key"], past["plan"]) == (store.read_json(outcome_path(OWN, 0))["key"], "plan-s2d")
@@ -190,11 +195,7 @@ def test_a_network_off_the_front_ends_its_lineage(store, caplog):
 
 
 def test_a_lineage_that_waits_ends_when_a_better_network_comes(store):
-    branching = controller(store, lineages(BRANCHING))
-    seed = branching.next()
-    leave(store, seed, 0.5, 10)
-    branching.finished(seed)
-    own, branch = branching.next(), branching.next()
+    branching, own, branch = branched(store)
     leave(store, own, 0.6, 20)
     branching.finished(own)
     assert branching.tracks[OWN].status == "ready"
@@ -218,22 +219,15 @@ def test_a_step_without_progress_does_not_end_a_search(store):
 
 
 def test_a_new_run_knows_nothing_of_the_branches_of_an_old_one(store):
-    old = controller(store, lineages(BRANCHING))
-    seed = old.next()
-    leave(store, seed, 0.5, 10)
-    old.finished(seed)
-    assert [old.next()["lineage"], old.next()["lineage"]] == [OWN, BRANCH]
+    _, own, branch = branched(store)
+    assert (own["lineage"], branch["lineage"]) == (OWN, BRANCH)
     controller(store, lineages(BRANCHING))
     resumed = controller(store, lineages(BRANCHING), resume=True)
     assert list(resumed.tracks) == [OWN]
 
 
 def test_a_resumed_controller_ends_what_is_off_the_front(store, monkeypatch):
-    branching = controller(store, lineages(BRANCHING))
-    seed = branching.next()
-    leave(store, seed, 0.5, 10)
-    branching.finished(seed)
-    own, branch = branching.next(), branching.next()
+    branching, own, branch = branched(store)
     leave(store, own, 0.6, 20)
     branching.finished(own)
     leave(store, branch, 0.7, 19)
