@@ -23,6 +23,10 @@ class StoreError(S3DError, RuntimeError):
     """A store holds something else than what was expected there."""
 
 
+class DamageError(StoreError):
+    """A file of a store is missing, damaged, or not the one that was written there; what it was can be made again."""
+
+
 class ReportError(S3DError, RuntimeError):
     """An NNI experiment is not where it was looked for, or has nothing to report yet."""
 

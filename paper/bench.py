@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import nni_s3d as s3d
 from nni_s3d.config import build
 from nni_s3d.errors import ConfigError, StoreError
+from nni_s3d.search.folder import Folder
 from nni_s3d.search.store import Store
 from nni_s3d.tasks.data import DataSet, Loader, Samples
 from nni_s3d.tasks.recipe import Recipe
@@ -56,7 +57,7 @@ class Bench:
             for (name, low), high in zip(task.space().low.items(), task.space().high.values(), strict=True)
         }
         folder = self.out / self.job.folder
-        Store(str(folder)).agree({"search_space.json": entries})
+        Folder(str(folder)).agree({"search_space.json": entries})
         task = replace(task, training=recipe, seed=self.job.seed)
         return replace(task, directory=str(folder.resolve()), search_space="search_space.json")
 

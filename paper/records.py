@@ -10,14 +10,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from nni_s3d.errors import StoreError
-from nni_s3d.search.store import Store
+from nni_s3d.search.folder import Folder
 from nni_s3d.tasks.task import digest
 from paper.bench import Bench
 
 
 def restore(path: Path, benches: Iterable[Bench]) -> None:
     """Take over the jobs that a file has the rows of; a job that needs those of another one stands behind it."""
-    records = Store(str(path.parent)).read_json(path.name) or {}
+    records = Folder(str(path.parent)).read_json(path.name) or {}
     for bench in benches:
         record = records.get(bench.job.folder)
         with suppress(StoreError):  # the networks that it is compared with are not done
@@ -27,7 +27,7 @@ def restore(path: Path, benches: Iterable[Bench]) -> None:
 
 def record(path: Path, benches: Iterable[Bench]) -> None:
     """Add the rows of all jobs that are done to a file."""
-    store = Store(str(path.parent))
+    store = Folder(str(path.parent))
     records = store.read_json(path.name) or {}
     for bench in benches:
         with suppress(StoreError):

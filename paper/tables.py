@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nni_s3d.search.store import Store
+from nni_s3d.search.folder import Folder
 from paper.bench import COLUMNS, Row
 from paper.settings import Study
 
@@ -29,7 +29,7 @@ def write(rows: Iterable[Row], path: Path, columns: Sequence[str] = COLUMNS) -> 
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    Store(str(path.parent)).write_bytes(path.name, text.getvalue().encode())
+    Folder(str(path.parent)).write_bytes(path.name, text.getvalue().encode())
 
 
 def networks(study: Study, rows: Iterable[Row], method: str, target: str) -> dict[int, list[Row]]:

@@ -14,8 +14,8 @@ from nni_s3d.errors import ReportError
 from nni_s3d.export.choice import choose
 from nni_s3d.export.formats import FORMATS, write
 from nni_s3d.report.networks import TrialNetwork, code_folder, networks_of
+from nni_s3d.search.folder import Folder
 from nni_s3d.search.load_network import load_network, stored_task
-from nni_s3d.search.store import Store
 from nni_s3d.tasks.data import DataSet
 from nni_s3d.tasks.factories import look_in
 from nni_s3d.tasks.task import Task
@@ -95,7 +95,7 @@ def command(
             if formats:
                 raise ReportError(missing) from error
             print(f"not written: {missing}", file=sys.stderr)
-    files = Store(str(to))
+    files = Folder(str(to))
     files.write_json("model.json", described(chosen, task, data))
     files.write_bytes("README.md", notes(chosen, task, data, written).encode())
     print(to / "model.json", to / "README.md", sep="\n")

@@ -137,10 +137,10 @@ def _of_experiment(experiment: Records) -> Iterator[tuple[str, str, _Cards]]:
 
 def _with_past(label: str, lineages: Mapping[str, dict[int, StoredNetwork]]) -> dict[int, StoredNetwork]:
     """Return the networks of a lineage, {step: network}; a branch begins with those that it has grown from."""
-    parent, first = parent_of(label) or ("", 0)
-    if parent not in lineages:
+    branch = parent_of(label)
+    if branch is None or branch.parent not in lineages:
         return lineages[label]
-    past = {step: network for step, network in _with_past(parent, lineages).items() if step < first}
+    past = {step: network for step, network in _with_past(branch.parent, lineages).items() if step < branch.step}
     return past | lineages[label]
 
 

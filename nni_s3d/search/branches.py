@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from nni_s3d.config import build
 from nni_s3d.errors import ConfigError
 from nni_s3d.growth.settings import UNUSED, GrowthSettings
-from nni_s3d.search.lineage import Lineage
+from nni_s3d.search.lineage import Lineage, state_path
+from nni_s3d.search.store import Store
 
 OWN = "own"  # the way that a lineage goes by itself
 # Not what all ways share: their parent's spectrum, the seed, and the limits of growth.
@@ -87,10 +88,27 @@ def branch_label(label: str, step: int, way: str) -> str:
     return f"{label}.{step}-{way}"
 
 
-def parent_of(label: str) -> tuple[str, int] | None:
-    """Return the lineage that a branch has left, and the number of its first step; None for what is no branch."""
-    found = re.fullmatch(r"(.+)\.([0-9]+)-[A-Za-z0-9_]+", label)
-    return found and (found[1], int(found[2]))
+@dataclass(frozen=True)
+class Branch:
+    """Where a lineage has left another one."""
+
+    parent: str  # label of the other one
+    step: int  # number of its own first step
+    way: str  # in which it goes
+
+
+def parent_of(label: str) -> Branch | None:
+    """Return where a lineage has branched, None for what is no branch."""
+    found = re.fullmatch(r"(.+)\.([0-9]+)-([A-Za-z0-9_]+)", label)
+    return None if found is None else Branch(found[1], int(found[2]), found[3])
+
+
+def inherited(outcome: Mapping[str, Any], branch: Branch, step: int) -> dict[str, Any]:
+    """Return what a branch has for the outcome of a step before its own first one, given that of its parent."""
+    if step < branch.step - 1:
+        return dict(outcome)
+    following = outcome["branches"][branch.way]
+    return {**outcome, "plan": plan_name(branch.way), "next": following, "branches": {}}
 
 
 def longest_label(lineage: Lineage) -> int:
@@ -106,3 +124,21 @@ def longest_label(lineage: Lineage) -> int:
 def descends(label: str, ancestor: str) -> bool:
     """Whether a lineage has branched from another one, or from a branch of it."""
     return re.fullmatch(rf"{re.escape(ancestor)}(\.[0-9]+-[A-Za-z0-9_]+)+", label) is not None
+
+
+def branches_found(store: Store, known: Mapping[str, Lineage]) -> dict[str, Lineage]:
+    """Return the lineages of a store that have branched from known ones; what they are follows from those."""
+    if all(lineage.branches is None for lineage in known.values()):
+        return {}
+    labels = (label for label in store.folders("lineages") if any(descends(label, ancestor) for ancestor in known))
+    return {label: _lineage_of(label, known) for label in labels if store.exists(state_path(label))}
+
+
+def _lineage_of(label: str, known: Mapping[str, Lineage]) -> Lineage:
+    if label in known:
+        return known[label]
+    branch = parent_of(label)
+    ways = ways_of(_lineage_of(branch.parent, known)) if branch else {}
+    if branch is None or branch.way not in ways:
+        raise ConfigError(f"lineage {label}: expected one of {', '.join(ways) or 'no branches'} at the end of its name")
+    return replace(ways[branch.way], name=label)

@@ -8,13 +8,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
 
-from nni_s3d.search.branches import branch_label, descends, plan_name, ways_of
-from nni_s3d.search.front import Front
+from nni_s3d.errors import S3DError, StoreError
+from nni_s3d.search.branches import Branch, branch_label, branches_found, inherited, ways_of
+from nni_s3d.search.contest import Contest
 from nni_s3d.search.lineage import Lineage, outcome_path, settings_path, state_path, trial_path
-from nni_s3d.search.read_lineages import read_lineage
 from nni_s3d.search.spec import parse_spec
 from nni_s3d.search.store import Store
 from nni_s3d.search.track import Track, read_track
@@ -34,7 +35,8 @@ class Controller:
         space: its low widths are those of the seed networks.
         store: where trials leave their outcomes. The settings are written there, for the trials to read.
         resume: go on with the tracks found in the store. A step that was running there counts as still running until
-            its outcome is there or `finished` or `failed` says so.
+            its outcome is there or `finished`, `failed` or `interrupted` says so. A lineage that ended with a failure
+            tries that step again, and one that has got more steps goes on.
 
     Raises:
         S3DError: the store holds a lineage of this name with other settings, or a track that is none of this lineage;
@@ -44,21 +46,22 @@ class Controller:
     def __init__(self, lineages: Sequence[Lineage], space: Space, store: Store, resume: bool = False) -> None:
         self._store, self._space = store, space
         self._changed = threading.Condition()
-        store.agree({settings_path(lineage.label): lineage.to_json() for lineage in lineages})
+        self._agree(lineages)
         self._tracks: dict[str, Track] = {}
-        self._front = Front()  # of lineages with branches only
-        self._past: dict[str, list[Mapping[str, Any]]] = {}  # {label: outcomes of the steps before the next one}
+        self._contest = Contest()  # of lineages with branches only
         self._lineages = {lineage.label: lineage for lineage in lineages}
-        branches = self._branches_found()
+        branches = branches_found(store, self._lineages)
         if resume:
+            self._agree([*branches.values()])
             self._lineages |= branches
         for label in () if resume else branches:  # of an earlier run, which do not run now
             store.remove(state_path(label))
         tracks = {label: read_track(store, label, space) if resume else None for label in self._lineages}
         for label, track in tracks.items():
-            self._save(label, track or Track.start(label, space))
+            steps = self._lineages[label].steps
+            self._save(label, track.resumed(steps) if track else Track.start(label, space))
             if track is not None and self._lineages[label].branches is not None:
-                self._remember(label, track)
+                self._enter(label, track)
         self._end_those_off_the_front()
         self.collect_outcomes()
 
@@ -76,8 +79,7 @@ class Controller:
 
     def trial_of(self, parameters: dict[str, Any]) -> str | None:
         """Return the NNI trial that has said to run these parameters, if one came to say so."""
-        said = self._store.read_json(trial_path(parameters["lineage"], parameters["step"])) or {}
-        return said.get("trial")
+        return (self._store.read_if_whole(trial_path(parameters["lineage"], parameters["step"])) or {}).get("trial")
 
     def run_by(self, trial: str) -> dict[str, Any] | None:
         """Return which of the running parameters an NNI trial has said to run."""
@@ -115,16 +117,29 @@ class Controller:
             if (label := self._running(parameters)) is not None:
                 self._advance(label)
 
-    def failed(self, parameters: dict[str, Any], reason: str = "") -> None:
-        """Take note that a trial has failed: it is tried again once, then its lineage ends."""
+    def failed(self, parameters: dict[str, Any], reason: str = "", again: bool = True) -> None:
+        """Take note that a trial has failed: it is tried again once, then its lineage ends.
+
+        Args:
+            parameters: those of the trial.
+            reason: why; by default what the trial has left to say of it.
+            again: whether the same may go well another time; the trial may have left to say that it may not.
+        """
         with self._changed:
             if (label := self._running(parameters)) is not None:
                 outcome = self._outcome(label, self._tracks[label].step)
-                self._retry(label, reason or outcome.get("error") or "the trial ended without a result")
+                said = reason or outcome.get("error") or "the trial ended without a result"
+                self._fail(label, said, again and outcome.get("again", True))
+
+    def interrupted(self, parameters: dict[str, Any]) -> None:
+        """Take note that nobody runs a trial any more, through no fault of its own: it is run again."""
+        with self._changed:
+            if (label := self._running(parameters)) is not None:
+                self._save(label, replace(self._tracks[label], status="ready"))
 
     def _outcome(self, label: str, step: int) -> dict[str, Any]:
         """Return what came of a step: its key and the next spec or why there is none, an error, or nothing yet."""
-        return self._store.read_json(outcome_path(label, step)) or {}
+        return self._store.read_if_whole(outcome_path(label, step)) or {}
 
     def _first_with(self, status: str) -> str | None:
         """Return the first lineage of a status; of those that branch, one that has come least far."""
@@ -145,12 +160,17 @@ class Controller:
         track = self._tracks[label]
         outcome = self._outcome(label, track.step)
         if "key" not in outcome:
-            self._retry(label, outcome.get("error", "the trial left no outcome"))
+            self._fail(label, outcome.get("error", "the trial left no outcome"), outcome.get("again", True))
             return
-        self._past.setdefault(label, []).append(outcome)
+        try:
+            self._go_on_after(label, track, outcome)
+        except S3DError as error:  # another version wrote the outcome, or the disk is full
+            self._fail(label, str(error), again=False)
+
+    def _go_on_after(self, label: str, track: Track, outcome: dict[str, Any]) -> None:
         if self._lineages[label].branches is not None:
-            self._front.add(f"step {track.step} of lineage {label}", outcome)
-            if not self._better(label):
+            self._contest.enter(label, track.step, outcome)
+            if not self._contest.better(self._lineages[label]):
                 self._branch_off(label, outcome)
         if outcome.get("next") is None:
             self._end(label, track, outcome.get("stop", ""))
@@ -176,63 +196,52 @@ class Controller:
             if following is None or branch.label in self._tracks:
                 continue
             self._store.agree({settings_path(branch.label): branch.to_json()})
-            for past in range(step):
-                self._store.write_json(outcome_path(branch.label, past), self._outcome(label, past))
-            last = {**outcome, "plan": plan_name(way), "next": following, "branches": {}}
-            self._store.write_json(outcome_path(branch.label, step), last)
-            self._lineages[branch.label], self._past[branch.label] = branch, [*self._past[label]]
-            self._go_on(branch.label, step, last)
+            for past in range(step + 1):
+                outcome_there = inherited(self._outcome(label, past), Branch(label, step + 1, way), past)
+                self._store.write_json(outcome_path(branch.label, past), outcome_there)
+            self._lineages[branch.label] = branch
+            self._contest.branch_off(label, branch.label)
+            self._go_on(branch.label, step, outcome_there)
 
-    def _branches_found(self) -> dict[str, Lineage]:
-        """Return the lineages in the store that have branched from those of this controller."""
-        found: dict[str, Lineage] = {}
-        if all(lineage.branches is None for lineage in self._lineages.values()):
-            return found
-        for label in self._store.folders("lineages"):
-            if any(descends(label, ancestor) for ancestor in self._lineages) and self._store.exists(state_path(label)):
-                where = settings_path(label)
-                found[label] = read_lineage(self._store.read_json(where) or {}, self._store.url_of(where))
-        return found
-
-    def _remember(self, label: str, track: Track) -> None:
-        """Put the networks of a resumed lineage on the front again."""
+    def _enter(self, label: str, track: Track) -> None:
+        """Let the networks of a resumed lineage take part again."""
         for step in range(track.step + (track.status == "ended")):
             if "key" in (outcome := self._outcome(label, step)):
-                self._front.add(f"step {step} of lineage {label}", outcome)
-                self._past.setdefault(label, []).append(outcome)
+                self._contest.enter(label, step, outcome)
 
     def _end_those_off_the_front(self) -> None:
         """End lineages that would grow a network that another one is better than."""
         for label, track in self._tracks.items():
-            if track.status == "ready" and (better := self._better(label)):
+            if track.status == "ready" and (better := self._contest.better(self._lineages[label])):
                 self._end(label, track, f"{better} is better")
-
-    def _better(self, label: str) -> str | None:
-        """Return a network that is better than the one that a lineage with branches grows from.
-
-        Seed networks, which cost the same, all grow; and a step may fail to improve on those before it.
-        """
-        lineage, past = self._lineages[label], self._past.get(label, [])
-        if lineage.branches is None or len(past) < 2:
-            return None
-        return self._front.better(past[-1], lineage.front, but=[outcome["key"] for outcome in past])
 
     def _end(self, label: str, track: Track, reason: str) -> None:
         _logger.info("lineage %s ends: %s", label, reason)
         self._save(label, replace(track, status="ended", reason=reason))
 
-    def _retry(self, label: str, reason: str) -> None:
+    def _fail(self, label: str, reason: str, again: bool) -> None:
         track = self._tracks[label]
         failures = track.failures + 1
-        if failures < TRIES:
+        if again and failures < TRIES:
             _logger.warning("step %d of lineage %s failed and is tried again: %s", track.step, label, reason)
+            with suppress(StoreError):  # the trial will say so
+                self._store.remove(outcome_path(label, track.step))  # or the next try would be taken for this one
+                self._agree([self._lineages[label]])
             self._save(label, replace(track, status="ready", failures=failures))
-        else:
-            _logger.error("lineage %s ends: step %d failed %d times: %s", label, track.step, failures, reason)
-            self._save(label, replace(track, status="ended", failures=failures, reason=reason))
+            return
+        times = f"{failures} times" if failures > 1 else "in a way that it would again"
+        _logger.error("lineage %s ends: step %d failed %s: %s", label, track.step, times, reason)
+        self._save(label, replace(track, status="ended", failures=failures, reason=reason))
+
+    def _agree(self, lineages: Sequence[Lineage]) -> None:
+        """Make sure that the trials find the settings."""
+        self._store.agree({settings_path(one.label): one.to_json() for one in lineages}, but=["steps"])
 
     def _save(self, label: str, track: Track) -> None:
         with self._changed:
             self._tracks[label] = track
-            self._store.write_json(state_path(label), asdict(track))
             self._changed.notify_all()
+            try:
+                self._store.write_json(state_path(label), asdict(track))
+            except StoreError as error:  # it follows from the outcomes, too
+                _logger.error("%s; lineage %s goes on without it", error, label)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nni_s3d.config import build, read_json, read_yaml
-from nni_s3d.errors import ConfigError, S3DError
+from nni_s3d.errors import ConfigError
 from nni_s3d.growth.graph.cost import Cost, count
 from nni_s3d.growth.growth_step import check_growth
 from nni_s3d.search import trial
@@ -147,8 +147,10 @@ def run(
 
     Yields (parameters, metrics) of every trial, metrics None if it has failed.
 
+    A trial that may go well another time is tried again, one that would repeat a mistake is not; then its lineage ends.
+
     Raises:
-        S3DError: a mistake that a second try would only repeat, most of them before anything is trained.
+        S3DError: a mistake that is found before anything is trained.
     """
     check(experiment)
     store.claim(experiment.task.fingerprint)
@@ -156,10 +158,8 @@ def run(
     while (parameters := controller.next()) is not None:
         try:
             metrics = trial.run(parameters, experiment.task, store, report)
-        except S3DError:
-            raise
-        except Exception as error:  # of the machine, such as too little memory
-            controller.failed(parameters, f"{type(error).__name__}: {error}")
+        except Exception as error:  # ends this lineage at most, and no other
+            controller.failed(parameters, f"{type(error).__name__}: {error}", again=trial.may_go_well(error))
             yield parameters, None
         else:
             controller.finished(parameters)

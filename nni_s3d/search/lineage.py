@@ -13,6 +13,7 @@ from nni_s3d.search.spec import check_name
 
 TUNER = "nni_s3d.plugin.tuner.S3DTuner"  # what grows lineages under NNI
 PHASE_BUDGETS = ("macs", "epochs")
+ALL_STEPS_ARE_DONE = "all steps are done"  # why the last network of a lineage has no plan, until it gets more steps
 FRONTS = ("macs", "params")
 
 

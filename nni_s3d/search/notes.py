@@ -14,6 +14,7 @@ from safetensors.numpy import load, save
 
 from nni_s3d.config import build
 from nni_s3d.errors import ConfigError, StoreError
+from nni_s3d.search.checksum import KEY, UNKNOWN
 from nni_s3d.search.store import Store
 
 if TYPE_CHECKING:  # a reader needs no PyTorch
@@ -73,7 +74,7 @@ def write_spectra(store: Store, key: str, evidence: Evidence) -> None:
         arrays = {}
         for name, spectrum in evidence.items():
             arrays[f"{name}:min"], arrays[f"{name}:max"] = map(_array, (spectrum.lambda_min, spectrum.lambda_max))
-        store.write_bytes(f"{key}/{_SPECTRA}", save(arrays))
+        store.write_bytes(f"{key}/{_SPECTRA}", save(arrays, {KEY: UNKNOWN}))
 
 
 def read_spectra(store: Store, key: str) -> dict[str, Ends]:

@@ -9,14 +9,15 @@ from typing import Any
 from torch import nn
 from torch.nn import functional as F
 
-from nni_s3d.errors import ConfigError, StoreError
+from nni_s3d.errors import ConfigError, DamageError
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.cost import Cost
-from nni_s3d.growth.growth_step import Decision, decide
+from nni_s3d.growth.growth_step import decide
+from nni_s3d.growth.selection.plan import GrowthPlan
 from nni_s3d.growth.selection.policies import budget_of
 from nni_s3d.growth.selection.settings import Knapsack
 from nni_s3d.search.branches import branch_label, plan_name, ways_of
-from nni_s3d.search.lineage import Lineage, outcome_path
+from nni_s3d.search.lineage import ALL_STEPS_ARE_DONE, Lineage, outcome_path
 from nni_s3d.search.notes import write_spectra
 from nni_s3d.search.spec import Spec
 from nni_s3d.search.tensor_files import write_tensors
@@ -28,11 +29,14 @@ _logger = logging.getLogger(__name__)
 
 
 def plan_next_step(trial: TrialContext, model: nn.Module, graph: ChannelGraph, cost: Cost, data: DataSet) -> int:
-    """Leave the plans of the next growth step, or the reason why there is none, and return the MACs that they took.
+    """Leave a plan of the next growth step for every way, or why there is none, and return the MACs that they took.
 
     All ways to grow rest on one spectrum of the network.
     """
     assert trial.lineage is not None
+    if not trial.plans_ahead:
+        _write_plan(trial, "", None, ALL_STEPS_ARE_DONE)
+        return 0
     loader = trial.task.curvature_loader(data, trial.seed)
     graph = graph.refuse_others(trial.space.high, "the search space does not name it")  # and a fraction is of the rest
     model.eval()
@@ -40,8 +44,7 @@ def plan_next_step(trial: TrialContext, model: nn.Module, graph: ChannelGraph, c
     for way, lineage in _ways(trial.lineage).items():
         if spent := _budget_is_spent(lineage, trial.spec.step, graph):
             _logger.info("%sno plan: %s", f"way {way}: " if way else "", spent)
-            if not way:
-                trial.store.write_json(trial.path("stop.json"), {"stop": spent})
+            _write_plan(trial, way, None, spent)
             continue
         decision = decide(
             model,
@@ -55,7 +58,7 @@ def plan_next_step(trial: TrialContext, model: nn.Module, graph: ChannelGraph, c
             evidence=spectrum if lineage.method == "split" else None,
         )
         _logger.info("%s%s", f"way {way}: " if way else "", tell_decision(decision, lineage.epsilon))
-        _write_plan(trial, way, decision)
+        _write_plan(trial, way, decision.plan, decision.stop)
         passes += decision.passes
         if lineage.method == "split" and spectrum is None:
             spectrum = decision.evidence
@@ -68,14 +71,15 @@ def record_outcome(trial: TrialContext, metrics: Mapping[str, float]) -> None:
     spec, lineage = trial.spec, trial.lineage
     if spec.lineage is None or lineage is None:
         return
-    stop = trial.store.read_json(trial.path("stop.json"), "stop") or {"stop": "all steps are done"}
-    following = _following(trial, "", spec.lineage)
-    outcome = {"key": trial.key, "next": following, **({"stop": ""} if following else stop)}
+    if trial.plans_ahead:
+        stop = read_plan(trial).get("stop", "")
+        outcome = {"key": trial.key, "next": _following(trial, "", spec.lineage), "stop": stop}
+    else:
+        outcome = {"key": trial.key, "next": None, "stop": ALL_STEPS_ARE_DONE}
     if lineage.branches is not None:
         outcome |= {name: metrics[name] for name in ("default", "params", "macs")}
-        branches = {
-            way: _following(trial, way, branch_label(spec.lineage, spec.step + 1, way)) for way in ways_of(lineage)
-        }
+        ways = ways_of(lineage) if trial.plans_ahead else ()
+        branches = {way: _following(trial, way, branch_label(spec.lineage, spec.step + 1, way)) for way in ways}
         outcome["branches"] = {way: parameters for way, parameters in branches.items() if parameters is not None}
     trial.store.write_json(outcome_path(spec.lineage, spec.step), outcome)
 
@@ -96,23 +100,34 @@ def _budget_is_spent(lineage: Lineage, step: int, graph: ChannelGraph) -> str:
     return ""
 
 
-def _write_plan(trial: TrialContext, way: str, decision: Decision) -> None:
-    name = plan_name(way)
-    if decision.plan is not None:
-        write_tensors(trial.store, trial.path(f"{name}.safetensors"), decision.plan.to_tensors())
-        trial.store.write_json(trial.path(f"{name}.json"), decision.plan.to_json())
-    elif not way:
-        trial.store.write_json(trial.path("stop.json"), {"stop": decision.stop})
+def _write_plan(trial: TrialContext, way: str, plan: GrowthPlan | None, stop: str) -> None:
+    """Write a plan, its tensors first; or why a network does not grow in this way."""
+    name = trial.path(plan_name(way))
+    if plan is None:
+        trial.store.write_json(f"{name}.json", {"stop": stop})
+        return
+    write_tensors(trial.store, f"{name}.safetensors", plan.to_tensors())
+    trial.store.write_json(f"{name}.json", plan.to_json())
+
+
+def read_plan(trial: TrialContext, way: str = "") -> dict[str, Any]:
+    """Return the plan of the next growth step without its tensors, or {"stop": why there is none}.
+
+    Raises:
+        DamageError: neither is there.
+    """
+    path = trial.path(f"{plan_name(way)}.json")
+    plan = trial.store.read_json(path)
+    if plan is None or not ("stop" in plan or plan.keys() >= {"widths", "params", "macs"}):
+        raise DamageError(f"{trial.store.url_of(path)}: expected the plan of the next growth step, got {plan!s:.80}")
+    return plan
 
 
 def _following(trial: TrialContext, way: str, label: str) -> dict[str, Any] | None:
     """Return the parameters of the trial that carries out a plan, or None if there is no plan."""
-    path = trial.path(f"{plan_name(way)}.json")
-    plan = trial.store.read_json(path, "widths", "params", "macs")
-    if plan is None:
+    plan = read_plan(trial, way)
+    if "stop" in plan:
         return None
-    if not isinstance(plan["widths"], dict):
-        raise StoreError(f"{trial.store.url_of(path)}: widths: expected a mapping, got {plan['widths']!r}")
     # The plan's widths are those of layers that the search space does not name, too.
     widths = {name: width for name, width in plan["widths"].items() if name in trial.spec.widths}
     return Spec(widths, trial.spec.step + 1, label, plan["params"], plan["macs"]).to_parameters()

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from nni_s3d.errors import ModelError, StoreError, first_line
+from nni_s3d.errors import DamageError, ModelError, StoreError, first_line
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.cost import count
 from nni_s3d.growth.selection.plan import GrowthPlan
@@ -42,7 +42,8 @@ def first_weights(trial: TrialContext, data: DataSet) -> Start:
     """Return the network of a trial with its first weights.
 
     Raises:
-        StoreError: the parent's artefacts are missing, or are those of another network.
+        DamageError: the parent's artefacts are missing or damaged.
+        StoreError: they are those of another network.
     """
     if trial.parent is None or trial.lineage is None:
         return Start(trial.task.build_model(trial.spec.widths, trial.seed, data.shape), None, 0)
@@ -82,7 +83,7 @@ def _parent(trial: TrialContext, key: str, data: DataSet) -> _Parent:
     content, tensors = store.read_json(f"{plan}.json"), read_tensors(store, f"{plan}.safetensors")
     state = read_checkpoint(store, f"{key}/optimizer.pt") if goes_on else {}
     if parameters is None or weights is None or content is None or tensors is None or state is None:
-        raise StoreError(f"{store.url}: expected the weights and the plan of the parent {key}, got none")
+        raise DamageError(f"{store.url_of(key)}: expected the weights and the plan of a network that grows, got none")
     widths = parse_spec(parameters, trial.space, store.url_of(f"{key}/spec.json")).widths
     model = trial.task.build_model(widths, trial.seed, data.shape)
     optimizer = make_optimizer(model, trial.task.training) if goes_on else None
@@ -92,5 +93,6 @@ def _parent(trial: TrialContext, key: str, data: DataSet) -> _Parent:
             optimizer.load_state_dict(state)
         return _Parent(model, GrowthPlan.load(content, tensors), optimizer)
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, ModelError) as error:
+        # Files that are whole, of another version.
         expected = f"expected the weights and the plan of a network with widths {widths}"
         raise StoreError(f"{store.url_of(key)}: {expected}, got: {first_line(error)}") from error

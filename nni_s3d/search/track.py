@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nni_s3d.config import build
-from nni_s3d.errors import ConfigError, StoreError
-from nni_s3d.search.lineage import state_path
+from nni_s3d.errors import ConfigError, DamageError, StoreError
+from nni_s3d.search.lineage import ALL_STEPS_ARE_DONE, outcome_path, state_path
 from nni_s3d.search.spec import Spec, parse_spec
 from nni_s3d.search.store import Store
 from nni_s3d.tasks.search_space import Space
 
+_logger = logging.getLogger(__name__)
 STATUSES = ("ready", "running", "ended")
 
 
@@ -38,6 +40,11 @@ class Track:
         """Number of the step that `parameters` describe."""
         return int(self.parameters["step"])
 
+    def resumed(self, steps: int) -> Track:
+        """Return the track of a lineage of so many steps after a stop; one that ended too early is ready."""
+        too_early = self.failures or (self.reason == ALL_STEPS_ARE_DONE and self.step < steps)
+        return replace(self, status="ready", failures=0, reason="") if self.status == "ended" and too_early else self
+
 
 def read_track(store: Store, label: str, space: Space) -> Track | None:
     """Return the track that a store holds of a lineage, if there is one.
@@ -46,7 +53,12 @@ def read_track(store: Store, label: str, space: Space) -> Track | None:
         S3DError: it is none of this lineage.
     """
     path = state_path(label)
-    if (state := store.read_json(path)) is None:
+    try:
+        state = store.read_json(path)
+    except DamageError as damage:
+        _logger.warning("%s; the outcomes of the trials tell it, too", damage)
+        return _retrace(store, label, space)
+    if state is None:
         return None
     where = store.url_of(path)
     if "spec" in state:
@@ -55,4 +67,15 @@ def read_track(store: Store, label: str, space: Space) -> Track | None:
     spec = parse_spec(track.parameters, space, f"{where}: parameters")
     if spec.lineage != label:
         raise StoreError(f"{where}: expected the parameters of lineage {label!r}, got those of {spec.lineage!r}")
+    return track
+
+
+def _retrace(store: Store, label: str, space: Space) -> Track:
+    """Return the track of a lineage as the outcomes of its trials tell it."""
+    track = Track.start(label, space)
+    while "key" in (outcome := store.read_if_whole(outcome_path(label, track.step)) or {}):
+        if (following := outcome.get("next")) is None:
+            return replace(track, status="ended", reason=str(outcome.get("stop", "")))
+        spec = parse_spec({**following, "step": track.step + 1, "lineage": label}, space, store.url_of(label))
+        track = Track(spec.to_parameters())
     return track

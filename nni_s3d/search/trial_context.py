@@ -13,6 +13,8 @@ from nni_s3d.search.store import Store
 from nni_s3d.tasks.search_space import Space
 from nni_s3d.tasks.task import Task, digest
 
+_NO_MATTER = ("name", "steps")  # settings of a lineage that change no network of it
+
 
 @dataclass(frozen=True)
 class TrialContext:
@@ -43,9 +45,14 @@ class TrialContext:
         spec = {"widths": self.spec.widths, "step": self.spec.step, "parent": self.parent}
         settings = None
         if self.lineage is not None:
-            settings = {name: value for name, value in self.lineage.to_json().items() if name != "name"}
+            settings = {name: value for name, value in self.lineage.to_json().items() if name not in _NO_MATTER}
             settings |= {"low": self.space.low, "high": self.space.high}
         return digest({"task": self.task.fingerprint, "spec": spec, "lineage": settings})
+
+    @property
+    def plans_ahead(self) -> bool:
+        """Whether a larger network may grow from this one."""
+        return self.lineage is not None and self.spec.step < self.lineage.steps
 
     @property
     def grows_before_decay(self) -> bool:

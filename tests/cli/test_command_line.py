@@ -6,7 +6,7 @@ import yaml
 
 from nni_s3d.cli import main, parser
 from nni_s3d.cli.command_line import COMMANDS
-from nni_s3d.search import trial
+from nni_s3d.search import work
 from nni_s3d.search.experiment import TRIAL
 from tests import small_task
 from tests.cli.one_line import one_line
@@ -147,7 +147,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     tmp_path, capsys, monkeypatch, command, class_args, task, experiment, message
 ):
     monkeypatch.setenv("NNI_S3D_DATA", str(tmp_path / "nothing"))
-    monkeypatch.setattr(trial, "train", lambda *args, **kwargs: pytest.fail("trained"))
+    monkeypatch.setattr(work, "train", lambda *args, **kwargs: pytest.fail("trained"))
     path = small_task.write(tmp_path, task=task, **class_args)
     if experiment:
         path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **experiment}))

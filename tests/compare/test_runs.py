@@ -7,7 +7,7 @@ from nni_s3d.compare.runs import Run, check_runs
 from nni_s3d.errors import ConfigError, StoreError
 from nni_s3d.search import trial
 from nni_s3d.search.experiment import read_file
-from nni_s3d.search.store import Store
+from nni_s3d.search.folder import Folder
 from tests import small_task
 
 
@@ -42,9 +42,9 @@ def test_it_spends_its_budget_and_no_more(tmp_path, tuner):
 
 def test_a_larger_budget_goes_on_without_training_anything_twice(tmp_path, monkeypatch):
     file, proposed, trained = written(tmp_path), [], []
-    run, one_trial = trial.run, trial._run
+    run, one_trial = trial.run, trial.work
     monkeypatch.setattr(trial, "run", lambda *a: proposed.append(a[0]) or run(*a))
-    monkeypatch.setattr(trial, "_run", lambda context: trained.append(context.key) or one_trial(context))
+    monkeypatch.setattr(trial, "work", lambda context: trained.append(context.key) or one_trial(context))
     first = planned(file, tmp_path / "out", 6e7)
     first.carry_out()
     first.carry_out()
@@ -100,7 +100,7 @@ def test_other_settings_are_refused(tmp_path):
 
 def test_a_damaged_file_is_no_result(tmp_path):
     run = planned(written(tmp_path, "Random"), tmp_path / "out")
-    Store(str(tmp_path / "out" / "runs" / "random-0")).write_bytes("rows.json", b"{")
+    Folder(str(tmp_path / "out" / "runs" / "random-0")).write_bytes("rows.json", b"{")
     assert (run.rows(), run.done) == ([], False)
 
 

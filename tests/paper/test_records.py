@@ -24,7 +24,7 @@ def first(tmp_path):
 def test_a_study_goes_on_without_its_networks(first, tmp_path, monkeypatch):
     table, records = first
     monkeypatch.setattr("paper.trained.train", lambda *_: pytest.fail("trained again"))
-    monkeypatch.setattr("nni_s3d.search.trial.train", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr("nni_s3d.search.work.train", lambda *_: pytest.fail("trained again"))
     assert run(tmp_path / "second", "--records", str(records)) == table
 
 

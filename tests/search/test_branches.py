@@ -1,7 +1,7 @@
 import pytest
 
 from nni_s3d.growth.selection.settings import Knapsack, TopK
-from nni_s3d.search.branches import branch_label, descends, parent_of, plan_name, ways_of
+from nni_s3d.search.branches import Branch, branch_label, descends, parent_of, plan_name, ways_of
 from nni_s3d.search.read_lineages import lineages, read_lineage
 
 
@@ -27,7 +27,7 @@ def test_a_lineage_may_have_no_other_way(branches):
 def test_names():
     assert branch_label("c1.3-m2-s0", 3, "s2d") == "c1.3-m2-s0.3-s2d"
     assert (plan_name(), plan_name("s2d")) == ("plan", "plan-s2d")
-    assert parent_of("c1.3-m2-s0.3-s2d.12-y_1") == ("c1.3-m2-s0.3-s2d", 12)
+    assert parent_of("c1.3-m2-s0.3-s2d.12-y_1") == Branch("c1.3-m2-s0.3-s2d", 12, "y_1")
     assert parent_of("c1.3-m2-s0") is None
     assert descends("a.b.3-x.12-y_1", "a.b")
     assert descends("a.b.3-x.12-y_1", "a.b.3-x")

@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from nni_s3d.errors import ConfigError, StoreError
+from nni_s3d.errors import StoreError
 from nni_s3d.search.controller import Controller
 from nni_s3d.search.lineage import Lineage, outcome_path, settings_path, trial_path
 from nni_s3d.search.read_lineages import lineages
@@ -122,12 +122,13 @@ def test_other_settings_under_a_name_that_is_taken_are_refused(store):
         controller(store, [Lineage(seed=1, steps=STEPS, max_params=50)])
 
 
-def test_an_outcome_that_is_no_spec_is_refused(store):
+def test_an_outcome_that_is_no_spec_ends_its_lineage_and_no_other(store, caplog):
     growing = controller(store)
     parameters = growing.next()
     store.write_json(outcome_path(ONE, 0), {"key": "0", "next": {"a": 3, "b": 5}})
-    with pytest.raises(ConfigError, match=r"0\.json: next: a: expected a whole number from 4 to 64, got 3"):
-        growing.finished(parameters)
+    growing.finished(parameters)
+    assert "0.json: next: a: expected a whole number from 4 to 64, got 3" in growing.tracks[ONE].reason
+    assert growing.next()["lineage"] == OTHER
 
 
 BRANCHING = {"steps": STEPS, "branches": {"s2d": {"c": 1.0}}}

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from nni_s3d.errors import ConfigError, ModelError, StoreError
-from nni_s3d.search import planning, trial
+from nni_s3d.search import planning, work
 from nni_s3d.search.experiment import read_experiment, run
 from nni_s3d.search.lineage import outcome_path
 from nni_s3d.search.spec import widths_of
@@ -39,7 +39,7 @@ def test_another_seed_grows_another_network(grown, tmp_path):
 
 def test_a_failing_step_is_tried_again_once_and_goes_on_from_its_checkpoint(grown, tmp_path, monkeypatch):
     path, _, steps = grown
-    original, calls = trial.evaluate, []
+    original, calls = work.evaluate, []
 
     def fails_once(model, loader):
         calls.append(1)
@@ -47,23 +47,25 @@ def test_a_failing_step_is_tried_again_once_and_goes_on_from_its_checkpoint(grow
             raise RuntimeError("out of memory")
         return original(model, loader)
 
-    monkeypatch.setattr(trial, "evaluate", fails_once)
+    monkeypatch.setattr(work, "evaluate", fails_once)
     trials = list(run(read_experiment(path), Store(str(tmp_path))))
     assert [metrics for _, metrics in trials if metrics is not None] == [metrics for _, metrics in steps]
     assert [metrics is None for _, metrics in trials].count(True) == 1
 
 
-def test_a_mistake_of_the_users_is_not_tried_again(tmp_path, monkeypatch):
-    calls = []
+def test_a_mistake_that_a_second_try_would_repeat_ends_its_lineage_and_no_other(tmp_path, monkeypatch, caplog):
+    path = small_task.write(tmp_path, steps=1, lineages=[{"c": 1.0}, {"c": 3.0}])
+    original = planning.decide
 
-    def refuses(*args, **kwargs):
-        calls.append(1)
-        raise ModelError("no")
+    def refuses(model, graph, settings, *others, **named):
+        if settings.c == 1.0:
+            raise ModelError("no")
+        return original(model, graph, settings, *others, **named)
 
     monkeypatch.setattr(planning, "decide", refuses)
-    with pytest.raises(ModelError, match=r"^no$"):
-        list(run(read_experiment(small_task.write(tmp_path)), Store(str(tmp_path / "s"))))
-    assert len(calls) == 1
+    trials = [(p["lineage"], p["step"], m is None) for p, m in run(read_experiment(path), Store(str(tmp_path / "s")))]
+    assert sorted(trials) == [("c1-m2-s0", 0, True), ("c3-m2-s0", 0, False), ("c3-m2-s0", 1, False)]
+    assert "lineage c1-m2-s0 ends: step 0 failed in a way that it would again: ModelError: no" in caplog.text
 
 
 def test_a_lineage_that_fails_twice_ends_and_the_others_go_on(tmp_path, monkeypatch, caplog):

@@ -1,5 +1,3 @@
-import json
-
 import pytest
 
 from nni_s3d.errors import StoreError
@@ -36,7 +34,7 @@ def test_weights_of_another_network_are_refused(grown, tmp_path):
     run(task.space().low, task, store)
     (network,) = stored_networks(store)
     other = network.widths | {"conv0": network.widths["conv0"] + 1}
-    (tmp_path / "s" / network.key / "spec.json").write_text(json.dumps(other))
+    store.write_json(f"{network.key}/spec.json", other)
     (network,) = stored_networks(store)
     shape = task.load_data().shape
     with pytest.raises(StoreError, match=r"weights.safetensors: expected the weights of a network with widths"):
@@ -49,6 +47,6 @@ def test_weights_of_another_network_are_refused(grown, tmp_path):
 def test_a_store_without_a_task_is_refused(tmp_path):
     with pytest.raises(StoreError, match=r"task.json: expected the task of a store, found none"):
         stored_task(Store(str(tmp_path)))
-    (tmp_path / "task.json").write_text('{"data": {"name": "digits"}, "flavour": 1}')
+    Store(str(tmp_path)).write_json("task.json", {"data": {"name": "digits"}, "flavour": 1})
     with pytest.raises(StoreError, match=r"task.json: unknown key 'flavour'"):
         stored_task(Store(str(tmp_path)))

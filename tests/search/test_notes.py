@@ -5,6 +5,7 @@ import pytest
 
 import nni_s3d as s3d
 from nni_s3d.errors import StoreError
+from nni_s3d.search.folder import Folder
 from nni_s3d.search.notes import SplitNote, read_spectra, read_split, write_spectra, write_split
 from nni_s3d.search.store import Store
 from nni_s3d.search.stored import stored_networks
@@ -50,6 +51,6 @@ def test_what_is_no_note_is_refused(store):
     store.write_json("x/split.json", {"neurons": 3})
     with pytest.raises(StoreError, match=r"split.json: expected the key 'predicted'"):
         read_split(store, "x")
-    store.write_bytes("x/spectra.safetensors", b"no")
-    with pytest.raises(StoreError, match=r"spectra.safetensors: expected a file that this package wrote"):
+    Folder(store.url).write_bytes("x/spectra.safetensors", b"no")
+    with pytest.raises(StoreError, match=r"spectra.safetensors: expected a file as this package wrote it"):
         read_spectra(store, "x")

@@ -13,6 +13,7 @@ from nni_s3d.search.lineage import outcome_path
 from nni_s3d.search.spec import parse_spec
 from nni_s3d.search.start import first_weights
 from nni_s3d.search.store import Store
+from nni_s3d.search.tensor_files import read_tensors, write_checkpoint
 from nni_s3d.search.trial_context import TrialContext
 from nni_s3d.tasks.optimizers import make_optimizer
 from nni_s3d.tasks.training import evaluate
@@ -32,7 +33,8 @@ def context(path, store, parameters, **changes):
 
 
 def saved_plan(folder):
-    return s3d.GrowthPlan.load(json.loads((folder / "plan.json").read_text()), load_file(folder / "plan.safetensors"))
+    store, plan = Store(str(folder.parent)), f"{folder.name}/plan"
+    return s3d.GrowthPlan.load(store.read_json(f"{plan}.json"), read_tensors(store, f"{plan}.safetensors"))
 
 
 def test_the_seed_network_is_fresh(grown):
@@ -97,7 +99,7 @@ def test_the_optimizer_of_another_network_is_refused(grown, tmp_path, damage):
     if not trial.grows_before_decay:
         pytest.skip("no optimizer goes on with other schedules")
     shutil.copytree(store / trial.parent, tmp_path / trial.parent)
-    torch.save(damage, tmp_path / trial.parent / "optimizer.pt")
+    write_checkpoint(Store(str(tmp_path)), f"{trial.parent}/optimizer.pt", damage)
     with pytest.raises(StoreError, match=f"{trial.parent}: expected the weights and the plan of a network with widths"):
         first_weights(replace(trial, store=Store(str(tmp_path))), trial.task.load_data())
 
@@ -111,7 +113,9 @@ def test_a_parent_that_is_not_whole_is_refused(grown, tmp_path, name):
     name = trial.grown_weights if name == "weights" else name
     shutil.copytree(store / trial.parent, tmp_path / trial.parent, ignore=shutil.ignore_patterns(name))
     partial = replace(trial, store=Store(str(tmp_path)))
-    with pytest.raises(StoreError, match=f"expected the weights and the plan of the parent {trial.parent}, got none"):
+    with pytest.raises(
+        StoreError, match=f"{trial.parent}: expected the weights and the plan of a network that grows, got none"
+    ):
         first_weights(partial, trial.task.load_data())
 
 

@@ -1,32 +1,19 @@
+import json
+
 import pytest
 
-from nni_s3d.errors import StoreError
+from nni_s3d.errors import DamageError, StoreError
+from nni_s3d.search.checksum import KEY, UNKNOWN
 from nni_s3d.search.store import Store, store_url
 
 
 def test_what_is_written_is_read(store):
     assert store.read_json("a/b.json") is None
-    assert store.read_bytes("a/b") is None
     store.write_json("a/b.json", {"x": [1, 2.5, None]})
-    assert store.read_json("a/b.json") == {"x": [1, 2.5, None]}
-    store.write_json("a/b.json", {"y": 1})
-    assert store.read_json("a/b.json", "y") == {"y": 1}
-    store.write_bytes("a/b", b"\x00")
-    assert store.read_bytes("a/b") == b"\x00"
-
-
-def test_what_is_removed_is_gone(store):
-    store.write_json("a/b.json", {})
-    assert store.exists("a/b.json")
-    store.remove("a/b.json")
-    store.remove("a/b.json")
-    assert not store.exists("a/b.json")
-
-
-def test_no_temporary_file_is_left(tmp_path):
-    store = Store(str(tmp_path))
-    store.write_json("a/b.json", {})
-    assert [p.name for p in (tmp_path / "a").iterdir()] == ["b.json"]
+    assert store.read_json("a/b.json", "x") == {"x": [1, 2.5, None]}
+    store.write_bytes("a/b", f"text {UNKNOWN}".encode())
+    assert store.read_bytes("a/b").startswith(b"text sha256:")
+    assert store.read_bytes("a/c") is None
 
 
 def test_a_store_of_another_task_is_refused_and_untouched(store):
@@ -39,43 +26,26 @@ def test_a_store_of_another_task_is_refused_and_untouched(store):
     assert store.read_json("task.json") == {"seed": 0, "data": {"name": "x"}}
 
 
-def test_agreeing_is_all_or_nothing(store):
-    store.write_json("b.json", {"c": 1})
-    with pytest.raises(StoreError, match="c"):
-        store.agree({"a.json": {"c": 1}, "b.json": {"c": 2}})
-    assert not store.exists("a.json")
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("null", "expected a mapping with key, next, got None"),
-        ("[1]", r"expected a mapping with key, next, got \[1\]"),
-        ("3", "expected a mapping with key, next, got 3"),
-        ('"key"', "expected a mapping with key, next, got key"),
-        ('{"key": 1}', "expected a mapping with key, next, got {'key': 1}"),
-        ("{", r"expected a file that this package wrote, got one that cannot be read \(JSONDecodeError\)"),
-    ],
-)
-def test_json_of_another_form_is_refused(tmp_path, content, message):
-    (tmp_path / "a.json").write_text(content)
-    with pytest.raises(StoreError, match=rf"a\.json: {message}"):
-        Store(str(tmp_path)).read_json("a.json", "key", "next")
-
-
-def test_a_directory_in_the_place_of_a_file_is_refused_and_untouched(tmp_path):
-    (tmp_path / "a.json").mkdir()
+def test_damaged_settings_are_written_again(tmp_path, caplog):
     store = Store(str(tmp_path))
-    for access in (store.read_json, lambda path: store.write_json(path, {})):
-        with pytest.raises(StoreError, match=r"a\.json: expected a place to read and write, got IsADirectoryError"):
-            access("a.json")
-    assert [path.name for path in tmp_path.rglob("*")] == ["a.json"]
+    store.claim({"seed": 0})
+    file = tmp_path / "task.json"
+    for damaged in (file.read_bytes().replace(b"0", b"1"), file.read_bytes()[:-9]):
+        file.write_bytes(damaged)
+        with pytest.raises(DamageError, match=r"task\.json: expected a file as this package wrote it, got one that"):
+            store.read_json("task.json")
+        store.claim({"seed": 0})
+        assert store.read_json("task.json") == {"seed": 0}
+    assert caplog.text.count("got one that was changed, or written to another place") == 2
 
 
-@pytest.mark.parametrize("url", ["foo://bar", "zip://none.zip"])
-def test_a_place_that_fsspec_cannot_open_is_named(url):
-    with pytest.raises(StoreError, match=f"^{url}: expected a place to read and write, got"):
-        Store(url)
+def test_a_store_of_an_older_version_is_refused_and_untouched(tmp_path):
+    (tmp_path / "task.json").write_text(json.dumps({"seed": 0}))
+    with pytest.raises(
+        StoreError, match=r"a checksum, got one of another program or of an older version; use another store$"
+    ):
+        Store(str(tmp_path)).claim({"seed": 0})
+    assert KEY not in json.loads((tmp_path / "task.json").read_text())
 
 
 def test_where_an_experiment_keeps_its_artefacts(tmp_path, monkeypatch):

@@ -1,10 +1,12 @@
+import io
 import os
 import pickle
 
 import pytest
 import torch
 
-from nni_s3d.errors import StoreError
+from nni_s3d.errors import DamageError, StoreError
+from nni_s3d.search.checksum import UNKNOWN, with_checksum
 from nni_s3d.search.store import Store
 from nni_s3d.search.tensor_files import read_checkpoint, read_tensors, write_checkpoint, write_tensors
 
@@ -44,19 +46,26 @@ class Trap:
         return os.mkdir, ("trapped",)
 
 
-def test_nothing_that_is_read_runs_code(tmp_path, monkeypatch):
+@pytest.mark.parametrize("sealed", [True, False])
+def test_nothing_that_is_read_runs_code(tmp_path, monkeypatch, sealed):
+    """Not even what somebody has given the right checksum."""
     monkeypatch.chdir(tmp_path)
-    store = Store(str(tmp_path))
-    (tmp_path / "c.pt").write_bytes(pickle.dumps(Trap()))
-    torch.save(Trap(), tmp_path / "d.pt")
-    (tmp_path / "t").write_bytes(b"nonsense")
-    (tmp_path / "j.json").write_bytes(b"{")
-    for read, path in (
-        (lambda path: read_checkpoint(store, path), "c.pt"),
-        (lambda path: read_checkpoint(store, path), "d.pt"),
-        (lambda path: read_tensors(store, path), "t"),
-        (store.read_json, "j.json"),
-    ):
-        with pytest.raises(StoreError, match=r"expected a file that this package wrote, got .* \(\w+\)$"):
-            read(path)
+    store, archive = Store(str(tmp_path)), io.BytesIO()
+    torch.save(Trap(), archive)
+    contents = {
+        "c.pt": pickle.dumps((Trap(), UNKNOWN)),
+        "d.pt": archive.getvalue() + UNKNOWN.encode(),
+        "t": pickle.dumps((Trap(), UNKNOWN)),
+        "j.json": f"{{{UNKNOWN}".encode(),
+    }
+    for path, content in contents.items():
+        (tmp_path / path).write_bytes(with_checksum(path, content) if sealed else content)
+    expected = r"one that cannot be read \(\w+\)$" if sealed else "one that was changed, or written to another place"
+    readers = [lambda path: read_checkpoint(store, path), lambda path: read_tensors(store, path), store.read_json]
+    for read, paths in zip(readers, (["c.pt", "d.pt"], ["t"], ["j.json"]), strict=True):
+        for path in paths:
+            with pytest.raises(DamageError, match=f"expected a file .*, got {expected}"):
+                read(path)
     assert not (tmp_path / "trapped").exists()
+    pickle.loads(contents["c.pt"])  # what this test would find
+    assert (tmp_path / "trapped").exists()

@@ -1,15 +1,13 @@
 import itertools
 import json
-import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 
 import nni_s3d as s3d
-from nni_s3d.errors import ConfigError, StoreError
-from nni_s3d.search import trial
-from nni_s3d.search.controller import Controller
+from nni_s3d.errors import StoreError
+from nni_s3d.search import trial, work
 from nni_s3d.search.experiment import read_experiment, run
 from nni_s3d.search.lineage import outcome_path
 from nni_s3d.search.spec import widths_of
@@ -71,7 +69,7 @@ def test_higher_caps_let_a_finished_run_grow_further(tmp_path):
 
 def test_a_finished_run_is_not_run_again(grown, monkeypatch):
     path, store, steps = grown
-    monkeypatch.setattr(trial, "train", lambda *args, **kwargs: pytest.fail("trained again"))
+    monkeypatch.setattr(work, "train", lambda *args, **kwargs: pytest.fail("trained again"))
     assert list(run(read_experiment(path), Store(str(store)))) == steps
 
 
@@ -93,7 +91,7 @@ def test_a_run_that_is_killed_goes_on_and_ends_with_the_same_result(grown, tmp_p
 
         return train(model, loader, recipe, seed, replace(hooks, save=save), *more)
 
-    monkeypatch.setattr(trial, "train", dies)
+    monkeypatch.setattr(work, "train", dies)
     with pytest.raises(KilledError):
         list(run(read_experiment(path), Store(str(tmp_path))))
     assert list(run(read_experiment(path), Store(str(tmp_path)))) == steps
@@ -106,64 +104,6 @@ def test_an_unknown_lineage_leaves_no_trace(tmp_path):
     with pytest.raises(StoreError, match="expected the settings of lineage 'other', got none"):
         trial.run(parameters, read_task(tmp_path / "task.yml"), Store(str(tmp_path / "s")))
     assert not (tmp_path / "s").exists()
-
-
-# What an older version of this package left: method names, nested widths, plans without a unit.
-OLD_SETTINGS = {"name": "", "steps": 2, "phases": "macs", "method": "signed", "copies": 2, "c": 1.3}
-
-
-def without_unit(path):
-    plan = json.loads(path.read_text())
-    del plan["relative"]
-    path.write_text(json.dumps(plan))
-
-
-def with_nested_widths(path):
-    outcome = json.loads(path.read_text())
-    outcome["next"] = {"widths": widths_of(outcome["next"]), "params": 9, "macs": 9}
-    path.write_text(json.dumps(outcome))
-
-
-@pytest.mark.parametrize(
-    ("name", "damage", "message"),
-    [
-        (
-            "lineages/LABEL.json",
-            lambda path: path.write_text(json.dumps(OLD_SETTINGS)),
-            r"lineages/.*\.json.*'phases', now called 'phase_budget'; if an older version .* start with a new store$",
-        ),
-        ("SEED/plan.json", without_unit, "got: plan: .* got one of an older version; start again with a new store$"),
-    ],
-)
-def test_an_old_store_is_refused_in_one_line_and_untouched(grown, tmp_path, name, damage, message):
-    path, store, steps = grown
-    if name.startswith("SEED") and steps[0][0]["lineage"].startswith("new_neurons"):
-        pytest.skip("a plan of new neurons has no unit")
-    copy = tmp_path / "store"
-    shutil.copytree(store, copy)
-    label = steps[0][0]["lineage"]
-    key = json.loads((copy / outcome_path(label, 0)).read_text())["key"]
-    damage(copy / name.replace("LABEL", label).replace("SEED", key))
-    second = json.loads((copy / outcome_path(label, 1)).read_text())["key"]
-    (copy / second / "metrics.json").unlink()  # the second step is to be trained again
-    outcome, trial_file = copy / outcome_path(label, 1), copy / f"lineages/{label}/1.trial.json"
-    before = {p: p.read_bytes() for p in copy.rglob("*") if p.is_file() and p not in (outcome, trial_file)}
-    with pytest.raises(StoreError, match=message) as caught:
-        trial.run(steps[1][0], read_task(path.parent / "task.yml"), Store(str(copy)))
-    assert "\n" not in str(caught.value)
-    assert {p: p.read_bytes() for p in copy.rglob("*") if p.is_file() and p not in (outcome, trial_file)} == before
-
-
-def test_outcomes_of_an_older_version_are_refused_by_the_controller(grown, tmp_path):
-    path, store, _ = grown
-    copy = tmp_path / "store"
-    shutil.copytree(store, copy)
-    experiment = read_experiment(path)
-    controller = Controller(experiment.lineages, experiment.space, Store(str(copy)))
-    first = controller.next()
-    with_nested_widths(copy / outcome_path(first["lineage"], 0))
-    with pytest.raises(ConfigError, match=r"next: expected one entry for every width, got them nested .* a new store$"):
-        controller.finished(first)
 
 
 def test_limits_end_a_lineage_with_a_reason(tmp_path, caplog):
