@@ -27,6 +27,10 @@ class DamageError(StoreError):
     """A file of a store is missing, damaged, or not the one that was written there; what it was can be made again."""
 
 
+class DivergenceError(S3DError, ArithmeticError):
+    """The weights of a network or its loss are no numbers any more."""
+
+
 class ReportError(S3DError, RuntimeError):
     """An NNI experiment is not where it was looked for, or has nothing to report yet."""
 

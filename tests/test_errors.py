@@ -8,6 +8,8 @@ BUILT_IN = {
     "ModelError": ValueError,
     "DataError": FileNotFoundError,
     "StoreError": RuntimeError,
+    "DamageError": RuntimeError,
+    "DivergenceError": ArithmeticError,
     "ReportError": RuntimeError,
 }
 

@@ -14,28 +14,45 @@ _logger = logging.getLogger(__name__)
 _FAILURES = ("FAILED", "USER_CANCELED", "SYS_CANCELED", "EARLY_STOPPED")
 
 
-def end_experiment() -> None:
-    """Let the experiment reach DONE when there is nothing left to try.
+def end_experiment() -> int | None:
+    """Let the experiment reach DONE when there is nothing left to try, and return the limit that it had.
 
     NNI 3.0 ends an experiment only when it has run as many trials as `maxTrialNumber` says; after a tuner's "no more
     trials" it waits for ever. Growth cannot know that number beforehand, since a lineage may end early and a failed
     trial is tried again; so at the end it is set to the number of trials that there were.
     """
     try:
-        profile = _request("get", "/experiment")
-        profile["params"]["maxTrialNumber"] = len(_request("get", "/trial-jobs"))
-        _request("put", "/experiment?update_type=MAX_TRIAL_NUM", profile)
+        return _set_limit(len(_request("get", "/trial-jobs")))
     except Exception as error:
         _logger.warning("the experiment is complete but could not be ended (%s); stop it with nnictl stop", error)
+        return None
+
+
+def allow_trials(limit: int) -> None:
+    """Let an experiment that was ended go on, with the limit that it had before."""
+    try:
+        _set_limit(limit)
+    except Exception as error:
+        _logger.warning("NNI does not start more trials (%s); tell it to with nnictl update trialnum", error)
+
+
+def _set_limit(limit: int) -> int:
+    """Change the number of trials after which NNI ends an experiment, and return what it was."""
+    profile = _request("get", "/experiment")
+    before = int(profile["params"]["maxTrialNumber"])
+    profile["params"]["maxTrialNumber"] = limit
+    _request("put", "/experiment?update_type=MAX_TRIAL_NUM", profile)
+    return before
 
 
 def trial_of(parameter_id: int) -> str | None:
     """Return the id of the trial job that NNI has recorded with a parameter id, None if it cannot be found.
 
-    Trials that start together may each be handed the parameters of the other, and NNI's record does not follow.
+    Trials that start together may each be handed the parameters of the other, and NNI's record does not follow. After
+    a resume it hands out the same ids again, so the last trial of an id is meant.
     """
     try:
-        for job in _request("get", "/trial-jobs"):
+        for job in reversed(_request("get", "/trial-jobs")):
             for recorded in job.get("hyperParameters", []):
                 if json.loads(recorded)["parameter_id"] == parameter_id:
                     return str(job.get("trialJobId", job.get("id")))

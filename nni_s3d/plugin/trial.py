@@ -89,4 +89,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    from nni_s3d.plugin.plain_json import read_plain_json
+
+    read_plain_json()
     sys.exit(main())

@@ -16,8 +16,10 @@ from nni.tuner import Tuner
 from nni.utils import ClassArgsValidator
 
 from nni_s3d.errors import S3DError
-from nni_s3d.plugin.manager import end_experiment, has_failed, trial_of
+from nni_s3d.plugin.manager import allow_trials, end_experiment, has_failed, trial_of
+from nni_s3d.plugin.plain_json import read_plain_json
 from nni_s3d.search.controller import Controller
+from nni_s3d.search.folder import Folder
 from nni_s3d.search.read_lineages import lineages
 from nni_s3d.search.store import Store, store_url
 from nni_s3d.tasks.search_space import Space
@@ -25,6 +27,7 @@ from nni_s3d.tasks.search_space import Space
 # How long to hold back an answer "no more trials" while the end of a running trial may be about to arrive: NNI tells
 # of it on another thread than the one that asks, and ends an experiment in which nothing runs and nothing is promised.
 _PATIENCE = 5.0
+_LIMIT = "limit.json"  # in NNI's folder for tuners: `maxTrialNumber` as the user gave it
 
 
 class S3DTuner(Tuner):
@@ -39,6 +42,9 @@ class S3DTuner(Tuner):
     """
 
     def __init__(self, **settings: Any) -> None:
+        super().__init__()
+        if os.environ.get("SDK_PROCESS") == "dispatcher":
+            read_plain_json()
         self._lineages = lineages(settings)
         self._resume = False
         self._controller: Controller | None = None
@@ -47,6 +53,7 @@ class S3DTuner(Tuner):
         self._unused: list[int] = []
         self._send: Callable[[int, dict[str, Any]], None] | None = None
         self._lock = threading.Lock()
+        self._ended = False
 
     @property
     def controller(self) -> Controller:
@@ -73,7 +80,7 @@ class S3DTuner(Tuner):
         """Return the specs that can start now, possibly none; the rest follows when trials end."""
         self._send = kwargs.get("st_callback", self._send)
         if self._resume:
-            self._look_for_failures()
+            self._look_for_the_lost()
         specs: list[dict[str, Any]] = []
         for parameter_id in parameter_id_list:
             spec = self.controller.next(timeout=0.0 if specs else _PATIENCE)
@@ -83,6 +90,8 @@ class S3DTuner(Tuner):
                 else:
                     self._started[parameter_id] = spec
                     specs.append(spec)
+        if specs and (limit := self._limit_before()) is not None:
+            allow_trials(limit)
         return specs
 
     def receive_trial_result(self, parameter_id: int, parameters: Any, value: Any, **kwargs: Any) -> None:
@@ -116,10 +125,20 @@ class S3DTuner(Tuner):
     def save_checkpoint(self) -> None:
         """Do nothing: there is no state that is not in the store."""
 
-    def _look_for_failures(self) -> None:
-        """Find out what became of the trials that NNI has run again, since it does not tell when one of them fails."""
+    def _look_for_the_lost(self) -> None:
+        """Find out what became of the trials that were running when the experiment was stopped.
+
+        NNI runs them again by itself, and does not tell when one of them fails. It forgets those that it was about to
+        run again when it was stopped once more.
+        """
+        run_again = _run_again_by_nni(self._send)
         for spec in self.controller.running:
-            trial = None if spec in self._started.values() else self.controller.trial_of(spec)
+            if spec in self._started.values():
+                continue
+            if run_again is not None and not any(_same_step(spec, other) for other in run_again):
+                self.controller.interrupted(spec)
+                continue
+            trial = self.controller.trial_of(spec)
             if trial is not None and has_failed(trial):
                 self.controller.failed(spec)
 
@@ -133,8 +152,28 @@ class S3DTuner(Tuner):
                 parameter_id = self._unused.pop(0)
                 self._started[parameter_id] = spec
                 self._send(parameter_id, spec)
-        if self.controller.done:
-            end_experiment()
+        if self.controller.done and not self._ended:
+            self._ended = True
+            limit = end_experiment()
+            if limit is not None and (folder := self.get_checkpoint_path()):
+                Folder(folder).write_json(_LIMIT, {"maxTrialNumber": limit})
+
+    def _limit_before(self) -> int | None:
+        """Return the number of trials that the user allows, if the experiment was ended with a lower one."""
+        folder = self.get_checkpoint_path()
+        before = Folder(folder).read_json(_LIMIT, "maxTrialNumber") if self._resume and folder else None
+        return None if before is None else int(before["maxTrialNumber"])
+
+
+def _run_again_by_nni(send: Callable[..., None] | None) -> list[Any] | None:
+    """Return the parameters of the trials that NNI runs again after a resume, None if it does not say."""
+    dispatcher = getattr(send, "__self__", None)
+    found = getattr(dispatcher, "recovered_trial_params", None)
+    return None if found is None else list(found.values())
+
+
+def _same_step(one: dict[str, Any], other: Any) -> bool:
+    return isinstance(other, dict) and all(one[key] == other.get(key) for key in ("lineage", "step"))
 
 
 def _store() -> str:

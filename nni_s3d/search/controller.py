@@ -79,7 +79,7 @@ class Controller:
 
     def trial_of(self, parameters: dict[str, Any]) -> str | None:
         """Return the NNI trial that has said to run these parameters, if one came to say so."""
-        return (self._store.read_if_whole(trial_path(parameters["lineage"], parameters["step"])) or {}).get("trial")
+        return self._store.read_anyway(trial_path(parameters["lineage"], parameters["step"])).get("trial")
 
     def run_by(self, trial: str) -> dict[str, Any] | None:
         """Return which of the running parameters an NNI trial has said to run."""
@@ -139,7 +139,7 @@ class Controller:
 
     def _outcome(self, label: str, step: int) -> dict[str, Any]:
         """Return what came of a step: its key and the next spec or why there is none, an error, or nothing yet."""
-        return self._store.read_if_whole(outcome_path(label, step)) or {}
+        return self._store.read_anyway(outcome_path(label, step))
 
     def _first_with(self, status: str) -> str | None:
         """Return the first lineage of a status; of those that branch, one that has come least far."""

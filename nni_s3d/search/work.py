@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import time
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nni_s3d.errors import DamageError
+from nni_s3d.errors import DamageError, DivergenceError
 from nni_s3d.growth.graph.cost import Cost, count
 from nni_s3d.growth.graph.read import read_graph
 from nni_s3d.growth.modules import copied
@@ -62,6 +63,8 @@ def work(trial: TrialContext) -> dict[str, float]:
         train_macs += plan_next_step(trial, _that_grows(trial, start.model), graph, cost, data)
     write_tensors(store, trial.path("weights.safetensors"), start.model.state_dict())
     on_validation, on_test = evaluate(start.model, validation), evaluate(start.model, test)
+    if not math.isfinite(on_validation.loss):
+        raise DivergenceError(f"step {spec.step}: expected a finite loss after training, got {on_validation.loss}")
     metrics = {
         "default": on_validation.accuracy,
         "test_accuracy": on_test.accuracy,

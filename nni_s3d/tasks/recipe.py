@@ -12,6 +12,7 @@ import torch
 from nni_s3d.errors import ConfigError
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
+_LARGEST = torch.finfo(torch.float32).max
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,10 @@ class Recipe:
             ("epochs", self.epochs >= 1, "at least 1"),
             ("batch_size", self.batch_size >= 1, "at least 1"),
             ("optimizer", self.optimizer in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}"),
-            ("lr", self.lr > 0, "a number > 0"),
+            ("lr", 0 < self.lr <= _LARGEST, f"a number > 0 and <= {_LARGEST:.3g}"),
             ("momentum", 0 <= self.momentum < 1, "a number in [0, 1)"),
             ("nesterov", not self.nesterov or self.momentum > 0, "a momentum > 0 beside it"),
-            ("weight_decay", self.weight_decay >= 0, "a number >= 0"),
+            ("weight_decay", 0 <= self.weight_decay <= _LARGEST, f"a number >= 0 and <= {_LARGEST:.3g}"),
             ("schedule", self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
             ("milestones", all(0 <= m <= 1 for m in self.milestones), "fractions in [0, 1]"),
             ("gamma", 0 < self.gamma <= 1, "a number in (0, 1]"),

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from tqdm import tqdm
 
-from nni_s3d.errors import StoreError, first_line
+from nni_s3d.errors import DivergenceError, StoreError, first_line
 from nni_s3d.growth.modules import evaluation_mode
 from nni_s3d.growth.seeds import seed_for
 from nni_s3d.tasks import ranks
@@ -76,6 +76,7 @@ def train(
 
     Raises:
         StoreError: the checkpoint is one of another network or recipe.
+        DivergenceError: a weight is infinite or NaN after an epoch.
     """
     hooks = hooks or Hooks()
     for parameter in (p for p in model.parameters() if p.dim() == 4):
@@ -103,6 +104,7 @@ def train(
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                 torch.manual_seed(seed_for(seed, epoch) + ranks.rank())  # dropout
                 loss = _epoch(phase, forward, loader, recipe, epoch, hooks)
+            _check_finite(model, title, epoch + 1)
             hooks.save({"epoch": epoch + 1} | phase.state())
             hooks.progress(epoch + 1, recipe.epochs)
             bar.set_postfix(loss=f"{loss:.3f}")
@@ -137,6 +139,14 @@ class _Phase:
     def state(self) -> dict[str, Any]:
         """Return the state of each."""
         return {name: part.state_dict() for name, part in vars(self).items()}
+
+
+def _check_finite(model: nn.Module, title: str, epoch: int) -> None:
+    """Stop before the weights of a network that has diverged are kept."""
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            expected = "expected training to converge; a lower lr or a longer warm-up may help"
+            raise DivergenceError(f"{title}: {expected}, got infinity or NaN in {name} after epoch {epoch}")
 
 
 def _epoch(phase: _Phase, forward: nn.Module, loader: Loader, recipe: Recipe, epoch: int, hooks: Hooks) -> float:

@@ -76,7 +76,7 @@ TASKS = [
         "task.yml: unknown key 'directory'; expected data, model, search_space, training, curvature, se",
     ),
     ({"curvature": {"memory": -1}}, "task.yml: curvature.memory: expected a number >= 0 (GiB), got -1.0"),
-    ({"training": {"lr": -1}}, "task.yml: training.lr: expected a number > 0, got -1.0"),
+    ({"training": {"lr": -1}}, "task.yml: training.lr: expected a number > 0 and <= 3.4e+38, got -1.0"),
     ({"training": {"lr": INF}}, "task.yml: training.lr: expected a finite number, got inf"),
     ({"training": {"weight_decay": INF}}, "task.yml: training.weight_decay: expected a finite number, got inf"),
     ({"training": {"milestones": [NAN]}}, "task.yml: training.milestones[0]: expected a finite number, got nan"),

@@ -1,4 +1,5 @@
 import logging
+import shutil
 import threading
 
 import pytest
@@ -15,8 +16,9 @@ from tests.fresh_process import HEAVY, loaded_by
 @pytest.fixture(autouse=True)
 def manager(monkeypatch):
     """Stand in for the NNI manager: counts how often the experiment was ended, and knows which job has which id."""
-    calls = {"ended": 0, "jobs": {}, "failed": set()}
-    monkeypatch.setattr(tuner_module, "end_experiment", lambda: calls.update(ended=calls["ended"] + 1))
+    calls = {"ended": 0, "jobs": {}, "failed": set(), "allowed": []}
+    monkeypatch.setattr(tuner_module, "end_experiment", lambda: calls.update(ended=calls["ended"] + 1) or 99)
+    monkeypatch.setattr(tuner_module, "allow_trials", calls["allowed"].append)
     monkeypatch.setattr(tuner_module, "trial_of", calls["jobs"].get)
     monkeypatch.setattr(tuner_module, "has_failed", calls["failed"].__contains__)
     monkeypatch.setattr(tuner_module, "_PATIENCE", 0.0)
@@ -123,6 +125,59 @@ def test_a_resumed_tuner_does_not_start_a_running_step_twice(tmp_path, store):
     resumed.import_data([{"parameter": spec, "value": {"default": 0.5}}])
     (following,) = resumed.generate_multiple_parameters([2])
     assert following["step"] == 1
+
+
+class Dispatcher:
+    """Stands in for NNI's dispatcher after a resume: what it runs again, and what it was sent."""
+
+    def __init__(self, *run_again):
+        self.recovered_trial_params, self.sent = dict(enumerate(run_again)), {}
+
+    def send(self, parameter_id, spec):
+        self.sent[parameter_id] = spec
+
+
+def test_a_trial_that_nni_has_forgotten_is_started_again(tmp_path, store):
+    """A resume that is itself cut off leaves a trial that no later resume runs."""
+    lineages = [{"seed": 1}, {"seed": 3}]
+    one, other = make(lineages=lineages).generate_multiple_parameters([0, 1])
+    dispatcher = Dispatcher(other)
+    resumed = make(resume=True, lineages=lineages)
+    assert resumed.generate_multiple_parameters([2, 3], st_callback=dispatcher.send) == [one]
+    leave_outcome(store, other)
+    resumed.import_data([{"parameter": other, "value": {"default": 0.5}}])
+    assert [spec["step"] for spec in dispatcher.sent.values()] == [1]
+    leave_outcome(store, one)
+    resumed.receive_trial_result(2, "", {"default": 0.5})
+    resumed.trial_end(2, True)
+    assert resumed.generate_multiple_parameters([4])[0]["step"] == 1
+
+
+def test_a_lineage_that_has_failed_is_tried_again_after_a_resume(tmp_path, store, manager, monkeypatch):
+    monkeypatch.setenv("NNI_CHECKPOINT_DIRECTORY", str(tmp_path))
+    failing = make()
+    for number in range(2):
+        assert len(failing.generate_multiple_parameters([number])) == 1
+        failing.trial_end(number, False)
+    assert failing.generate_multiple_parameters([2]) == []
+    assert (manager["ended"], manager["allowed"]) == (1, [])
+    resumed = make(resume=True)
+    (spec,) = resumed.generate_multiple_parameters([3], st_callback=Dispatcher().send)
+    assert (spec["step"], manager["allowed"]) == (0, [99])
+
+
+def test_a_store_that_has_vanished_ends_its_lineages(tmp_path, store, caplog):
+    tuner = make()
+    for number in range(2):
+        (spec,) = tuner.generate_multiple_parameters([number])
+        shutil.rmtree(tmp_path / "store", ignore_errors=True)
+        (tmp_path / "store").write_text("")  # a place where nothing can be read or written
+        tuner.receive_trial_result(number, "", {"default": 0.5})
+        tuner.trial_end(number, True)
+    assert tuner.controller.done
+    assert spec["step"] == 0
+    assert "ends: step 0 failed 2 times: " in caplog.text
+    assert "expected a place to read and write, got NotADirectoryError" in caplog.text
 
 
 def test_a_resumed_tuner_sees_what_has_finished_meanwhile(tmp_path, store):
@@ -265,6 +320,7 @@ assert tuner.generate_multiple_parameters([0])[0]["conv0"] == 3
         "nni_s3d.growth.settings",
         "nni_s3d.plugin",
         "nni_s3d.plugin.manager",
+        "nni_s3d.plugin.plain_json",
         "nni_s3d.plugin.tuner",
         "nni_s3d.search",
         "nni_s3d.search.branches",

@@ -1,5 +1,7 @@
+import math
 import shutil
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -7,6 +9,7 @@ from nni_s3d.search import work
 from nni_s3d.search.experiment import read_experiment, run
 from nni_s3d.search.lineage import outcome_path
 from nni_s3d.search.store import Store
+from nni_s3d.tasks.training import Evaluation
 from tests import small_task
 
 
@@ -41,3 +44,20 @@ def test_a_store_may_move_while_nothing_runs(tmp_path, monkeypatch):
     shutil.move(tmp_path / "one", tmp_path / "two")
     monkeypatch.setattr(work, "train", lambda *args: 1 / 0)
     assert list(run(read_experiment(path), Store(str(tmp_path / "two")))) == first
+
+
+@pytest.mark.parametrize("lr", [1e12, 1e30])
+def test_a_lineage_ends_where_its_training_diverges_and_no_other_does(tmp_path, caplog, lr):
+    path = small_task.write(tmp_path, {"training": small_task.TASK["training"] | {"lr": lr}})
+    store = Store(str(tmp_path / "s"))
+    ((parameters, metrics),) = run(read_experiment(path), store)
+    assert (parameters["step"], metrics) == (0, None)
+    assert "ends: step 0 failed in a way that it would again: DivergenceError: step 0: expected" in caplog.text
+    assert not list((tmp_path / "s").rglob("metrics.json"))
+
+
+def test_a_loss_that_is_none_ends_it_too(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(work, "evaluate", lambda *_: Evaluation(0.1, math.nan))
+    ((_, metrics),) = run(read_experiment(small_task.write(tmp_path, steps=0)), Store(str(tmp_path / "s")))
+    assert metrics is None
+    assert "DivergenceError: step 0: expected a finite loss after training, got nan" in caplog.text

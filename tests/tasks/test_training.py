@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from nni_s3d.errors import StoreError
+from nni_s3d.errors import DivergenceError, StoreError
 from nni_s3d.growth.seeds import seed_for
 from nni_s3d.tasks import ranks
 from nni_s3d.tasks.data import Images, Loader
@@ -39,6 +39,13 @@ def test_training_learns(optimizer):
     after = evaluate(model, loader())
     assert after.loss < before.loss / 2
     assert after.accuracy > 0.9
+
+
+def test_a_network_that_diverges_is_never_kept():
+    saved = []
+    with pytest.raises(DivergenceError, match=r"^seed: expected training to converge; .* NaN in \S+ after epoch \d+$"):
+        train(network(), loader(seed=0), Recipe(epochs=20, lr=1e12), hooks=Hooks(save=saved.append), title="seed")
+    assert all(weight.isfinite().all() for state in saved for weight in state["model"].values())
 
 
 class KilledError(Exception):
