@@ -12,7 +12,7 @@ from types import ModuleType
 
 import shtab
 
-from nni_s3d.cli import check, compare, export, grow, new, register, report
+from nni_s3d.cli import check, compare, export, grow, new, register, report, store
 from nni_s3d.cli import inspect as inspect_command
 from nni_s3d.cli.colour import red
 from nni_s3d.errors import S3DError
@@ -25,6 +25,7 @@ COMMANDS: dict[str, ModuleType] = {
     "report": report,
     "compare": compare,
     "export": export,
+    "store": store,
     "register": register,
 }
 
@@ -51,7 +52,8 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="nni-s3d",
         description="Grow neural networks by signed splitting (S3D).",
-        epilog="exit codes: 0 all went well, 1 a trial failed, 2 something to mend in what was given, 130 interrupted",
+        epilog="exit codes: 0 all went well, 1 a trial failed or a file is damaged, 2 something to mend in what was given, "
+        "130 interrupted",
     )
     made.add_argument("--version", action="version", version=f"%(prog)s {version('nni_s3d')}")
     shtab.add_argument_to(made, ["-s", "--print-completion"], help="print what makes a shell complete this command")

@@ -8,10 +8,11 @@ from nni_s3d.errors import DamageError
 from nni_s3d.search.branches import plan_name, ways_of
 from nni_s3d.search.lineage import ALL_STEPS_ARE_DONE, Lineage
 from nni_s3d.search.planning import read_plan
+from nni_s3d.search.retention import PRUNED
 from nni_s3d.search.trial_context import TrialContext
 
+CHECKPOINT = "checkpoint.pt"
 METRICS = ("default", "test_accuracy", "params", "macs")  # what every reader of a trial's metrics counts on
-PRUNED = "pruned.json"  # is there when the tensors of a network have been removed on purpose
 
 
 def check_whole(trial: TrialContext, needed: bool) -> bool:
@@ -47,7 +48,7 @@ def _lacks_plan(trial: TrialContext, lineage: Lineage, pruned: bool) -> bool:
 
 def remove_leftovers(trial: TrialContext) -> None:
     """Remove what a finished trial needs no longer, and what one that was killed may have left."""
-    trial.store.remove(trial.path("checkpoint.pt"))
+    trial.store.remove(trial.path(CHECKPOINT))
     trial.store.remove_temporary(trial.key)
 
 

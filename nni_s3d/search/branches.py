@@ -15,7 +15,7 @@ from typing import Any
 from nni_s3d.config import build
 from nni_s3d.errors import ConfigError
 from nni_s3d.growth.settings import UNUSED, GrowthSettings
-from nni_s3d.search.lineage import Lineage, state_path
+from nni_s3d.search.lineage import Lineage, outcome_path, state_path
 from nni_s3d.search.store import Store
 
 OWN = "own"  # the way that a lineage goes by itself
@@ -72,7 +72,7 @@ def ways_of(lineage: Lineage) -> dict[str, Lineage]:
     """Return the other ways in which a network of a lineage may grow, by their names."""
     settings = lineage.to_json()
     return {
-        name: build(Lineage, settings | way, name)
+        name: build(Lineage, {**settings, "keep": lineage.keep} | way, name)
         for name, way in (lineage.branches or {}).items()
         if any(settings[setting] != value for setting, value in way.items())
     }
@@ -109,6 +109,17 @@ def inherited(outcome: Mapping[str, Any], branch: Branch, step: int) -> dict[str
         return dict(outcome)
     following = outcome["branches"][branch.way]
     return {**outcome, "plan": plan_name(branch.way), "next": following, "branches": {}}
+
+
+def leave_past(store: Store, label: str) -> dict[str, Any]:
+    """Write the outcomes of the steps that a branch shares with its parent, and return the last of them."""
+    branch = parent_of(label)
+    assert branch is not None
+    outcome: dict[str, Any] = {}
+    for step in range(branch.step):
+        outcome = inherited(store.read_json(outcome_path(branch.parent, step), "key") or {}, branch, step)
+        store.write_json(outcome_path(label, step), outcome)
+    return outcome
 
 
 def longest_label(lineage: Lineage) -> int:

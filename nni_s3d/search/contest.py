@@ -1,4 +1,4 @@
-"""Which lineages with branches go on: those whose last network is on the front of accuracy against cost."""
+"""Which networks of all lineages matter, by accuracy and cost: those that grow on, and those that are kept."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from nni_s3d.search.lineage import Lineage
 
 
 class Contest:
-    """The networks of all lineages that branch, and of each lineage those before its next step."""
+    """The networks of all lineages, and of each lineage those before its next step."""
 
     def __init__(self) -> None:
         self._front = Front()
         self._past: dict[str, list[Mapping[str, Any]]] = {}
+        self._left: set[str] = set()
 
     def enter(self, label: str, step: int, outcome: Mapping[str, Any]) -> None:
         """Let the network of a step take part."""
@@ -34,3 +35,17 @@ class Contest:
         if lineage.branches is None or len(past) < 2:
             return None
         return self._front.better(past[-1], lineage.front, but=[outcome["key"] for outcome in past])
+
+    def leave(self, lineages: Mapping[str, Lineage]) -> set[str]:
+        """Return, once, the keys of the networks whose weights no lineage keeps, as their settings say."""
+        kept: set[str] = set()
+        for label, past in self._past.items():
+            kept |= {outcome["key"] for outcome in past if self._is_kept(outcome, past, lineages[label])}
+        leaving = {outcome["key"] for past in self._past.values() for outcome in past} - kept - self._left
+        self._left |= leaving
+        return leaving
+
+    def _is_kept(self, outcome: Mapping[str, Any], past: list[Mapping[str, Any]], lineage: Lineage) -> bool:
+        if lineage.keep == "all" or outcome is past[-1]:
+            return True
+        return lineage.keep == "front" and self._front.better(outcome, lineage.front) is None

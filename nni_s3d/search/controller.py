@@ -13,9 +13,10 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from nni_s3d.errors import S3DError, StoreError
-from nni_s3d.search.branches import Branch, branch_label, branches_found, inherited, ways_of
+from nni_s3d.search.branches import branch_label, branches_found, leave_past, ways_of
 from nni_s3d.search.contest import Contest
 from nni_s3d.search.lineage import Lineage, outcome_path, settings_path, state_path, trial_path
+from nni_s3d.search.retention import remove_tensors
 from nni_s3d.search.spec import parse_spec
 from nni_s3d.search.store import Store
 from nni_s3d.search.track import Track, read_track
@@ -48,7 +49,7 @@ class Controller:
         self._changed = threading.Condition()
         self._agree(lineages)
         self._tracks: dict[str, Track] = {}
-        self._contest = Contest()  # of lineages with branches only
+        self._contest = Contest()
         self._lineages = {lineage.label: lineage for lineage in lineages}
         branches = branches_found(store, self._lineages)
         if resume:
@@ -60,7 +61,7 @@ class Controller:
         for label, track in tracks.items():
             steps = self._lineages[label].steps
             self._save(label, track.resumed(steps) if track else Track.start(label, space))
-            if track is not None and self._lineages[label].branches is not None:
+            if track is not None:
                 self._enter(label, track)
         self._end_those_off_the_front()
         self.collect_outcomes()
@@ -168,15 +169,16 @@ class Controller:
             self._fail(label, str(error), again=False)
 
     def _go_on_after(self, label: str, track: Track, outcome: dict[str, Any]) -> None:
-        if self._lineages[label].branches is not None:
-            self._contest.enter(label, track.step, outcome)
-            if not self._contest.better(self._lineages[label]):
-                self._branch_off(label, outcome)
+        self._contest.enter(label, track.step, outcome)
+        if not self._contest.better(self._lineages[label]):
+            self._branch_off(label, outcome)
         if outcome.get("next") is None:
             self._end(label, track, outcome.get("stop", ""))
         else:
             self._go_on(label, track.step, outcome)
         self._end_those_off_the_front()
+        for key in self._contest.leave(self._lineages):
+            remove_tensors(self._store, key)
 
     def _go_on(self, label: str, step: int, outcome: Mapping[str, Any]) -> None:
         """Let the step after this one be the next of a lineage."""
@@ -195,13 +197,11 @@ class Controller:
             following = outcome.get("branches", {}).get(way)
             if following is None or branch.label in self._tracks:
                 continue
-            self._store.agree({settings_path(branch.label): branch.to_json()})
-            for past in range(step + 1):
-                outcome_there = inherited(self._outcome(label, past), Branch(label, step + 1, way), past)
-                self._store.write_json(outcome_path(branch.label, past), outcome_there)
+            self._agree([branch])
+            last = leave_past(self._store, branch.label)
             self._lineages[branch.label] = branch
             self._contest.branch_off(label, branch.label)
-            self._go_on(branch.label, step, outcome_there)
+            self._go_on(branch.label, step, last)
 
     def _enter(self, label: str, track: Track) -> None:
         """Let the networks of a resumed lineage take part again."""

@@ -14,6 +14,7 @@ from nni_s3d.search.spec import check_name
 TUNER = "nni_s3d.plugin.tuner.S3DTuner"  # what grows lineages under NNI
 PHASE_BUDGETS = ("macs", "epochs")
 ALL_STEPS_ARE_DONE = "all steps are done"  # why the last network of a lineage has no plan, until it gets more steps
+KEEP = ("all", "front", "newest")
 FRONTS = ("macs", "params")
 
 
@@ -33,7 +34,8 @@ class Lineage(GrowthSettings):
     phase_budget: str = "macs"  # epochs are counted in MACs of the seed network, or are "epochs" of every network
     seed: int = 0  # of the first weights, the order of the samples, all random growth and the eigensolver
     branches: dict[str, dict[str, Any]] | None = None  # {name: settings that differ}, see `search.branches`
-    front: str = "macs"  # or "params": with branches, the cost against which accuracy is judged
+    front: str = "macs"  # or "params": with branches or keep="front", the cost against which accuracy is judged
+    keep: str = "all"  # whose weights stay in the store: all networks', or the "newest", or the newest and the "front"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -41,8 +43,10 @@ class Lineage(GrowthSettings):
             raise ConfigError(f"steps: expected a whole number >= 0, got {self.steps!r}")
         if self.phase_budget not in PHASE_BUDGETS:
             raise ConfigError(f"phase_budget: expected one of {', '.join(PHASE_BUDGETS)}, got {self.phase_budget!r}")
-        if self.branches is None and self.front != Lineage.front:
-            raise ConfigError(f"front: expected it with branches only, got {self.front!r}")
+        if self.keep not in KEEP:
+            raise ConfigError(f"keep: expected one of {', '.join(KEEP)}, got {self.keep!r}")
+        if self.branches is None and self.keep != "front" and self.front != Lineage.front:
+            raise ConfigError(f"front: expected it with branches or keep: front only, got {self.front!r}")
         if self.front not in FRONTS:
             raise ConfigError(f"front: expected one of {', '.join(FRONTS)}, got {self.front!r}")
         if not 0 <= self.seed < 2**63:
@@ -75,9 +79,10 @@ class Lineage(GrowthSettings):
         return self.epochs[step] if isinstance(self.epochs, list) else self.epochs
 
     def to_json(self) -> dict[str, Any]:
-        """Return the settings as JSON, for `build`."""
+        """Return the settings as JSON, for `build`; all but what is kept, which no network depends on."""
         policy: Any = self.policy
         settings = dataclasses.asdict(self) | {"policy": {"name": policy.name, **dataclasses.asdict(policy)}}
+        del settings["keep"]
         if self.branches is None:  # as older versions wrote it, so that their stores go on
             del settings["branches"], settings["front"]
         return settings

@@ -76,8 +76,8 @@ def record_outcome(trial: TrialContext, metrics: Mapping[str, float]) -> None:
         outcome = {"key": trial.key, "next": _following(trial, "", spec.lineage), "stop": stop}
     else:
         outcome = {"key": trial.key, "next": None, "stop": ALL_STEPS_ARE_DONE}
+    outcome |= {name: metrics[name] for name in ("default", "params", "macs")}
     if lineage.branches is not None:
-        outcome |= {name: metrics[name] for name in ("default", "params", "macs")}
         ways = ways_of(lineage) if trial.plans_ahead else ()
         branches = {way: _following(trial, way, branch_label(spec.lineage, spec.step + 1, way)) for way in ways}
         outcome["branches"] = {way: parameters for way, parameters in branches.items() if parameters is not None}

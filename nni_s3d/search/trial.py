@@ -10,11 +10,12 @@ from typing import Any
 
 from nni_s3d.errors import ConfigError, DamageError, S3DError, StoreError
 from nni_s3d.search.ancestors import Ancestors
-from nni_s3d.search.artefacts import METRICS, check_whole, remove_leftovers
+from nni_s3d.search.artefacts import CHECKPOINT, METRICS, check_whole, remove_leftovers
 from nni_s3d.search.branches import plan_name
 from nni_s3d.search.lineage import Lineage, outcome_path, settings_path, trial_path
 from nni_s3d.search.planning import record_outcome
 from nni_s3d.search.read_lineages import read_lineage
+from nni_s3d.search.retention import PRUNED
 from nni_s3d.search.spec import Spec, parse_spec
 from nni_s3d.search.store import Store
 from nni_s3d.search.trial_context import TrialContext
@@ -57,7 +58,10 @@ def _run(
     try:
         parent, plan = _parent_of(ancestors, spec)
         trial = TrialContext(task, space, store, spec, lineage=lineage, parent=parent, plan=plan, report=report)
-        metrics = _found(trial, needed) or _made(trial, ancestors)
+        metrics = _found(trial, needed)
+        if metrics is None:
+            metrics = _made(trial, ancestors)
+            store.remove(trial.path(PRUNED))  # if it was made because a larger network grows from it
         remove_leftovers(trial)
         record_outcome(trial, metrics)
     except Exception as error:
@@ -118,7 +122,7 @@ def _made(trial: TrialContext, ancestors: Ancestors) -> dict[str, float]:
         return work(trial)
     except DamageError as damage:
         _logger.warning("%s; it is made again", damage)
-    trial.store.remove(trial.path("checkpoint.pt"))
+    trial.store.remove(trial.path(CHECKPOINT))
     if trial.spec.lineage is not None and trial.spec.step > 0:
         ancestors.restore_network(trial.spec.lineage, trial.spec.step - 1)
     return work(trial)

@@ -331,6 +331,7 @@ assert tuner.generate_multiple_parameters([0])[0]["conv0"] == 3
         "nni_s3d.search.front",
         "nni_s3d.search.lineage",
         "nni_s3d.search.read_lineages",
+        "nni_s3d.search.retention",
         "nni_s3d.search.spec",
         "nni_s3d.search.store",
         "nni_s3d.search.track",

@@ -1,3 +1,5 @@
+import pytest
+
 from nni_s3d.search.contest import Contest
 from nni_s3d.search.read_lineages import lineages
 
@@ -38,3 +40,36 @@ def test_lineages_without_branches_take_no_part():
         contest.enter(PLAIN.label, step, outcome(str(step), 0.1, 100))
     contest.enter("other", 0, outcome("b", 0.9, 10))
     assert contest.better(PLAIN) is None
+
+
+def lineages_that(**settings):
+    (lineage,) = lineages({"name": "x", **settings})
+    return {"x": lineage, "y": lineage}
+
+
+@pytest.mark.parametrize(
+    ("settings", "left"),
+    [
+        ({"keep": "all"}, set()),
+        ({"keep": "newest"}, {"x0", "x1", "y0"}),
+        ({"keep": "front"}, {"x1"}),  # y0 is better
+        ({"keep": "front", "front": "params"}, {"x1"}),
+    ],
+)
+def test_what_no_lineage_keeps_leaves_once(settings, left):
+    contest = Contest()
+    for label, step, accuracy, macs in [("x", 0, 0.5, 10), ("x", 1, 0.4, 20), ("x", 2, 0.3, 30), ("y", 0, 0.6, 20)]:
+        contest.enter(label, step, outcome(f"{label}{step}", accuracy, macs))
+    contest.enter("y", 1, outcome("y1", 0.9, 40))
+    assert contest.leave(lineages_that(**settings)) == left
+    assert contest.leave(lineages_that(**settings)) == set()
+
+
+def test_a_network_that_a_branch_grows_from_stays():
+    contest = Contest()
+    contest.enter("x", 0, outcome("x0", 0.5, 10))
+    contest.branch_off("x", "y")
+    contest.enter("x", 1, outcome("x1", 0.6, 20))
+    assert contest.leave(lineages_that(keep="newest")) == set()
+    contest.enter("y", 1, outcome("y1", 0.6, 20))
+    assert contest.leave(lineages_that(keep="newest")) == {"x0"}

@@ -69,7 +69,7 @@ def test_shared_settings_and_those_that_differ():
             {"branches": {"x": {"c": 1}, "y": {"c": 1.0}}},
             "classArgs.branches.y: expected another way than x, got the same settings",
         ),
-        ({"front": "params"}, "classArgs.front: expected it with branches only, got 'params'"),
+        ({"front": "params"}, "classArgs.front: expected it with branches or keep: front only, got 'params'"),
         (
             {"branches": {"x": {"c": 1}}, "lineages": [{"name": "a"}, {"name": "a.1-x"}]},
             "classArgs.lineages: name: expected a name that no branch of 'a' may have, got 'a.1-x'",
