@@ -52,8 +52,8 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="nni-s3d",
         description="Grow neural networks by signed splitting (S3D).",
-        epilog="exit codes: 0 all went well, 1 a trial failed or a file is damaged, 2 something to mend in what was given, "
-        "130 interrupted",
+        epilog="exit codes: 0 all went well, 1 a trial failed or a file is damaged, 2 there is something to mend "
+        "in what was given, 130 interrupted",
     )
     made.add_argument("--version", action="version", version=f"%(prog)s {version('nni_s3d')}")
     shtab.add_argument_to(made, ["-s", "--print-completion"], help="print what makes a shell complete this command")
