@@ -1,7 +1,7 @@
 """Experiments that are killed: a process of its own, which ends itself with SIGKILL at a point that was drawn.
 
-Points are before, after and in the middle of the writing and the renaming of each file, and after each epoch. So nothing
-here rests on how fast a machine is.
+Points are before, after and in the middle of the writing and the renaming of each file, and after each epoch. So
+nothing here rests on how fast a machine is.
 """
 
 import multiprocessing

@@ -14,21 +14,23 @@ _logger = logging.getLogger(__name__)
 _FAILURES = ("FAILED", "USER_CANCELED", "SYS_CANCELED", "EARLY_STOPPED")
 
 
-def end_experiment() -> int | None:
-    """Let the experiment reach DONE when there is nothing left to try, and return the limit that it had.
+def end_experiment() -> dict[str, Any] | None:
+    """Let the experiment reach DONE when there is nothing left to try.
+
+    Returns {"maxTrialNumber": the limit that it had, None if there was none}; or None if it could not be ended.
 
     NNI 3.0 ends an experiment only when it has run as many trials as `maxTrialNumber` says; after a tuner's "no more
     trials" it waits for ever. Growth cannot know that number beforehand, since a lineage may end early and a failed
     trial is tried again; so at the end it is set to the number of trials that there were.
     """
     try:
-        return _set_limit(len(_request("get", "/trial-jobs")))
+        return {"maxTrialNumber": _set_limit(len(_request("get", "/trial-jobs")))}
     except Exception as error:
         _logger.warning("the experiment is complete but could not be ended (%s); stop it with nnictl stop", error)
         return None
 
 
-def allow_trials(limit: int) -> None:
+def allow_trials(limit: int | None) -> None:
     """Let an experiment that was ended go on, with the limit that it had before."""
     try:
         _set_limit(limit)
@@ -36,11 +38,12 @@ def allow_trials(limit: int) -> None:
         _logger.warning("NNI does not start more trials (%s); tell it to with nnictl update trialnum", error)
 
 
-def _set_limit(limit: int) -> int:
+def _set_limit(limit: int | None) -> int | None:
     """Change the number of trials after which NNI ends an experiment, and return what it was."""
     profile = _request("get", "/experiment")
-    before = int(profile["params"]["maxTrialNumber"])
-    profile["params"]["maxTrialNumber"] = limit
+    before: int | None = profile["params"].pop("maxTrialNumber", None)
+    if limit is not None:
+        profile["params"]["maxTrialNumber"] = limit
     _request("put", "/experiment?update_type=MAX_TRIAL_NUM", profile)
     return before
 

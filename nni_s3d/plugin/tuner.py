@@ -90,8 +90,8 @@ class S3DTuner(Tuner):
                 else:
                     self._started[parameter_id] = spec
                     specs.append(spec)
-        if specs and (limit := self._limit_before()) is not None:
-            allow_trials(limit)
+        if specs:
+            self._allow_trials()
         return specs
 
     def receive_trial_result(self, parameter_id: int, parameters: Any, value: Any, **kwargs: Any) -> None:
@@ -156,13 +156,14 @@ class S3DTuner(Tuner):
             self._ended = True
             limit = end_experiment()
             if limit is not None and (folder := self.get_checkpoint_path()):
-                Folder(folder).write_json(_LIMIT, {"maxTrialNumber": limit})
+                Folder(folder).write_json(_LIMIT, limit)
 
-    def _limit_before(self) -> int | None:
-        """Return the number of trials that the user allows, if the experiment was ended with a lower one."""
-        folder = self.get_checkpoint_path()
-        before = Folder(folder).read_json(_LIMIT, "maxTrialNumber") if self._resume and folder else None
-        return None if before is None else int(before["maxTrialNumber"])
+    def _allow_trials(self) -> None:
+        """Give an experiment that was ended and resumed the limit that it had before."""
+        folder = self.get_checkpoint_path() if self._resume else None
+        if folder and (before := Folder(folder).read_json(_LIMIT, "maxTrialNumber")):
+            allow_trials(before["maxTrialNumber"])
+            Folder(folder).remove(_LIMIT)
 
 
 def _run_again_by_nni(send: Callable[..., None] | None) -> list[Any] | None:

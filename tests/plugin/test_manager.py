@@ -3,7 +3,7 @@ import json
 import pytest
 
 from nni_s3d.plugin import manager
-from nni_s3d.plugin.manager import end_experiment, has_failed, trial_of
+from nni_s3d.plugin.manager import allow_trials, end_experiment, has_failed, trial_of
 
 JOBS = [
     {"trialJobId": "abc", "hyperParameters": [json.dumps({"parameter_id": 0}), json.dumps({"parameter_id": 2})]},
@@ -35,6 +35,17 @@ def test_an_experiment_ends_with_the_trials_that_there_were(requests):
     assert profile == {"params": {"maxTrialNumber": 3, "trialConcurrency": 1}}
 
 
+@pytest.mark.parametrize("limit", [99, None])
+def test_an_experiment_gets_back_the_limit_that_it_had(requests, limit):
+    profile = manager.rest.request("get", 8081, "/experiment")
+    if limit is None:
+        del profile["params"]["maxTrialNumber"]
+    before = end_experiment()
+    assert before == {"maxTrialNumber": limit}
+    allow_trials(before["maxTrialNumber"])
+    assert requests[-1][3]["params"].get("maxTrialNumber") == limit
+
+
 def test_a_manager_behind_a_prefix_is_asked_there(requests, monkeypatch):
     monkeypatch.setenv("NNI_TUNER_COMMAND_CHANNEL", "ws://localhost:8081/some/where/tuner")
     assert has_failed("FAILED")
@@ -57,9 +68,11 @@ def test_a_manager_that_does_not_answer_is_only_a_warning(monkeypatch, caplog):
 
     monkeypatch.setattr(manager.rest, "request", request)
     end_experiment()
+    allow_trials(7)
     assert trial_of(0) is None
     assert has_failed("abc") is False
-    assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 4
     assert "could not be ended (refused); stop it with nnictl stop" in caplog.text
+    assert "NNI does not start more trials (refused); tell it to with nnictl update trialnum" in caplog.text
     assert "NNI did not say which trial has the parameters 0: refused" in caplog.text
     assert "NNI did not say what became of trial abc: refused" in caplog.text

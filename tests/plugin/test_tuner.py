@@ -12,12 +12,14 @@ from nni_s3d.search.store import Store
 from nni_s3d.testing.contract import SPACE, STEPS, AdapterContract, leave_outcome
 from tests.fresh_process import HEAVY, loaded_by
 
+LIMIT = {"maxTrialNumber": 99}
+
 
 @pytest.fixture(autouse=True)
 def manager(monkeypatch):
     """Stand in for the NNI manager: counts how often the experiment was ended, and knows which job has which id."""
     calls = {"ended": 0, "jobs": {}, "failed": set(), "allowed": []}
-    monkeypatch.setattr(tuner_module, "end_experiment", lambda: calls.update(ended=calls["ended"] + 1) or 99)
+    monkeypatch.setattr(tuner_module, "end_experiment", lambda: calls.update(ended=calls["ended"] + 1) or LIMIT)
     monkeypatch.setattr(tuner_module, "allow_trials", calls["allowed"].append)
     monkeypatch.setattr(tuner_module, "trial_of", calls["jobs"].get)
     monkeypatch.setattr(tuner_module, "has_failed", calls["failed"].__contains__)
