@@ -21,6 +21,7 @@ from nni_s3d.search.lineage import TUNER, Lineage
 from nni_s3d.search.preflight import check_network
 from nni_s3d.search.read_lineages import lineages
 from nni_s3d.search.store import Store
+from nni_s3d.tasks import ranks
 from nni_s3d.tasks.search_space import Space
 from nni_s3d.tasks.task import Task, read_task
 
@@ -159,6 +160,8 @@ def run(
         try:
             metrics = trial.run(parameters, experiment.task, store, report)
         except Exception as error:  # ends this lineage at most, and no other
+            if ranks.world_size() > 1:  # the other processes cannot know of it: torchrun ends them
+                raise
             controller.failed(parameters, f"{type(error).__name__}: {error}", again=trial.may_go_well(error))
             yield parameters, None
         else:

@@ -1,4 +1,3 @@
-import json
 import os
 import signal
 import subprocess
@@ -10,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from nni_s3d.errors import ConfigError
+from nni_s3d.errors import ConfigError, StoreError
+from nni_s3d.search import work
 from nni_s3d.search.experiment import read_experiment, run
 from nni_s3d.search.spec import widths_of
 from nni_s3d.search.store import Store
@@ -118,8 +118,8 @@ def process_of(rank: int, parent: int) -> int:
 
 def outcomes(store: Path) -> list[dict]:
     """Return spec and metrics of every trial, in the order of their steps."""
-    folders = [path.parent for path in store.rglob("metrics.json")]
-    read = [{n: json.loads((f / f"{n}.json").read_text()) for n in ("spec", "metrics")} for f in folders]
+    keys, read_json = [path.parent.name for path in store.rglob("metrics.json")], Store(str(store)).read_json
+    read = [{name: read_json(f"{key}/{name}.json") for name in ("spec", "metrics")} for key in keys]
     return sorted(read, key=lambda outcome: outcome["spec"]["step"])
 
 
@@ -138,6 +138,22 @@ def test_two_processes_grow_as_one_does(tmp_path):
 
     assert side_by_side(lambda: together(experiment.task, program), join=False, seconds=120) == [3, None]
     assert_same(outcomes(two), list(run(experiment, Store(str(tmp_path / "one")))))
+
+
+def test_a_trial_that_fails_ends_all_processes(tmp_path, monkeypatch):
+    experiment = read_experiment(write_experiment(tmp_path))
+
+    def full(*_):
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(work, "write_checkpoint", full)
+
+    def program():
+        return list(run(experiment, Store(str(tmp_path / "two"))))
+
+    first, second = side_by_side(lambda: together(experiment.task, program), join=False, seconds=60)
+    assert isinstance(first, StoreError)
+    assert isinstance(second, RuntimeError)  # it was waiting for the first one
 
 
 @pytest.mark.slow
