@@ -13,9 +13,11 @@ from nni_s3d.errors import ModelError, first_line
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.growth_step import check_growth
 from nni_s3d.growth.modules import copied
+from nni_s3d.growth.surgery.widening import widen
 from nni_s3d.growth.trace import trace
 from nni_s3d.search.lineage import Lineage
 from nni_s3d.tasks.data import DataSet, Loader
+from nni_s3d.tasks.factories import import_factory, takes_widths
 from nni_s3d.tasks.task import Task
 
 
@@ -45,6 +47,8 @@ def check_network(
     if lineage is not None and not (has_grown and lineage.branches is not None):  # of which some way may go on
         check_growth(lineage, graph)
     _check_widths(graph, widths, grows=lineage is not None)
+    if lineage is not None and not has_grown:
+        _check_factory(task, data, model, graph, widths)
     try_step(model, task.training_loader(data, task.seed), data.num_classes)
     return graph
 
@@ -59,6 +63,29 @@ def _check_widths(graph: ChannelGraph, widths: Mapping[str, int], grows: bool) -
     for name, width in graph.widths.items():
         if width != widths.get(name, width):
             raise ModelError(f"model: expected layers of the widths {dict(widths)}, got {width} in {name}")
+
+
+def _check_factory(task: Task, data: DataSet, model: nn.Module, graph: ChannelGraph, widths: Mapping[str, int]) -> None:
+    """Make sure that what a network grows into is what its factory makes of the larger widths."""
+    name = task.model["factory"]
+    if not takes_widths(import_factory(name)):
+        return
+    larger = {name: min(2 * widths[name], high) for name, high in task.space().high.items()}
+    try:
+        grown = _shapes(widen(model, graph, larger))
+    except ModelError:  # parts would be unequal
+        return
+    made = _shapes(task.build_model(larger, task.seed, data.shape))
+    for part in (*grown, *made):
+        if grown.get(part) != made.get(part):
+            expected = f"model: expected {name} to make of the widths {larger} what its network grows into"
+            got = f"got {part} of shape {made.get(part)} instead of {grown.get(part)}"
+            hint = "a depthwise convolution of one channel is an ordinary one: it grows from 2 channels on"
+            raise ModelError(f"{expected}, {got}" + (f"; {hint}" if 1 in widths.values() else ""))
+
+
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
 def try_step(model: nn.Module, loader: Loader, classes: int) -> None:

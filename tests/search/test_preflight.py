@@ -1,8 +1,11 @@
+import json
+
 import pytest
 import torch
 from torch import nn
 
 from nni_s3d.errors import ConfigError, ModelError
+from nni_s3d.search.experiment import check, read_experiment
 from nni_s3d.search.lineage import Lineage
 from nni_s3d.search.preflight import check_network, try_step
 from nni_s3d.tasks.data import Images, Loader
@@ -106,3 +109,18 @@ def test_a_network_that_cannot_grow_as_asked_is_refused(task, widths, lineage, e
 
 def test_names_that_only_growth_needs_are_free_without_it(task):
     assert check_network(task, task.load_data(), task.build_model(SEED, 0), SEED | {"pw9": 4}).widths == SEED
+
+
+def test_a_width_from_which_the_factory_makes_another_network_is_refused(tmp_path):
+    """A depthwise convolution of one channel is an ordinary one, and would grow into one."""
+    for low in (2, 1):
+        path = small_task.write(tmp_path)
+        space = {name: {"_type": "quniform", "_value": [low, 12, 1]} for name in small_task.NAMES}
+        (tmp_path / "space.json").write_text(json.dumps(space))
+        experiment = read_experiment(path)
+        if low > 1:
+            check(experiment)
+            continue
+        message = r"mobilenet_v1_small to make .* got dw1.weight of shape \(2, 1, 3, 3\) instead of \(1, 2, 3, 3\); a d"
+        with pytest.raises(ModelError, match=message):
+            check(experiment)

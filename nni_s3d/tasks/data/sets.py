@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from nni_s3d.errors import ConfigError, DataError
+from nni_s3d.tasks.data.cifar100 import read_cifar100
 from nni_s3d.tasks.data.clouds import Clouds
 from nni_s3d.tasks.data.image_files import read_image_folder
 from nni_s3d.tasks.data.images import Images
@@ -134,18 +135,6 @@ def _fashion_mnist(root: Path) -> tuple[Images, Images]:
     return Images(train.data[:, None], train.targets.long()), Images(test.data[:, None], test.targets.long())
 
 
-def _cifar100(root: Path) -> tuple[Images, Images]:
-    from torchvision.datasets import CIFAR100
-
-    files = "the files train, test and meta of the Python version"
-    train, test = _torchvision(CIFAR100, root, files, "cifar-100-python")
-    return _channels_last(train), _channels_last(test)
-
-
-def _channels_last(part: Any) -> Images:
-    return Images(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets))
-
-
 def _torchvision(kind: Callable[..., Any], root: Path, files: str, folder: str) -> tuple[Any, Any]:
     """Open both halves of a torchvision data set, which checks that the files are there and whole."""
     try:
@@ -161,7 +150,7 @@ _FOLDER = "imagefolder"
 _IMAGES: dict[str, Callable[[Path], tuple[Images, Images]]] = {
     "digits": _digits,
     "fashion_mnist": _fashion_mnist,
-    "cifar100": _cifar100,
+    "cifar100": read_cifar100,
 }
 CLOUDS: dict[str, Callable[[Path, int], tuple[Clouds, Clouds]]] = {"modelnet40": read_modelnet40}
 NAMES = (*_IMAGES, _FOLDER, *CLOUDS)
