@@ -12,10 +12,11 @@ from typing import Any
 
 import yaml
 
-from nni_s3d.report.nni_experiments import find_experiment
+from nni_s3d.report.nni_experiments import ENDED, find_experiment
 from tests.browser import until
 
 ROOT = Path(__file__).parents[1]
+_STARTS = 3  # NNI waits three seconds for its server, and then gives up
 NNICTL = str(Path(sys.executable).parent / "nnictl")
 
 
@@ -30,9 +31,12 @@ class Experiment:
         self.environment["PATH"] = f"{Path(sys.executable).parent}:{self.environment['PATH']}"
 
     def __enter__(self) -> "Experiment":
-        printed = self._start("create", "--config", str(self.path))
-        self.id = re.search(r"nnictl stop (\w+)", printed)[1]
-        return self
+        for _ in range(_STARTS):
+            printed = self.nnictl("create", "--config", str(self.path), "--port", str(free_port()))
+            if (found := re.search(r"nnictl stop (\w+)", printed)) is not None:
+                self.id = found[1]
+                return self
+        raise AssertionError(printed)
 
     def __exit__(self, *_: object) -> None:
         self.nnictl("stop", "--all")  # those of this home
@@ -41,7 +45,11 @@ class Experiment:
 
     def resume(self) -> None:
         """Resume it, on another port."""
-        self._start("resume", self.id)
+        for _ in range(_STARTS):
+            printed = self.nnictl("resume", self.id, "--port", str(free_port()))
+            if self.status not in ENDED:
+                return
+        raise AssertionError(printed)
 
     def nnictl(self, *words: str) -> str:
         """Return what nnictl prints."""
@@ -74,13 +82,6 @@ class Experiment:
     def trials(self) -> list[int]:
         """Return the processes of trials."""
         return self._processes(lambda words, _: "nni_s3d.plugin.trial" in words and "python" in words[0])
-
-    def _start(self, *words: str) -> str:
-        for _ in range(3):  # NNI waits three seconds for its server
-            printed = self.nnictl(*words, "--port", str(free_port()))
-            if "nnictl stop" in printed:
-                return printed
-        raise AssertionError(printed)
 
     def _processes(self, wanted: Callable[[list[str], dict[str, str]], bool]) -> list[int]:
         found = []
