@@ -16,6 +16,7 @@ from nni_s3d.report.nni_experiments import ENDED, find_experiment
 from tests.browser import until
 
 ROOT = Path(__file__).parents[1]
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # as in the process of the tests, so that results are the same to the bit
 _STARTS = 3  # NNI waits three seconds for its server, and then gives up
 NNICTL = str(Path(sys.executable).parent / "nnictl")
 
@@ -27,7 +28,7 @@ class Experiment:
         self.home, self.id = home, ""
         self.path = home / "experiment.yml"
         self.path.write_text(yaml.safe_dump(config))
-        self.environment = {**os.environ, "HOME": str(home), "PYTHONPATH": str(ROOT), **environment}
+        self.environment = {**os.environ, "HOME": str(home), "PYTHONPATH": str(ROOT), **ONE_THREAD, **environment}
         self.environment["PATH"] = f"{Path(sys.executable).parent}:{self.environment['PATH']}"
 
     def __enter__(self) -> "Experiment":
