@@ -16,6 +16,7 @@ import yaml
 from nni_s3d.errors import ConfigError
 
 T = TypeVar("T")
+_MOST_PARTS = 1e6  # of what a file says
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
@@ -36,10 +37,36 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: there is no such file, or it holds something else.
     """
-    content = _read(path, "YAML", lambda text: yaml.load(text, _Loader))
+    content = _read(path, "YAML", parse_yaml)
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected a mapping, got {type(content).__name__}")
     return content
+
+
+def parse_yaml(text: str) -> Any:
+    """Return what YAML says, in plain Python values.
+
+    Raises:
+        ValueError: it says nothing that is plain, or stands for a value of more than a million parts.
+    """
+    try:
+        content = yaml.load(text, _Loader)
+    except Exception as error:  # constructors of YAML's own types fail in many ways
+        raise ValueError(str(error) or type(error).__name__) from error
+    if _parts(content, {}) > _MOST_PARTS:
+        raise ValueError("aliases that stand for more than a million values")
+    return content
+
+
+def _parts(content: Any, known: dict[int, float]) -> float:
+    """Return of how many values a value consists; what contains itself has no end of them."""
+    if not isinstance(content, (dict, list)):
+        return 1
+    if id(content) not in known:
+        known[id(content)] = math.inf  # while its parts are counted
+        within = content.values() if isinstance(content, dict) else content
+        known[id(content)] = 1 + sum(_parts(part, known) for part in within)
+    return known[id(content)]
 
 
 def read_json(path: Path) -> Any:
@@ -60,7 +87,7 @@ def _read(path: Path, language: str, parse: Callable[[str], Any]) -> Any:
         raise ConfigError(f"{str(path)!r}: expected a text file, got: {error}") from error
     try:
         return parse(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: expected {language}, got: {' '.join(str(error).split())}") from error
 
 

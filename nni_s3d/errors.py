@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import traceback
+
+_LONGEST = 1000  # characters of a line
+
 
 class S3DError(Exception):
     """Anything that a user of this package can mend; commands print it as one line and exit with 2."""
@@ -38,3 +43,21 @@ class ReportError(S3DError, RuntimeError):
 def first_line(error: BaseException) -> str:
     """Return what another package's exception says, without the rest of its explanation."""
     return next(iter(str(error).strip().splitlines()), "no reason")
+
+
+def place_of(error: BaseException) -> str:
+    """Return where an exception was raised, as " (file.py:12)"; nothing if nobody knows."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
+
+
+def print_traceback(error: BaseException, wanted: bool = False) -> None:
+    """Show where an error comes from, if that is wanted, here or by NNI_S3D_TRACEBACK=1."""
+    if wanted or os.environ.get("NNI_S3D_TRACEBACK"):
+        traceback.print_exception(error)
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an error says on one line of a bearable length, without what would steer a terminal."""
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(str(error).split("\n")))
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"

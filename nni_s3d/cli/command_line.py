@@ -5,18 +5,21 @@ from __future__ import annotations
 import argparse
 import inspect
 import logging
+import signal
 import sys
 import textwrap
 from importlib.metadata import version
 from types import ModuleType
+from typing import NoReturn
 
 import shtab
 
 from nni_s3d.cli import check, compare, export, grow, new, register, report, store
 from nni_s3d.cli import inspect as inspect_command
 from nni_s3d.cli.colour import red
-from nni_s3d.errors import S3DError
+from nni_s3d.errors import S3DError, one_line, place_of, print_traceback
 
+AGAIN = "the same command goes on where it was"
 COMMANDS: dict[str, ModuleType] = {
     "new": new,
     "grow": grow,
@@ -37,26 +40,36 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger("nni_s3d").setLevel(logging.INFO)
     try:
         return int(parsed.run(parsed))
-    except S3DError as error:
-        print(f"nni-s3d: {red('error:', sys.stderr)} {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
     except BrokenPipeError:  # the reader of our output, such as head, has seen enough
         sys.stderr.close()
-        return 0
+        return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        print(f"nni-s3d: interrupted; {AGAIN}", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except Exception as error:
+        print_traceback(error, parsed.traceback)
+        known = isinstance(error, S3DError)
+        said = one_line(error) if known else f"unexpected {type(error).__name__}: {one_line(error)}{place_of(error)}"
+        print(f"nni-s3d: {red('error:', sys.stderr)} {said}", file=sys.stderr)
+        return 2
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(one_line(S3DError(message)))  # words may be anything
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; the first line of a command's file is its help, the rest stands below it."""
-    made = argparse.ArgumentParser(
+    made = _Parser(
         prog="nni-s3d",
         description="Grow neural networks by signed splitting (S3D).",
         epilog="exit codes: 0 all went well, 1 a trial failed or a file is damaged, 2 there is something to mend "
-        "in what was given, 130 interrupted",
+        "in what was given, 130 interrupted, 141 nobody reads the output any more",
     )
     made.add_argument("--version", action="version", version=f"%(prog)s {version('nni_s3d')}")
     shtab.add_argument_to(made, ["-s", "--print-completion"], help="print what makes a shell complete this command")
+    made.add_argument("--traceback", action="store_true", help="show where an error comes from, before any command")
     commands = made.add_subparsers(required=True, metavar="COMMAND")
     for name, module in COMMANDS.items():
         summary, _, examples = inspect.cleandoc(module.__doc__ or "").partition("\n")

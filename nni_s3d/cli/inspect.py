@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from nni_s3d.cli.values import setting, sizes
-from nni_s3d.errors import ConfigError
+from nni_s3d.errors import ConfigError, first_line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +45,10 @@ def run(parsed: argparse.Namespace) -> int:
         raise ConfigError(f"{parsed.search_space}: expected a file that is not there yet")
     torch.manual_seed(0)
     settings = dict(map(setting, parsed.set))
-    inputs = torch.randn(parsed.input)
+    try:
+        inputs = torch.randn(parsed.input)
+    except (RuntimeError, MemoryError, OverflowError, TypeError) as error:
+        raise ConfigError(f"--input: expected a shape that fits into memory, got {first_line(error)}") from error
     graph = trace(build_network(parsed.factory, settings, None, lambda: inputs), inputs)
     print(json.dumps(described(graph)) if parsed.json else table(graph))
     if parsed.search_space is not None:

@@ -44,12 +44,12 @@ def setting(text: str) -> tuple[str, object]:
     Raises:
         ConfigError: it is something else.
     """
-    import yaml
+    from nni_s3d.config import parse_yaml
 
     key, equals, value = text.partition("=")
     if not equals:
         raise ConfigError(f"--set: expected KEY=VALUE, got {text!r}")
     try:
-        return key, yaml.safe_load(value)
-    except yaml.YAMLError as error:
+        return key, parse_yaml(value)
+    except ValueError as error:
         raise ConfigError(f"--set: {key}: expected a value as in YAML, got {value!r}") from error

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nni_s3d.errors import S3DError
+from nni_s3d.errors import S3DError, one_line, print_traceback
 from nni_s3d.plugin.tensorboard import write_tensorboard
 from nni_s3d.search.history import history
 from nni_s3d.search.store import Store, store_url
@@ -53,7 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
         task = read_task(task_file)
         together(task, lambda: _run_trial(task))
     except S3DError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_traceback(error)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     return 0
 

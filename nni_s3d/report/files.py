@@ -42,7 +42,11 @@ def write_files(frame: pd.DataFrame, folder: Path) -> Files:
     except ImportError as error:
         missing = 'the plot needs matplotlib: pip install "nni_s3d[plots]"'
         raise S3DError(f"{missing} (the numbers are in {files.csv})") from error
-    figure.savefig(files.png, dpi=150)
+    try:
+        figure.savefig(files.png, dpi=150)
+    except OSError as error:
+        files.png.unlink(missing_ok=True)
+        raise ReportError(f"{files.png}: expected a file to write to, got: {error}") from error
     return files
 
 

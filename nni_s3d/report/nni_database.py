@@ -126,7 +126,7 @@ def _read_database(database: Path) -> _Rows:
         for read in (_select, _select_from_copy):
             try:
                 return read(database)
-            except (OSError, sqlite3.Error) as error:
+            except (OSError, sqlite3.Error, ValueError, TypeError, OverflowError) as error:  # damaged in some way
                 trouble = error
         time.sleep(_PAUSE)
     raise ReportError(f"{database}: expected a database of NNI's, got: {trouble}") from trouble

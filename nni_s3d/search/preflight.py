@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from nni_s3d.errors import ModelError, first_line
+from nni_s3d.errors import ModelError, first_line, place_of
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.growth_step import check_growth
 from nni_s3d.growth.modules import copied
@@ -109,8 +109,9 @@ def try_step(model: nn.Module, loader: Loader, classes: int) -> None:
                 loss.backward()
     except (MemoryError, torch.OutOfMemoryError):  # not the network's fault
         raise
-    except Exception as error:
-        raise ModelError(f"{expected}, got {type(error).__name__}: {first_line(error)}") from error
+    except (Exception, SystemExit) as error:
+        reason = f"{type(error).__name__}: {first_line(error)}{place_of(error)}"
+        raise ModelError(f"{expected}, got {reason}") from error
     if not scores:
         raise ModelError(f"{expected}, got an output of shape {tuple(outputs.shape)}")
     if not loss.isfinite():

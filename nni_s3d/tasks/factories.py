@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nni_s3d.errors import ConfigError, ModelError, first_line
+from nni_s3d.errors import ConfigError, ModelError, first_line, place_of
 from nni_s3d.growth.surgery.widening import widen
 from nni_s3d.growth.trace import trace
 
@@ -39,8 +39,8 @@ def build_network(
         model = factory(**settings, **({"widths": widths} if known and widths is not None else {}))
     except ConfigError as error:
         raise ConfigError(f"model.{error}") from error
-    except Exception as error:  # whatever somebody's code says of arguments that do not suit it
-        reason = f"{type(error).__name__}: {first_line(error)}"
+    except (Exception, SystemExit) as error:  # whatever somebody's code says of arguments that do not suit it
+        reason = f"{type(error).__name__}: {first_line(error)}{place_of(error)}"
         raise ConfigError(f"model: expected arguments that {name} takes, got {reason}") from error
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model: expected {name} to return an nn.Module, got {type(model).__name__}")
@@ -68,8 +68,8 @@ def import_factory(name: str) -> Callable[..., Any]:
     module, _, function = name.partition(":")
     try:
         factory: Callable[..., Any] = getattr(importlib.import_module(module), function)
-    except Exception as error:  # importing runs the module
-        reason = f"{type(error).__name__}: {first_line(error)}"
+    except (Exception, SystemExit) as error:  # importing runs the module
+        reason = f"{type(error).__name__}: {first_line(error)}{place_of(error)}"
         if isinstance(error, ModuleNotFoundError):
             reason += "; is its folder on PYTHONPATH?"
         raise ConfigError(f"model.factory: expected package.module:function, got {name!r}: {reason}") from error

@@ -85,6 +85,10 @@ def load(
     if not 0 < validation < 1:
         raise ConfigError(f"validation: expected a fraction in (0, 1), got {validation!r}")
     train, test = _read(name, data_directory(root), folder, points or POINTS)
+    for part, found in (("training", train), ("test", test)):
+        if isinstance(found, Images) and len(found.pixels) != len(found.labels):
+            got = f"{len(found.labels)} of {len(found.pixels)} images"
+            raise DataError(f"{name}: expected a label for every {part} image, got {got}")
     if samples is not None and not 2 <= samples <= len(train):
         raise ConfigError(f"samples: expected between 2 and {len(train)} for {name}, got {samples!r}")
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(_SPLIT_SEED))[:samples]
