@@ -80,7 +80,7 @@ def assert_refused(code, out, err):
     """One line of this package, and no surprise."""
     assert code == 2, (code, out, err)
     assert "Traceback" not in err
-    assert "unexpected" not in err, err
+    assert "error: unexpected " not in err, err
     lines = [line for line in err.splitlines() if not line.startswith((" ", "usage"))]
     assert len(lines) == 1, err
     assert len(lines[0]) < 1200

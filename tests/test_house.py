@@ -50,6 +50,7 @@ def test_every_test_is_of_a_file():
         "split_structures",
         "killed",
         "remote",
+        "long_run",
         "cluster",
         "bad_input",
     }

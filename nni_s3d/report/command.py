@@ -63,7 +63,17 @@ def command(
         files = write_files(records.frame, folder if len(found) == 1 else folder / _folder_name([records]))
         print(f"{files.csv}\n{files.png}")
     print(_with_plotly("page").write_page(found, folder))
-    return 0
+    return _tell_how_to_go_on(found)
+
+
+def _tell_how_to_go_on(found: Sequence[Records]) -> int:
+    """Say of experiments that did not come to their end how they go on; return 1 if an error was why."""
+    for records in found:
+        if records.status in ("ERROR", "STOPPED"):
+            after = " after an error" if records.status == "ERROR" else ""
+            again = f"nnictl resume {records.name}"
+            _logger.warning("experiment %s has stopped%s; if it was not done, %s goes on", records.name, after, again)
+    return int(any(records.status == "ERROR" for records in found))
 
 
 def _with_plotly(module: str) -> ModuleType:

@@ -42,6 +42,14 @@ def test_json_is_a_line_for_every_trial_and_no_more(growth, tmp_path, monkeypatc
     assert not (tmp_path / "reports").exists()
 
 
+@pytest.mark.parametrize(("status", "code"), [("ERROR", 1), ("STOPPED", 0), ("DONE", 0)])
+def test_what_has_stopped_may_be_resumed(growth, tmp_path, caplog, status, code):
+    growth.set_status(status)
+    assert command([], out=tmp_path / "out", experiments_dir=growth.root) == code
+    assert ("nnictl resume abcd1234 goes on" in caplog.text) == (status != "DONE")
+    assert ("after an error" in caplog.text) == (status == "ERROR")
+
+
 @pytest.mark.parametrize(("wait", "status", "waits"), [(True, "RUNNING", 1), (False, "RUNNING", 0), (True, "DONE", 0)])
 def test_the_command_waits_if_asked(growth, tmp_path, monkeypatch, wait, status, waits):
     growth.set_status(status)

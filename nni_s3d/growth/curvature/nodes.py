@@ -79,11 +79,12 @@ class Linear(Node):
     def run(self, *tensors: Tensor) -> Any:
         leaves = [x.detach().requires_grad_() for x in tensors]
         self._shapes = [x.shape for x in tensors]
-        places = {(x.data_ptr(), x.shape) for x in tensors}
+        places, zeros = {(x.data_ptr(), x.shape) for x in tensors}, self._zeros
 
         def hollow(x: Tensor) -> Tensor:
-            # The derivative does not depend on where it is taken, so the inputs need not be kept for it.
-            return self._zeros.like(x) if (x.data_ptr(), x.shape) in places else x
+            # The derivative does not depend on where it is taken, so the inputs need not be kept for it. The graph
+            # keeps this function where no garbage collector looks, so it must not know the node that keeps the graph.
+            return zeros.like(x) if (x.data_ptr(), x.shape) in places else x
 
         with torch.enable_grad(), saved_tensors_hooks(hollow, lambda x: x):
             result = self.function(*leaves)

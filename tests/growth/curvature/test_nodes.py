@@ -1,5 +1,8 @@
 """Pooling, linear and twice differentiable functions between producers and consumers, in small networks and alone."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -113,3 +116,13 @@ def test_functions_without_a_second_derivative_are_refused_by_name():
     node.linearize([torch.ones_like(out)])
     with pytest.raises(s3d.ModelError, match="a function: expected a function that can be differentiated twice, got"):
         node.jvp([torch.ones_like(out)])
+
+
+def test_a_node_that_nobody_needs_is_freed():
+    """A graph of autograd keeps its hooks where no garbage collector looks: they must not keep the graph."""
+    node = Linear((0,), lambda x: x.sin() * 0 + x.mul(2), lambda x: x.mul(2), False, ZeroBuffer())
+    node.run(torch.ones(3))
+    gone = weakref.ref(node)
+    del node
+    gc.collect()
+    assert gone() is None
