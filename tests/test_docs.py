@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
 # What these pages run is not Python: the README's test has their commands, or they have a test below.
-COMMANDS = ["install.md", "first_run.md", "strategies.md"]
+COMMANDS = ["install.md", "first_run.md", "strategies.md", "going_on.md", "cluster.md"]
 
 
 def blocks(page: str) -> list[tuple[str, str]]:
