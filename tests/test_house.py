@@ -51,6 +51,7 @@ def test_every_test_is_of_a_file():
         "killed",
         "remote",
         "long_run",
+        "full_disk",
         "cluster",
         "bad_input",
     }
