@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command; a mistake of the user's is one line on standard error and exit code 2."""
     parsed = parser().parse_args(arguments)
     logging.basicConfig(format="%(message)s")
-    logging.getLogger("nni_s3d").setLevel(logging.INFO)
+    logging.getLogger("nni_s3d").setLevel(logging.WARNING if parsed.quiet else logging.INFO)
     try:
         return int(parsed.run(parsed))
     except BrokenPipeError:  # the reader of our output, such as head, has seen enough
@@ -69,7 +69,8 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--version", action="version", version=f"%(prog)s {version('nni_s3d')}")
     shtab.add_argument_to(made, ["-s", "--print-completion"], help="print what makes a shell complete this command")
-    made.add_argument("--traceback", action="store_true", help="show where an error comes from, before any command")
+    made.add_argument("-q", "--quiet", action="store_true", help="tell of warnings and results alone")
+    made.add_argument("--traceback", action="store_true", help="show where an error comes from")
     commands = made.add_subparsers(required=True, metavar="COMMAND")
     for name, module in COMMANDS.items():
         summary, _, examples = inspect.cleandoc(module.__doc__ or "").partition("\n")

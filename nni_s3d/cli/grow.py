@@ -37,14 +37,23 @@ def run(parsed: argparse.Namespace) -> int:
 
 
 def _run_here(experiment: Experiment, url: str, as_json: bool) -> int:
+    from tqdm import tqdm
+
     from nni_s3d.search.experiment import run
     from nni_s3d.search.store import Store
 
     failed = False
-    for parameters, metrics in run(experiment, Store(url)):
-        failed = failed or metrics is None
-        told = json.dumps({**parameters, **(metrics or {"failed": True})}) if as_json else _told(parameters, metrics)
-        print(told, flush=True)
+    branches = any(lineage.branches is not None for lineage in experiment.lineages)
+    total = None if branches else sum(lineage.steps + 1 for lineage in experiment.lineages)
+    with tqdm(total=total, desc="all trials", unit="trial", disable=None, leave=False) as bar:
+        for parameters, metrics in run(experiment, Store(url)):
+            failed = failed or metrics is None
+            told = (
+                json.dumps({**parameters, **(metrics or {"failed": True})}) if as_json else _told(parameters, metrics)
+            )
+            tqdm.write(told, sys.stdout)
+            sys.stdout.flush()
+            bar.update()
     print(f"artefacts: {url}", file=sys.stderr if as_json else sys.stdout)
     return 1 if failed else 0
 

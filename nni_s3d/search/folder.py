@@ -133,7 +133,13 @@ class Folder:
         return len(old)
 
     def url_of(self, path: str) -> str:
-        """Return where a file is, for messages."""
+        """Return where a file is, for messages.
+
+        Raises:
+            StoreError: it would be somewhere else; the names of networks and plans come from files.
+        """
+        if ".." in path.split("/") or path.startswith("/"):
+            raise StoreError(f"{self.url}: expected a path inside, got {path!r}")
         return f"{self._root.rstrip('/')}/{path}"
 
     def read_bytes(self, path: str) -> bytes | None:

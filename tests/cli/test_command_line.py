@@ -1,4 +1,5 @@
 import datetime
+import io
 import shlex
 
 import pytest
@@ -192,3 +193,37 @@ def test_a_shell_can_complete_it(shell, capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["--print-completion", shell])
     assert "search-space" in capsys.readouterr().out
+
+
+def test_where_an_error_comes_from_is_shown_on_demand(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("NNI_S3D_TRACEBACK", raising=False)
+    path = small_task.write(tmp_path, {"model": {"factory": "none:make"}})
+    assert main(["check", str(path)]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+    assert main(["--traceback", "check", str(path)]) == 2
+    shown = capsys.readouterr().err
+    assert "import_factory" in shown
+    one_line(shown.splitlines()[-1] + "\n", "ModuleNotFoundError")
+
+
+def test_quiet_leaves_results_and_warnings(tmp_path, capsys, caplog):
+    path = small_task.write(tmp_path, steps=0)
+    assert main(["-q", "grow", str(path), "--store", str(tmp_path / "s")]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert not [record for record in caplog.records if record.levelname == "INFO"]
+
+
+def test_a_surprise_is_one_line_with_its_place(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("nni_s3d.cli.check.run", lambda parsed: 1 / 0)
+    assert main(["check", "x"]) == 2
+    one_line(capsys.readouterr().err, "error: unexpected ZeroDivisionError: division by zero (test_command_line.py:")
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (BrokenPipeError, 141)])
+def test_what_ends_early_does_not_end_well(monkeypatch, error, code):
+    def raises(parsed):
+        raise error
+
+    monkeypatch.setattr("nni_s3d.cli.check.run", raises)
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    assert main(["check", "x"]) == code

@@ -112,3 +112,13 @@ def test_a_directory_in_the_place_of_a_file_is_refused_and_untouched(tmp_path):
 def test_a_place_that_fsspec_cannot_open_is_named(url):
     with pytest.raises(StoreError, match=f"^{url}: expected a place to read and write, got"):
         Folder(url)
+
+
+@pytest.mark.parametrize("path", ["../x.json", "a/../../x.json", "/etc/x.json", ".."])
+def test_no_path_leads_out(tmp_path, path):
+    (tmp_path / "x.json").write_text("{}")
+    folder = Folder(str(tmp_path / "s"))
+    for access in (folder.read_json, folder.remove, folder.files, lambda path: folder.write_json(path, {})):
+        with pytest.raises(StoreError, match=r"s: expected a path inside, got '.*"):
+            access(path)
+    assert (tmp_path / "x.json").read_text() == "{}"
