@@ -3,6 +3,7 @@
 nni-s3d export kjh2bv8x --to best              # the best on validation images
 nni-s3d export kjh2bv8x --under-macs 200k --to small
 nni-s3d export runs/digits-s3d --formats onnx --to onnx
+nni-s3d export runs/my_net-s3d --factory my_model:network --to best     # a network of your own
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder for the files")
     parser.add_argument("--formats", nargs="+", choices=["safetensors", "pt2", "onnx"], default=[], help="default: all")
     parser.add_argument("--store", help="where the artefacts are (default: NNI_S3D_STORE, or NNI's own folder)")
+    parser.add_argument("--factory", metavar="MODULE:NAME", help="of a network of your own: what its task.yml says")
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -31,4 +33,5 @@ def run(parsed: argparse.Namespace) -> int:
     from nni_s3d.export.command import command
 
     limits = (parsed.under_macs, parsed.under_params)
-    return command(parsed.experiment, parsed.to, parsed.trial, *limits, parsed.formats, parsed.store)
+    chosen = (parsed.trial, *limits, parsed.formats, parsed.store, parsed.factory)
+    return command(parsed.experiment, parsed.to, *chosen)

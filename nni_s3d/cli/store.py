@@ -43,7 +43,7 @@ def _verify(store: Store) -> int:
         if trouble:
             damaged += 1
             print(trouble)
-    again = "; the same nni-s3d grow or nnictl resume makes them again" if damaged else ""
+    again = "; steps that need them, and the same nni-s3d grow, make them again" if damaged else ""
     print(f"{store.url}: {checked} files, {damaged} of them damaged{again}")
     return 1 if damaged else 0
 

@@ -20,6 +20,7 @@ from nni_s3d.tasks.data import DataSet
 from nni_s3d.tasks.factories import look_in
 from nni_s3d.tasks.task import Task
 
+_TRUSTED = ("nni_s3d.models", "torchvision.models")  # modules whose functions a store may name
 _HEAD = """# {factory}, {accuracy:.4f} on the validation images
 
 `model.json` has its widths, its accuracy and where it comes from. Inputs are float32 (samples, {shape}){pixels}.
@@ -68,15 +69,20 @@ def command(
     under_params: float | None = None,
     formats: Sequence[str] = (),
     store: str | None = None,
+    factory: str | None = None,
     experiments_dir: Path | None = None,
 ) -> int:
     """Run `nni-s3d export`: choose a network, write it, say what was written.
+
+    The store names the function that builds the network. It is called if it is one of this package or of torchvision,
+    or the one that the user names, too.
 
     Raises:
         S3DError: there is no such network, or it cannot be written.
     """
     chosen = choose(networks_of(name, store, experiments_dir), trial, under_macs, under_params)
     task = stored_task(chosen.network.store)
+    _check_factory(task, factory)
     if code := code_folder(name, experiments_dir):
         look_in(code)
     data = task.load_data()
@@ -100,6 +106,14 @@ def command(
     files.write_bytes("README.md", notes(chosen, task, data, written).encode())
     print(to / "model.json", to / "README.md", sep="\n")
     return 0
+
+
+def _check_factory(task: Task, factory: str | None) -> None:
+    stored = task.model["factory"]
+    if factory not in (None, stored):
+        raise ReportError(f"--factory: expected {stored}, with which the network was made, got {factory}")
+    if factory is None and stored.partition(":")[0] not in _TRUSTED:
+        raise ReportError(f"export: expected --factory {stored}, since this runs code that the store names; got none")
 
 
 def described(chosen: TrialNetwork, task: Task, data: DataSet) -> dict[str, Any]:

@@ -14,20 +14,26 @@ _logger = logging.getLogger(__name__)
 _FAILURES = ("FAILED", "USER_CANCELED", "SYS_CANCELED", "EARLY_STOPPED")
 
 
-def end_experiment() -> dict[str, Any] | None:
-    """Let the experiment reach DONE when there is nothing left to try.
+def limit_of_trials() -> dict[str, Any] | None:
+    """Return {"maxTrialNumber": after how many trials NNI ends the experiment, None if never}; or None if unknown."""
+    try:
+        return {"maxTrialNumber": _request("get", "/experiment")["params"].get("maxTrialNumber")}
+    except Exception as error:
+        _logger.warning("NNI did not say how many trials may run: %s", error)
+        return None
 
-    Returns {"maxTrialNumber": the limit that it had, None if there was none}; or None if it could not be ended.
+
+def end_experiment() -> None:
+    """Let the experiment reach DONE when there is nothing left to try.
 
     NNI 3.0 ends an experiment only when it has run as many trials as `maxTrialNumber` says; after a tuner's "no more
     trials" it waits for ever. Growth cannot know that number beforehand, since a lineage may end early and a failed
     trial is tried again; so at the end it is set to the number of trials that there were.
     """
     try:
-        return {"maxTrialNumber": _set_limit(len(_request("get", "/trial-jobs")))}
+        _set_limit(len(_request("get", "/trial-jobs")))
     except Exception as error:
         _logger.warning("the experiment is complete but could not be ended (%s); stop it with nnictl stop", error)
-        return None
 
 
 def allow_trials(limit: int | None) -> None:
@@ -38,14 +44,13 @@ def allow_trials(limit: int | None) -> None:
         _logger.warning("NNI does not start more trials (%s); tell it to with nnictl update trialnum", error)
 
 
-def _set_limit(limit: int | None) -> int | None:
-    """Change the number of trials after which NNI ends an experiment, and return what it was."""
+def _set_limit(limit: int | None) -> None:
+    """Change the number of trials after which NNI ends the experiment."""
     profile = _request("get", "/experiment")
-    before: int | None = profile["params"].pop("maxTrialNumber", None)
+    profile["params"].pop("maxTrialNumber", None)
     if limit is not None:
         profile["params"]["maxTrialNumber"] = limit
     _request("put", "/experiment?update_type=MAX_TRIAL_NUM", profile)
-    return before
 
 
 def trial_of(parameter_id: int) -> str | None:

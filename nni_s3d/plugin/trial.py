@@ -76,9 +76,12 @@ def _report(parameters: dict[str, Any], task: Task, store: Store) -> dict[str, f
         nni.report_intermediate_result(accuracy)
 
     metrics = run(parameters, task, store, on_the_way)
-    if (folder := _tensorboard_folder()) is not None:
-        write_tensorboard(history(parameters, task, store), accuracies, folder)
     nni.report_final_result(metrics)
+    try:
+        if (folder := _tensorboard_folder()) is not None:
+            write_tensorboard(history(parameters, task, store), accuracies, folder)
+    except Exception as error:  # the trial has succeeded all the same
+        logging.getLogger("nni_s3d").warning("TensorBoard has nothing of this trial: %s", one_line(error))
     return metrics
 
 

@@ -6,6 +6,7 @@ In an experiment file it is `className: nni_s3d.plugin.tuner.S3DTuner` or, after
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from nni.tuner import Tuner
 from nni.utils import ClassArgsValidator
 
 from nni_s3d.errors import S3DError
-from nni_s3d.plugin.manager import allow_trials, end_experiment, has_failed, trial_of
+from nni_s3d.plugin.manager import allow_trials, end_experiment, has_failed, limit_of_trials, trial_of
 from nni_s3d.plugin.plain_json import read_plain_json
 from nni_s3d.search.controller import Controller
 from nni_s3d.search.folder import Folder
@@ -24,6 +25,7 @@ from nni_s3d.search.read_lineages import lineages
 from nni_s3d.search.store import Store, store_url
 from nni_s3d.tasks.search_space import Space
 
+_logger = logging.getLogger(__name__)
 # How long to hold back an answer "no more trials" while the end of a running trial may be about to arrive: NNI tells
 # of it on another thread than the one that asks, and ends an experiment in which nothing runs and nothing is promised.
 _PATIENCE = 5.0
@@ -82,16 +84,18 @@ class S3DTuner(Tuner):
         if self._resume:
             self._look_for_the_lost()
         specs: list[dict[str, Any]] = []
-        for parameter_id in parameter_id_list:
+        for number, parameter_id in enumerate(parameter_id_list):
             spec = self.controller.next(timeout=0.0 if specs else _PATIENCE)
             with self._lock:
+                spec = spec or self.controller.next()  # once no trial's end can miss the ids that are left
                 if spec is None:
-                    self._unused.append(parameter_id)
-                else:
-                    self._started[parameter_id] = spec
-                    specs.append(spec)
+                    self._unused.extend(parameter_id_list[number:])
+                    break
+                self._started[parameter_id] = spec
+                specs.append(spec)
         if specs:
             self._allow_trials()
+        self._end_if_done()
         return specs
 
     def receive_trial_result(self, parameter_id: int, parameters: Any, value: Any, **kwargs: Any) -> None:
@@ -132,9 +136,9 @@ class S3DTuner(Tuner):
         run again when it was stopped once more.
         """
         run_again = _run_again_by_nni(self._send)
-        for spec in self.controller.running:
-            if spec in self._started.values():
-                continue
+        with self._lock:
+            unknown = [spec for spec in self.controller.running if spec not in self._started.values()]
+        for spec in unknown:
             if run_again is not None and not any(_same_step(spec, other) for other in run_again):
                 self.controller.interrupted(spec)
                 continue
@@ -152,18 +156,30 @@ class S3DTuner(Tuner):
                 parameter_id = self._unused.pop(0)
                 self._started[parameter_id] = spec
                 self._send(parameter_id, spec)
-        if self.controller.done and not self._ended:
-            self._ended = True
-            limit = end_experiment()
-            if limit is not None and (folder := self.get_checkpoint_path()):
+        self._end_if_done()
+
+    def _end_if_done(self) -> None:
+        """End the experiment when there is nothing left to try; its limit of trials is kept for a resume."""
+        if not self.controller.done or self._ended:
+            return
+        self._ended = True
+        limit, folder = limit_of_trials(), self.get_checkpoint_path()
+        if limit is not None and folder:
+            try:
                 Folder(folder).write_json(_LIMIT, limit)
+            except S3DError as error:
+                _logger.error("%s; after a resume, nnictl update trialnum lets trials start", error)
+        end_experiment()
 
     def _allow_trials(self) -> None:
         """Give an experiment that was ended and resumed the limit that it had before."""
         folder = self.get_checkpoint_path() if self._resume else None
-        if folder and (before := Folder(folder).read_json(_LIMIT, "maxTrialNumber")):
-            allow_trials(before["maxTrialNumber"])
-            Folder(folder).remove(_LIMIT)
+        try:
+            if folder and (before := Folder(folder).read_json(_LIMIT, "maxTrialNumber")):
+                allow_trials(before["maxTrialNumber"])
+                Folder(folder).remove(_LIMIT)
+        except S3DError as error:
+            _logger.error("%s; nnictl update trialnum lets trials start", error)
 
 
 def _run_again_by_nni(send: Callable[..., None] | None) -> list[Any] | None:

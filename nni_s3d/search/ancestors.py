@@ -55,8 +55,19 @@ class Ancestors:
 
     def restore_network(self, label: str, step: int) -> None:
         """Make sure that the network of a step and its plan are there, and make them again if they are not."""
+        first = step
+        while first > 0 and not self._has_weights(label, first):
+            first -= 1
+        for number in range(first, step + 1):  # forward, since each would call for the one before
+            self._restore(label, number)
+
+    def _has_weights(self, label: str, step: int) -> bool:
+        outcome = self._found(label, step)
+        return outcome is not None and self.store.exists(f"{outcome['key']}/weights.safetensors")
+
+    def _restore(self, label: str, step: int) -> None:
         if (branch := self._branch(label, step)) is not None:
-            self.restore_network(branch.parent, step)
+            self._restore(branch.parent, step)
         else:
             self._run_again(label, step, "its network is needed")
 

@@ -111,15 +111,24 @@ def inherited(outcome: Mapping[str, Any], branch: Branch, step: int) -> dict[str
     return {**outcome, "plan": plan_name(branch.way), "next": following, "branches": {}}
 
 
-def leave_past(store: Store, label: str) -> dict[str, Any]:
-    """Write the outcomes of the steps that a branch shares with its parent, and return the last of them."""
+def leave_past(store: Store, label: str, last: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the outcomes of the steps that a branch shares with its parent, and return the last of them.
+
+    What is damaged or lost of the earlier ones is made again where it is needed.
+
+    Args:
+        store: of both.
+        label: of the branch.
+        last: what came of the last step that they share, as the parent has it.
+    """
     branch = parent_of(label)
     assert branch is not None
-    outcome: dict[str, Any] = {}
-    for step in range(branch.step):
-        outcome = inherited(store.read_json(outcome_path(branch.parent, step), "key") or {}, branch, step)
-        store.write_json(outcome_path(label, step), outcome)
-    return outcome
+    for step in range(branch.step - 1):
+        if "key" in (outcome := store.read_if_whole(outcome_path(branch.parent, step)) or {}):
+            store.write_json(outcome_path(label, step), inherited(outcome, branch, step))
+    own = inherited(last, branch, branch.step - 1)
+    store.write_json(outcome_path(label, branch.step - 1), own)
+    return own
 
 
 def longest_label(lineage: Lineage) -> int:

@@ -167,6 +167,9 @@ class Controller:
             self._go_on_after(label, track, outcome)
         except S3DError as error:  # another version wrote the outcome, or the disk is full
             self._fail(label, str(error), again=False)
+        for key in self._contest.leave(self._lineages):
+            with suppress(StoreError):  # nothing depends on what is left
+                remove_tensors(self._store, key)
 
     def _go_on_after(self, label: str, track: Track, outcome: dict[str, Any]) -> None:
         self._contest.enter(label, track.step, outcome)
@@ -177,8 +180,6 @@ class Controller:
         else:
             self._go_on(label, track.step, outcome)
         self._end_those_off_the_front()
-        for key in self._contest.leave(self._lineages):
-            remove_tensors(self._store, key)
 
     def _go_on(self, label: str, step: int, outcome: Mapping[str, Any]) -> None:
         """Let the step after this one be the next of a lineage."""
@@ -198,7 +199,7 @@ class Controller:
             if following is None or branch.label in self._tracks:
                 continue
             self._agree([branch])
-            last = leave_past(self._store, branch.label)
+            last = leave_past(self._store, branch.label, outcome)
             self._lineages[branch.label] = branch
             self._contest.branch_off(label, branch.label)
             self._go_on(branch.label, step, last)

@@ -114,7 +114,7 @@ class Folder:
     def remove(self, path: str) -> None:
         """Remove a file if it is there."""
         if self.exists(path):
-            with self._reaching(self.url_of(path)):
+            with self._reaching(self.url_of(path)), suppress(FileNotFoundError):
                 self._fs.rm_file(self.url_of(path))
 
     def remove_temporary(self, path: str = "", age: float = 0.0) -> int:
@@ -126,11 +126,17 @@ class Folder:
         """
         left = [f"{path}/{name}".lstrip("/") for name in self.files(path) if name.endswith(TEMPORARY)]
         with self._reaching(self.url_of(path)):
-            now = datetime.now(timezone.utc)
-            old = [file for file in left if (now - self._fs.modified(self.url_of(file))).total_seconds() >= age]
+            old = [file for file in left if not age or self._age(file) >= age]
         for file in old:
             self.remove(file)
         return len(old)
+
+    def _age(self, path: str) -> float:
+        try:
+            changed = self._fs.modified(self.url_of(path))
+        except FileNotFoundError:  # it was renamed meanwhile
+            return 0.0
+        return float((datetime.now(timezone.utc) - changed).total_seconds())
 
     def url_of(self, path: str) -> str:
         """Return where a file is, for messages.

@@ -23,7 +23,7 @@ _BEING_WRITTEN = 3600.0  # seconds for which a temporary file may be somebody's 
 
 def remove_tensors(store: Store, key: str) -> int:
     """Remove the weights and all other tensors of a finished network, and return how many files they were."""
-    tensors = [name for name in store.files(key) if name.endswith(_TENSORS)]
+    tensors = [name for name in store.files(key) if name.endswith(_TENSORS)] if store.exists(key) else []
     if tensors:
         store.write_json(f"{key}/{PRUNED}", {"removed": tensors})  # first, so that nobody takes them for lost
     for name in tensors:

@@ -12,6 +12,7 @@ tuner has ten seconds to start. Nothing that is read can run code.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Collection
 from pathlib import Path
@@ -72,8 +73,13 @@ class Store(Folder):
             return {"error": str(error)}
 
     def _refuse_older(self, path: str) -> None:
-        content = super().read_bytes(path)
-        if content is not None and KEY.encode() not in content:
+        """Refuse a mapping that never had a checksum; what is damaged is another matter."""
+        content = super().read_bytes(path) or b""
+        try:
+            older = isinstance(json.loads(content), dict) and KEY.encode() not in content and b"sha256:" not in content
+        except ValueError:
+            return
+        if older:
             expected = "expected a file with a checksum, got one of another program or of an older version"
             raise StoreError(f"{self.url_of(path)}: {expected}; use another store")
 

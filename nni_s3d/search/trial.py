@@ -20,6 +20,7 @@ from nni_s3d.search.spec import Spec, parse_spec
 from nni_s3d.search.store import Store
 from nni_s3d.search.trial_context import TrialContext
 from nni_s3d.search.work import plan_later, work
+from nni_s3d.tasks.search_space import Space
 from nni_s3d.tasks.task import Task
 
 _logger = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ def _run(
     lineage = _lineage(store, spec)
     store.claim(task.fingerprint)
     if spec.lineage is not None:
+        _check_widths(store, spec, space)
         store.write_json(trial_path(spec.lineage, spec.step), {"trial": os.environ.get("NNI_TRIAL_JOB_ID")})
     ancestors = Ancestors(store, space, lambda before: _run(before, task, store, lambda accuracy: None, needed=True))
     try:
@@ -70,6 +72,18 @@ def _run(
                 store.write_json(outcome_path(spec.lineage, spec.step), _told(error))
         raise
     return metrics
+
+
+def _check_widths(store: Store, spec: Spec, space: Space) -> None:
+    """Refuse a growth step that is none of its lineage, such as a copy with other widths from NNI's web UI."""
+    expected = Spec(dict(space.low), lineage=spec.lineage).widths
+    if spec.step > 0:
+        before = store.read_if_whole(outcome_path(str(spec.lineage), spec.step - 1)) or {}
+        if not isinstance(before.get("next"), dict):  # it is made again
+            return
+        expected = {name: before["next"].get(name) for name in spec.widths}
+    if spec.widths != expected:
+        raise ConfigError(f"parameters: expected the widths {expected} of step {spec.step}, got {spec.widths}")
 
 
 def _told(error: Exception) -> dict[str, Any]:

@@ -124,6 +124,7 @@ def _recipe(trial: TrialContext, cost: Cost, data: DataSet) -> Recipe:
 def _hooks(trial: TrialContext, model: nn.Module, validation: Loader, epochs: int) -> Hooks:
     interval = max(1, epochs // _INTERMEDIATE_RESULTS)
     store, path = trial.store, trial.path("checkpoint.pt")
+    checkpoint = [read_checkpoint(store, path)]  # at once: a damaged one is found before other processes join in
 
     def progress(epoch: int, epochs: int) -> None:
         if epoch % interval == 0:
@@ -135,7 +136,7 @@ def _hooks(trial: TrialContext, model: nn.Module, validation: Loader, epochs: in
             write_checkpoint(store, trial.path("optimizer.pt"), state["optimizer"])
 
     return Hooks(
-        load=lambda: read_checkpoint(store, path),
+        load=checkpoint.pop,
         save=lambda state: write_checkpoint(store, path, state),
         before_decay=before_decay,
         progress=progress,

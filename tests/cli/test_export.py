@@ -13,9 +13,9 @@ def test_the_options_are_passed_on(monkeypatch, tmp_path):
     assert main(["export", "abc", "--trial", "xyz", *to, "--formats", "onnx", "pt2"]) == 0
     assert main(["export", "abc", "--under-macs", "1.5M", *to, "--store", "s3://s"]) == 0
     assert calls == [
-        ("abc", tmp_path, None, None, None, [], None),
-        ("abc", tmp_path, "xyz", None, None, ["onnx", "pt2"], None),
-        ("abc", tmp_path, None, 1.5e6, None, [], "s3://s"),
+        ("abc", tmp_path, None, None, None, [], None, None),
+        ("abc", tmp_path, "xyz", None, None, ["onnx", "pt2"], None, None),
+        ("abc", tmp_path, None, 1.5e6, None, [], "s3://s", None),
     ]
 
 

@@ -19,7 +19,9 @@ def test_a_store_is_verified_mended_and_pruned(tmp_path, capsys):
     assert main(["store", "verify", str(place)]) == 1
     named, summary = capsys.readouterr().out.splitlines()
     assert named.startswith(f"{weights}: expected a file as this package wrote it")
-    assert summary.endswith("files, 1 of them damaged; the same nni-s3d grow or nnictl resume makes them again")
+    assert summary.endswith(
+        "files, 1 of them damaged; steps that need them, and the same nni-s3d grow, make them again"
+    )
     assert main(grow) == 0
     assert main(["store", "verify", str(place)]) == 0
     capsys.readouterr()

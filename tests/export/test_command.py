@@ -9,8 +9,10 @@ import torch
 from nni_s3d.errors import ReportError
 from nni_s3d.export import command as command_module
 from nni_s3d.export.command import command
+from nni_s3d.search.experiment import read_experiment, run
 from nni_s3d.search.store import Store
 from nni_s3d.search.stored import stored_networks
+from tests import small_task
 
 
 def test_a_trial_of_nni_becomes_a_folder_that_loads_itself(experiment, finished, tmp_path, capsys):
@@ -62,3 +64,21 @@ def test_a_folder_that_is_a_file_is_named(finished, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ReportError, match="file: expected a folder to write to, got: File exists"):
         command(str(finished[0]), tmp_path / "file")
+
+
+def test_code_that_a_store_names_runs_only_if_the_user_names_it_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = small_task.write(tmp_path, {"model": {"factory": "tests.factories:residual", "classes": 10}}, steps=0)
+    space = {"stem": {"_type": "quniform", "_value": [4, 32, 1]}}
+    (tmp_path / "space.json").write_text(json.dumps(space))
+    store = Store(str(tmp_path / "s"))
+    list(run(read_experiment(path), store))
+    task = store.read_json("task.json")
+    store.write_json("task.json", {**task, "model": {"factory": "os:mkdir", "path": "trapped"}})
+    with pytest.raises(ReportError, match="export: expected --factory os:mkdir, since this runs code that the store"):
+        command(store.url, tmp_path / "to")
+    with pytest.raises(ReportError, match=r"--factory: expected os:mkdir, .* got tests.factories:residual"):
+        command(store.url, tmp_path / "to", factory="tests.factories:residual")
+    assert not (tmp_path / "trapped").exists()
+    store.write_json("task.json", task)
+    assert command(store.url, tmp_path / "to", formats=["safetensors"], factory="tests.factories:residual") == 0

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from nni_s3d.plugin import manager
-from nni_s3d.plugin.manager import allow_trials, end_experiment, has_failed, trial_of
+from nni_s3d.plugin.manager import allow_trials, end_experiment, has_failed, limit_of_trials, trial_of
 
 JOBS = [
     {"trialJobId": "abc", "hyperParameters": [json.dumps({"parameter_id": 0}), json.dumps({"parameter_id": 2})]},
@@ -40,7 +40,8 @@ def test_an_experiment_gets_back_the_limit_that_it_had(requests, limit):
     profile = manager.rest.request("get", 8081, "/experiment")
     if limit is None:
         del profile["params"]["maxTrialNumber"]
-    before = end_experiment()
+    before = limit_of_trials()
+    end_experiment()
     assert before == {"maxTrialNumber": limit}
     allow_trials(before["maxTrialNumber"])
     assert requests[-1][3]["params"].get("maxTrialNumber") == limit
@@ -69,9 +70,10 @@ def test_a_manager_that_does_not_answer_is_only_a_warning(monkeypatch, caplog):
     monkeypatch.setattr(manager.rest, "request", request)
     end_experiment()
     allow_trials(7)
+    assert limit_of_trials() is None
     assert trial_of(0) is None
     assert has_failed("abc") is False
-    assert [record.levelname for record in caplog.records] == ["WARNING"] * 4
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 5
     assert "could not be ended (refused); stop it with nnictl stop" in caplog.text
     assert "NNI does not start more trials (refused); tell it to with nnictl update trialnum" in caplog.text
     assert "NNI did not say which trial has the parameters 0: refused" in caplog.text

@@ -19,7 +19,8 @@ LIMIT = {"maxTrialNumber": 99}
 def manager(monkeypatch):
     """Stand in for the NNI manager: counts how often the experiment was ended, and knows which job has which id."""
     calls = {"ended": 0, "jobs": {}, "failed": set(), "allowed": []}
-    monkeypatch.setattr(tuner_module, "end_experiment", lambda: calls.update(ended=calls["ended"] + 1) or LIMIT)
+    monkeypatch.setattr(tuner_module, "end_experiment", lambda: calls.update(ended=calls["ended"] + 1))
+    monkeypatch.setattr(tuner_module, "limit_of_trials", lambda: LIMIT)
     monkeypatch.setattr(tuner_module, "allow_trials", calls["allowed"].append)
     monkeypatch.setattr(tuner_module, "trial_of", calls["jobs"].get)
     monkeypatch.setattr(tuner_module, "has_failed", calls["failed"].__contains__)
@@ -340,3 +341,39 @@ assert tuner.generate_multiple_parameters([0])[0]["conv0"] == 3
         "nni_s3d.tasks",
         "nni_s3d.tasks.search_space",
     }
+
+
+def test_an_experiment_ends_that_learns_of_its_last_failure_after_a_resume(tmp_path, store, manager):
+    """NNI does not tell the end of a trial that it runs again."""
+    (spec,) = make().generate_multiple_parameters([0])
+    resumed = make(resume=True)
+    assert resumed.generate_multiple_parameters([1], st_callback=Dispatcher(spec).send) == []
+    store.write_json(trial_path(spec["lineage"], 0), {"trial": "job0"})
+    store.write_json(outcome_path(spec["lineage"], 0), {"error": "DivergenceError: NaN", "again": False})
+    manager["failed"].add("job0")
+    assert (resumed.generate_multiple_parameters([2]), manager["ended"]) == ([], 1)
+
+
+def test_ids_are_handed_out_in_their_order(tmp_path, store):
+    """NNI takes the first ids for what it is given."""
+    tuner = make(lineages=[{"seed": 1}])
+    specs = tuner.generate_multiple_parameters([5, 6, 7], st_callback=Dispatcher().send)
+    assert (len(specs), tuner._started, tuner._unused) == (1, {5: specs[0]}, [6, 7])
+
+
+@pytest.mark.parametrize("content", [b"{", None])
+def test_a_limit_that_cannot_be_kept_is_only_a_line_in_the_log(tmp_path, store, manager, monkeypatch, caplog, content):
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    monkeypatch.setenv("NNI_CHECKPOINT_DIRECTORY", str(folder))
+    if content is None:
+        (folder / "limit.json").mkdir()  # where no file can be written
+    tuner = make()
+    for number in range(2):
+        tuner.generate_multiple_parameters([number])
+        tuner.trial_end(number, False)
+    assert manager["ended"] == 1
+    if content is not None:
+        (folder / "limit.json").write_bytes(content)
+    assert len(make(resume=True).generate_multiple_parameters([3], st_callback=Dispatcher().send)) == 1
+    assert "nnictl update trialnum lets trials start" in caplog.text

@@ -118,3 +118,15 @@ def test_a_name_like_that_of_a_branch_is_none_by_itself(tmp_path):
     ancestors = Ancestors(Store(str(tmp_path)), Space.parse(small_task.SPACE), ran.append)
     ancestors.restore_network("a.1-x", 0)
     assert [(parameters["lineage"], parameters["step"]) for parameters in ran] == [("a.1-x", 0)]
+
+
+def test_many_steps_that_were_pruned_are_made_again_one_after_another(tmp_path):
+    """Each would call for the one before: two hundred calls within calls are more than Python bears."""
+    store, ran = Store(str(tmp_path)), []
+    for step in range(300):
+        following = {**dict.fromkeys(small_task.NAMES, 3), "step": step + 1}
+        store.write_json(outcome_path("x", step), {"key": str(step), "next": following})
+    store.write_json("100/weights.safetensors", {})
+    ancestors = Ancestors(store, Space.parse(small_task.SPACE), lambda parameters: ran.append(parameters["step"]))
+    ancestors.restore_network("x", 299)
+    assert ran == list(range(100, 300))

@@ -92,3 +92,11 @@ def test_removing_twice_is_removing_once(copy):
     note = store.read_json(f"{keys[0]}/{PRUNED}")
     assert remove_tensors(store, keys[0]) == 0
     assert store.read_json(f"{keys[0]}/{PRUNED}") == note
+
+
+def test_a_network_that_is_gone_cannot_be_pruned_and_ends_nothing(copy, tmp_path):
+    store, _, steps, keys = copy
+    assert remove_tensors(store, "0123456789abcdef") == 0
+    shutil.rmtree(f"{store.url}/{keys[0]}")
+    again = read_experiment(small_task.write(tmp_path, steps=2, keep="newest"))
+    assert list(run(again, store)) == steps

@@ -1,12 +1,13 @@
 import itertools
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 
 import nni_s3d as s3d
-from nni_s3d.errors import StoreError
+from nni_s3d.errors import ConfigError, StoreError
 from nni_s3d.search import trial, work
 from nni_s3d.search.experiment import read_experiment, run
 from nni_s3d.search.lineage import outcome_path
@@ -140,3 +141,15 @@ def test_widths_of_other_strategies_are_trained_from_scratch(tmp_path):
     model = task.build_model({"stem": 9, "reduce": 6, "grouped": 8}, 0)
     assert metrics["params"] == sum(parameter.numel() for parameter in model.parameters())
     assert s3d.trace(model, torch.randn(1, 1, 8, 8)).widths == {"stem": 9, "reduce": 6, "grouped": 8}
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_a_copy_of_a_step_with_other_widths_is_refused_and_changes_nothing(grown, tmp_path, step):
+    """As somebody may submit from NNI's web UI."""
+    path, store, steps = grown
+    shutil.copytree(store, tmp_path / "s")
+    before = {p: p.read_bytes() for p in (tmp_path / "s").rglob("*") if p.is_file()}
+    parameters = steps[step][0] | {"conv0": 11}
+    with pytest.raises(ConfigError, match=rf"parameters: expected the widths .* of step {step}, got .*'conv0': 11"):
+        trial.run(parameters, read_task(path.parent / "task.yml"), Store(str(tmp_path / "s")))
+    assert {p: p.read_bytes() for p in (tmp_path / "s").rglob("*") if p.is_file()} == before
