@@ -19,7 +19,6 @@ from nni_s3d.cli import inspect as inspect_command
 from nni_s3d.cli.colour import red
 from nni_s3d.errors import S3DError, one_line, place_of, print_traceback
 
-AGAIN = "the same command goes on where it was"
 COMMANDS: dict[str, ModuleType] = {
     "new": new,
     "grow": grow,
@@ -44,7 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.close()
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
-        print(f"nni-s3d: interrupted; {AGAIN}", file=sys.stderr)
+        again = "; the same command goes on where it was" if parsed.run in (grow.run, compare.run) else ""
+        print(f"nni-s3d: interrupted{again}", file=sys.stderr)
         return 128 + signal.SIGINT
     except Exception as error:
         print_traceback(error, parsed.traceback)

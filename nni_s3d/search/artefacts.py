@@ -8,10 +8,9 @@ from nni_s3d.errors import DamageError
 from nni_s3d.search.branches import plan_name, ways_of
 from nni_s3d.search.lineage import ALL_STEPS_ARE_DONE, Lineage
 from nni_s3d.search.planning import read_plan
-from nni_s3d.search.retention import PRUNED
+from nni_s3d.search.retention import CHECKPOINT, PRUNED
 from nni_s3d.search.trial_context import TrialContext
 
-CHECKPOINT = "checkpoint.pt"
 METRICS = ("default", "test_accuracy", "params", "macs")  # what every reader of a trial's metrics counts on
 
 

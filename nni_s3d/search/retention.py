@@ -17,6 +17,7 @@ from nni_s3d.search.store import Store
 
 PRUNED = "pruned.json"  # is there when the tensors of a network have been removed on purpose
 _TENSORS = (".safetensors", ".pt")
+CHECKPOINT = "checkpoint.pt"  # of a trial that has not finished
 _WHOLE = "metrics.json"  # the last file that a trial writes
 _BEING_WRITTEN = 3600.0  # seconds for which a temporary file may be somebody's work
 
@@ -76,7 +77,7 @@ def _remove_leftovers(store: Store) -> int:
         folders += [f"lineages/{label}" for label in store.folders("lineages")]
     removed = sum(store.remove_temporary(folder, _BEING_WRITTEN) for folder in folders)
     for folder in filter(None, folders):
-        if {_WHOLE, "checkpoint.pt"} <= {*store.files(folder)}:
-            store.remove(f"{folder}/checkpoint.pt")
+        if {_WHOLE, CHECKPOINT} <= {*store.files(folder)}:
+            store.remove(f"{folder}/{CHECKPOINT}")
             removed += 1
     return removed

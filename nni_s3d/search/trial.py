@@ -10,12 +10,12 @@ from typing import Any
 
 from nni_s3d.errors import ConfigError, DamageError, S3DError, StoreError
 from nni_s3d.search.ancestors import Ancestors
-from nni_s3d.search.artefacts import CHECKPOINT, METRICS, check_whole, remove_leftovers
+from nni_s3d.search.artefacts import METRICS, check_whole, remove_leftovers
 from nni_s3d.search.branches import plan_name
 from nni_s3d.search.lineage import Lineage, outcome_path, settings_path, trial_path
 from nni_s3d.search.planning import record_outcome
 from nni_s3d.search.read_lineages import read_lineage
-from nni_s3d.search.retention import PRUNED
+from nni_s3d.search.retention import CHECKPOINT, PRUNED
 from nni_s3d.search.spec import Spec, parse_spec
 from nni_s3d.search.store import Store
 from nni_s3d.search.trial_context import TrialContext

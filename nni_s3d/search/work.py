@@ -17,6 +17,7 @@ from nni_s3d.growth.graph.read import read_graph
 from nni_s3d.growth.modules import copied
 from nni_s3d.search.planning import plan_next_step
 from nni_s3d.search.preflight import check_network
+from nni_s3d.search.retention import CHECKPOINT
 from nni_s3d.search.start import first_weights
 from nni_s3d.search.tensor_files import read_checkpoint, read_tensors, write_checkpoint, write_tensors
 from nni_s3d.search.trial_context import TrialContext
@@ -123,7 +124,7 @@ def _recipe(trial: TrialContext, cost: Cost, data: DataSet) -> Recipe:
 
 def _hooks(trial: TrialContext, model: nn.Module, validation: Loader, epochs: int) -> Hooks:
     interval = max(1, epochs // _INTERMEDIATE_RESULTS)
-    store, path = trial.store, trial.path("checkpoint.pt")
+    store, path = trial.store, trial.path(CHECKPOINT)
     checkpoint = [read_checkpoint(store, path)]  # at once: a damaged one is found before other processes join in
 
     def progress(epoch: int, epochs: int) -> None:
