@@ -49,6 +49,7 @@ def test_every_test_is_of_a_file():
         "gpu",
         "split_structures",
         "killed",
+        "damaged",
         "remote",
         "long_run",
         "full_disk",

@@ -9,16 +9,17 @@ Nothing is ever written there, and the experiment may run meanwhile.
 from __future__ import annotations
 
 import json
-import math
+import os
 import shutil
 import sqlite3
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from nni_s3d.errors import ReportError
 from nni_s3d.report.nni_experiments import ENDED, NNIExperiment
@@ -112,21 +113,28 @@ class _Rows(NamedTuple):
     profiles: Sequence[str] = ()  # JSON
 
 
-_EVENTS = "select trialJobId, event, timestamp, data, sequenceId, logPath from TrialJobEvent order by rowid"
-_METRICS = "select trialJobId, type, parameterId, data from MetricData order by rowid"
-_PROFILES = "select params from ExperimentProfile order by revision"
+# SQLite lets every cell hold anything; after the casts it is of the type above, or null.
+_EVENTS = """
+select cast(trialJobId as text), cast(event as text), cast(timestamp as integer), cast(data as text),
+    cast(sequenceId as integer), cast(logPath as text)
+from TrialJobEvent where trialJobId is not null and event is not null and timestamp between 0 and 8640000000000000
+order by rowid"""  # the last moment that JavaScript knows
+_METRICS = """
+select cast(trialJobId as text), cast(type as text), cast(parameterId as text), cast(data as text)
+from MetricData order by rowid"""
+_PROFILES = "select cast(params as text) from ExperimentProfile order by revision"
 
 
 def _read_database(database: Path) -> _Rows:
     """Return the rows of the tables; none while an experiment is only starting."""
     trouble: Exception | None = None
     for _ in range(_ATTEMPTS):
-        if not database.exists():
+        if not os.path.exists(database):  # unlike Path.exists, it bears any name
             return _Rows()
         for read in (_select, _select_from_copy):
             try:
                 return read(database)
-            except (OSError, sqlite3.Error, ValueError, TypeError, OverflowError) as error:  # damaged in some way
+            except (OSError, sqlite3.Error, UnicodeError) as error:
                 trouble = error
         time.sleep(_PAUSE)
     raise ReportError(f"{database}: expected a database of NNI's, got: {trouble}") from trouble
@@ -189,7 +197,7 @@ def _replay(trial_id: str, history: Sequence[_Event], experiment_ended: bool) ->
     starts = [when for name, when in steps if name == "RUNNING"] or [when for _, when in steps]
     return {
         "id": trial_id,
-        "sequence": next((int(event.sequence) for event in history if event.sequence is not None), -1),
+        "sequence": next((event.sequence for event in history if event.sequence is not None), -1),
         "status": status if over or not experiment_ended else "STOPPED",
         "started": starts[-1] if starts else None,
         "ended": last if over else None,
@@ -201,11 +209,16 @@ def _loads(text: str | None) -> Any:
     """Return what JSON says, or None; only the first event of a trial has parameters."""
     try:
         return json.loads(text)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         return None
 
 
 def _finite_numbers(result: Any) -> dict[str, float]:
     """Return the finite numbers of a final result, which is one number or a mapping with a key `default`."""
     named = result if isinstance(result, dict) else {"default": result}
-    return {name: float(v) for name, v in named.items() if isinstance(v, (int, float)) and math.isfinite(v)}
+    return {name: float(value) for name, value in named.items() if is_finite(value)}
+
+
+def is_finite(value: Any) -> TypeGuard[float]:
+    """Whether something that was read from JSON is a number that a float can hold."""
+    return isinstance(value, (int, float)) and abs(value) <= sys.float_info.max

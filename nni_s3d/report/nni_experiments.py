@@ -59,7 +59,7 @@ def find_experiment(experiment_id: str | None = None, experiments_dir: Path | No
         return _listed(experiment_id, entry, folder)
     # A folder that was copied from another machine is in no list.
     unlisted = NNIExperiment(experiment_id, "", "STOPPED", None, folder / experiment_id)
-    if Path(experiment_id).name != experiment_id or not unlisted.database.exists():
+    if Path(experiment_id).name != experiment_id or not os.path.exists(unlisted.database):
         listed = ", ".join(newest[:5]) + (", ..." if len(newest) > 5 else "") or "none"
         raise ReportError(f"experiment {experiment_id!r}: expected it in {folder / '.experiment'}, found {listed}")
     return unlisted
@@ -86,8 +86,8 @@ def _listed(experiment_id: str, entry: dict[str, Any], folder: Path) -> NNIExper
     status = str(entry.get("status", "INITIALIZED"))
     if status not in ENDED and not _alive(entry.get("pid")):
         status = "STOPPED"  # the manager was killed and could not say so; nnictl does the same
-    root = Path(entry.get("logDir") or folder, experiment_id)
-    if not root.exists():
+    root = Path(str(entry.get("logDir") or folder), experiment_id)
+    if not os.path.exists(root):  # unlike Path.exists, it bears any name
         root = folder / experiment_id
     return NNIExperiment(experiment_id, str(entry.get("experimentName") or ""), status, entry.get("port"), root)
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from nni_s3d.errors import ReportError
+from nni_s3d.errors import ReportError, one_line
 from nni_s3d.growth.text_table import table_lines
-from nni_s3d.report.nni_database import NNITrial, read_trials
+from nni_s3d.report.nni_database import NNITrial, is_finite, read_trials
 from nni_s3d.report.nni_experiments import NNIExperiment, find_experiment
 from nni_s3d.search.spec import widths_of
 
@@ -48,10 +48,10 @@ def _row(experiment: NNIExperiment, trial: NNITrial) -> dict[str, Any]:
     took = math.nan if trial.started is None or trial.ended is None else (trial.ended - trial.started) / 1000
     return {
         "experiment": experiment.id,
-        "trial": trial.id,
+        "trial": one_line(trial.id),
         "sequence": trial.sequence,
-        "lineage": parameters.get("lineage") or "",
-        "step": metrics.get("step", math.nan) if step is None else float(step),
+        "lineage": one_line(str(parameters.get("lineage") or "")),
+        "step": float(step) if is_finite(step) else metrics.get("step", math.nan),
         "accuracy": metrics.get("default", math.nan),
         **{name: metrics.get(name, math.nan) for name in METRICS},
         "status": trial.status,
