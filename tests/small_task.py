@@ -13,6 +13,11 @@ TASK = {
     "curvature": {"samples": 60, "batch_size": 40},
     "device": "cpu",
 }
+TINY = {  # what takes as little as can be
+    "data": {"name": "digits", "validation": 0.25, "samples": 60},
+    "training": {"epochs": 1, "batch_size": 45, "lr": 0.01},
+    "curvature": {"samples": 20, "batch_size": 20},
+}
 NAMES = ("conv0", "pw1", "pw2", "pw3", "pw4", "pw5")
 SPACE = {name: {"_type": "quniform", "_value": [3, 12, 1]} for name in NAMES}
 # A network that knows nothing of widths, and the search space that `nni-s3d inspect` makes of it.
@@ -56,4 +61,13 @@ def write_residual(folder: Path, space: dict | None = None, **class_args: object
     """Write the files of an experiment with a network that knows nothing of widths."""
     path = write(folder, {"model": RESIDUAL}, **class_args)
     (folder / "space.json").write_text(json.dumps(space or RESIDUAL_SPACE))
+    return path
+
+
+def write_long(folder: Path, **class_args: object) -> Path:
+    """Write the files of an experiment of many cheap steps: each adds one neuron, so that they cost much the same."""
+    growth = {"policy": {"name": "top_k", "k": 1}, "c": 3.0, "phase_budget": "epochs", "epochs": 1, "keep": "newest"}
+    path = write(folder, TINY, **{**growth, **class_args})
+    space = {name: {"_type": "quniform", "_value": [3, 300, 1]} for name in NAMES}
+    (folder / "space.json").write_text(json.dumps(space))
     return path

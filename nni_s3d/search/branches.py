@@ -151,7 +151,20 @@ def branches_found(store: Store, known: Mapping[str, Lineage]) -> dict[str, Line
     if all(lineage.branches is None for lineage in known.values()):
         return {}
     labels = (label for label in store.folders("lineages") if any(descends(label, ancestor) for ancestor in known))
-    return {label: _lineage_of(label, known) for label in labels if store.exists(state_path(label))}
+    return {label: _lineage_of(label, known) for label in labels if any(map(store.exists, _signs(label)))}
+
+
+def forget_branch(store: Store, label: str) -> None:
+    """Let a branch of an earlier run be found no more; its networks stay."""
+    for sign in _signs(label):
+        store.remove(sign)
+
+
+def _signs(label: str) -> tuple[str, str]:
+    """Return the files of which one at least is there when a lineage has branched; see `leave_past`."""
+    branch = parent_of(label)
+    assert branch is not None
+    return outcome_path(label, branch.step - 1), state_path(label)
 
 
 def _lineage_of(label: str, known: Mapping[str, Lineage]) -> Lineage:

@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from nni_s3d.errors import S3DError, StoreError
-from nni_s3d.search.branches import branch_label, branches_found, leave_past, ways_of
+from nni_s3d.search.branches import branch_label, branches_found, forget_branch, leave_past, ways_of
 from nni_s3d.search.contest import Contest
 from nni_s3d.search.lineage import Lineage, outcome_path, settings_path, state_path, trial_path
 from nni_s3d.search.retention import remove_tensors
@@ -56,7 +56,7 @@ class Controller:
             self._agree([*branches.values()])
             self._lineages |= branches
         for label in () if resume else branches:  # of an earlier run, which do not run now
-            store.remove(state_path(label))
+            forget_branch(store, label)
         tracks = {label: read_track(store, label, space) if resume else None for label in self._lineages}
         for label, track in tracks.items():
             steps = self._lineages[label].steps

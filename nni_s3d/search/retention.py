@@ -6,7 +6,6 @@ trial makes it again.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -14,6 +13,7 @@ from nni_s3d.search.contest import Contest
 from nni_s3d.search.lineage import Lineage, outcome_path, settings_path
 from nni_s3d.search.read_lineages import read_lineage
 from nni_s3d.search.store import Store
+from nni_s3d.search.track import outcome_steps
 
 PRUNED = "pruned.json"  # is there when the tensors of a network have been removed on purpose
 _TENSORS = (".safetensors", ".pt")
@@ -62,8 +62,7 @@ def _lineages(store: Store) -> dict[str, Lineage]:
 def _contest(store: Store, lineages: Mapping[str, Lineage]) -> Contest:
     contest = Contest()
     for label in lineages:
-        steps = (re.fullmatch(r"([0-9]+)\.json", name) for name in store.files(f"lineages/{label}"))
-        for step in sorted(int(found[1]) for found in steps if found):
+        for step in outcome_steps(store, label):
             outcome = store.read_json(outcome_path(label, step)) or {}
             if "key" in outcome:
                 contest.enter(label, step, outcome)

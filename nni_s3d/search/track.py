@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -59,7 +60,7 @@ def read_track(store: Store, label: str, space: Space) -> Track | None:
         _logger.warning("%s; the outcomes of the trials tell it, too", damage)
         return _retrace(store, label, space)
     if state is None:
-        return None
+        return _retrace(store, label, space)
     where = store.url_of(path)
     if "spec" in state:
         raise StoreError(f"{where}: expected `parameters`, got `spec`, of an older version; start with a new store")
@@ -70,12 +71,23 @@ def read_track(store: Store, label: str, space: Space) -> Track | None:
     return track
 
 
-def _retrace(store: Store, label: str, space: Space) -> Track:
-    """Return the track of a lineage as the outcomes of its trials tell it."""
-    track = Track.start(label, space)
-    while "key" in (outcome := store.read_if_whole(outcome_path(label, track.step)) or {}):
-        if (following := outcome.get("next")) is None:
-            return replace(track, status="ended", reason=str(outcome.get("stop", "")))
-        spec = parse_spec({**following, "step": track.step + 1, "lineage": label}, space, store.url_of(label))
-        track = Track(spec.to_parameters())
-    return track
+def outcome_steps(store: Store, label: str) -> list[int]:
+    """Return the numbers of the steps of which a store has an outcome, in their order."""
+    names = store.files(f"lineages/{label}")
+    return sorted(int(found[1]) for found in (re.fullmatch(r"([0-9]+)\.json", name) for name in names) if found)
+
+
+def _retrace(store: Store, label: str, space: Space) -> Track | None:
+    """Return the track of a lineage as the outcomes of its trials tell it, None if there is none."""
+    if not store.exists(f"lineages/{label}"):
+        return None
+    track, ends = Track.start(label, space), {}
+    for step in reversed(outcome_steps(store, label)):
+        outcome = store.read_if_whole(outcome_path(label, step)) or {}
+        if (following := outcome.get("next")) is not None:
+            spec = parse_spec({**following, "step": step + 1, "lineage": label}, space, store.url_of(label))
+            track = Track(spec.to_parameters())
+            break
+        if "key" in outcome:
+            ends[step] = str(outcome.get("stop", ""))
+    return replace(track, status="ended", reason=ends[track.step]) if track.step in ends else track

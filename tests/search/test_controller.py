@@ -4,7 +4,7 @@ import pytest
 
 from nni_s3d.errors import StoreError
 from nni_s3d.search.controller import Controller
-from nni_s3d.search.lineage import Lineage, outcome_path, settings_path, trial_path
+from nni_s3d.search.lineage import Lineage, outcome_path, settings_path, state_path, trial_path
 from nni_s3d.search.read_lineages import lineages
 from nni_s3d.search.store import Store
 from nni_s3d.search.track import Track
@@ -272,3 +272,23 @@ def test_a_controller_that_is_killed_while_it_branches_begins_there_again(store,
     monkeypatch.undo()
     resumed = controller(store, lineages(BRANCHING), resume=True)
     assert {label: track.step for label, track in resumed.tracks.items()} == {OWN: 1, BRANCH: 1}
+
+
+@pytest.mark.parametrize("stop", range(1, 13))
+def test_the_outcomes_tell_where_lineages_and_branches_were(store, stop):
+    def worth(label, step):
+        return (step / 10 - label.endswith("2-s2d") / 20, step)
+
+    first = controller(store, lineages(BRANCHING))
+    for _ in range(stop):
+        last = first.next()
+        leave(store, last, *worth(last["lineage"], last["step"]))
+        first.finished(last)
+    for label in first.tracks:
+        store.remove(state_path(label))
+    resumed = controller(store, lineages(BRANCHING), resume=True)
+    ended = {label for label, track in first.tracks.items() if track.status == "ended"}
+    assert {label: track.parameters for label, track in resumed.tracks.items() if label not in ended} == {
+        label: track.parameters for label, track in first.tracks.items() if label not in ended
+    }
+    assert ended <= {label for label, track in resumed.tracks.items() if track.status == "ended"}
