@@ -159,18 +159,24 @@ class Folder:
     def write_bytes(self, path: str, content: bytes) -> None:
         """Write a file under a temporary name, and rename it; what cannot be written leaves nothing behind."""
         target = self.url_of(path)
-        temporary = f"{target}.{uuid.uuid4().hex}{TEMPORARY}"
         with self._reaching(target):
             if self._fs.isdir(target):  # or the file would be moved into it
                 raise IsADirectoryError("a directory")
             self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
             try:
-                self._fs.pipe_file(temporary, content)
-                self._fs.mv(temporary, target)
-            except BaseException:
-                with suppress(Exception):  # it says less than the first one
-                    self._fs.rm_file(temporary)
-                raise
+                self._write_and_rename(target, content)
+            except FileNotFoundError:  # a trial of the same network has ended and removed what it took for left behind
+                self._write_and_rename(target, content)
+
+    def _write_and_rename(self, target: str, content: bytes) -> None:
+        temporary = f"{target}.{uuid.uuid4().hex}{TEMPORARY}"
+        try:
+            self._fs.pipe_file(temporary, content)
+            self._fs.mv(temporary, target)
+        except BaseException:
+            with suppress(Exception):  # it says less than the first one
+                self._fs.rm_file(temporary)
+            raise
 
     def decode(self, path: str, content: bytes, decoder: Callable[[bytes], Any]) -> Any:
         """Return what a decoder makes of the content of a file, or raise StoreError that names the file."""

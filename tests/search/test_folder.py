@@ -74,6 +74,20 @@ def test_what_cannot_be_written_leaves_what_was_there(tmp_path, monkeypatch):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"before"}
 
 
+def test_what_another_program_takes_for_left_behind_is_written_again(tmp_path, monkeypatch):
+    folder, pipe, removed = Folder(str(tmp_path)), LocalFileSystem.pipe_file, []
+
+    def pipe_and_lose(fs, path, content, **options):
+        pipe(fs, path, content, **options)
+        if not removed:
+            removed.append(folder.remove_temporary())
+
+    monkeypatch.setattr(LocalFileSystem, "pipe_file", pipe_and_lose)
+    folder.write_bytes("a", b"1")
+    assert removed == [1]
+    assert folder.files() == ["a"]
+
+
 def test_what_a_killed_program_was_writing_is_removed(folder):
     for name in ("x.json", "x.json.0.tmp", "y.tmp"):
         folder.write_json(f"a/{name}", {})
