@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
-from torch.nn import functional as F
 
 from nni_s3d.errors import ConfigError, DamageError
+from nni_s3d.growth.eigen.solve import spectrum
+from nni_s3d.growth.eigen.spectrum import Spectrum
 from nni_s3d.growth.graph.channels import ChannelGraph
 from nni_s3d.growth.graph.cost import Cost
 from nni_s3d.growth.growth_step import decide
@@ -24,6 +25,7 @@ from nni_s3d.search.tensor_files import write_tensors
 from nni_s3d.search.trial_context import TrialContext
 from nni_s3d.search.trial_log import tell_decision
 from nni_s3d.tasks.data import DataSet
+from nni_s3d.tasks.shared_products import splitting_operator
 
 _logger = logging.getLogger(__name__)
 
@@ -37,33 +39,39 @@ def plan_next_step(trial: TrialContext, model: nn.Module, graph: ChannelGraph, c
     if not trial.plans_ahead:
         _write_plan(trial, "", None, ALL_STEPS_ARE_DONE)
         return 0
-    loader = trial.task.curvature_loader(data, trial.seed)
     graph = graph.refuse_others(trial.space.high, "the search space does not name it")  # and a fraction is of the rest
     model.eval()
-    spectrum, passes = None, 0.0
+    evidence, macs = None, 0
     for way, lineage in _ways(trial.lineage).items():
         if spent := _budget_is_spent(lineage, trial.spec.step, graph):
             _logger.info("%sno plan: %s", f"way {way}: " if way else "", spent)
             _write_plan(trial, way, None, spent)
             continue
+        if lineage.method == "split" and evidence is None:
+            evidence, macs = _measure(trial, lineage, model, graph, cost, data)
         decision = decide(
             model,
             graph,
             lineage.at(trial.spec.step),
-            loader,
-            F.cross_entropy,
             max_widths=trial.space.high,
-            memory=trial.task.curvature.memory * 2**30,
             seed=trial.seed_of_step,
-            evidence=spectrum if lineage.method == "split" else None,
+            evidence=evidence if lineage.method == "split" else None,
         )
         _logger.info("%s%s", f"way {way}: " if way else "", tell_decision(decision, lineage.epsilon))
         _write_plan(trial, way, decision.plan, decision.stop)
-        passes += decision.passes
-        if lineage.method == "split" and spectrum is None:
-            spectrum = decision.evidence
-            write_spectra(trial.store, trial.key, spectrum)
-    return round(cost.macs * len(loader.images) * passes)
+    return macs
+
+
+def _measure(
+    trial: TrialContext, lineage: Lineage, model: nn.Module, graph: ChannelGraph, cost: Cost, data: DataSet
+) -> tuple[dict[str, Spectrum], int]:
+    """Return the spectrum of a network, which is noted, too, and the MACs that it took."""
+    task, widths = trial.task, trial.spec.widths
+    with splitting_operator(task, data, model, graph, widths, lineage.smoothing, trial.seed) as op:
+        found = spectrum(op, lineage.solver)
+        macs = round(cost.macs * op.samples * op.passes)
+    write_spectra(trial.store, trial.key, found)
+    return found, macs
 
 
 def record_outcome(trial: TrialContext, metrics: Mapping[str, float]) -> None:

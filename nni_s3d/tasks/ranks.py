@@ -10,13 +10,14 @@ from datetime import timedelta
 from typing import TypeVar, cast
 
 import torch
+from torch import Tensor
 from torch import distributed as dist
 
 from nni_s3d.errors import ConfigError
 
 T = TypeVar("T")
-_STEP = timedelta(hours=1)  # for one step of training, before which the first rank may evaluate the network
-_WORD = timedelta(days=30)  # for a word from the first rank, which measures splitting matrices meanwhile
+_STEP = timedelta(hours=1)  # for a step of training or a product, before which the first rank may work alone
+_WORD = timedelta(days=30)  # for a word from the first rank, which chooses neurons meanwhile
 _words: dist.ProcessGroup | None = None  # what `from_first` sends through
 
 
@@ -76,3 +77,17 @@ def from_first(value: T) -> T:
     dist.broadcast_object_list(box, src=0, group=_words)
     given: T = torch.load(io.BytesIO(box[0]), map_location="cpu", weights_only=True)
     return given
+
+
+def broadcast(tensor: Tensor) -> Tensor:
+    """Return what the first process gives here, which takes the place of a tensor of the same shape."""
+    if _words is not None:
+        dist.broadcast(tensor, src=0)
+    return tensor
+
+
+def add_up(tensor: Tensor) -> Tensor:
+    """Return, in the first process, the sum of what all processes give here."""
+    if _words is not None:
+        dist.reduce(tensor, dst=0)
+    return tensor

@@ -1,7 +1,7 @@
-"""The first process of torchrun runs a program; the others train with it whenever it trains.
+"""The first process of torchrun runs a program; the others help it to train and to multiply with splitting matrices.
 
-All that is not training, the evaluation of networks and the splitting matrices among it, is the first one's alone, with
-the workers that read its images: it takes a small part of the time, and only one process speaks to NNI and the store.
+All else, the evaluation of networks among it, is the first one's alone, with the workers that read its images: it takes
+a small part of the time, and only one process speaks to NNI and the store.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from nni_s3d.errors import ConfigError
 from nni_s3d.tasks import ranks
 from nni_s3d.tasks.data import DataSet
 from nni_s3d.tasks.recipe import Recipe
+from nni_s3d.tasks.shared_products import multiply
 from nni_s3d.tasks.task import Task
 from nni_s3d.tasks.training import train
 
@@ -60,19 +61,26 @@ def call_helpers(widths: Mapping[str, int], recipe: Recipe, seed: int, order: in
     if 0 < rest < size:
         expected = f"a last batch of at least {size} samples, one for each process"
         raise ConfigError(f"training.batch_size: expected {expected}, got {rest} of {len(data.train)}")
-    ranks.from_first({"widths": dict(widths), "recipe": dataclasses.asdict(recipe), "seed": seed, "order": order})
+    job = {"widths": dict(widths), "recipe": dataclasses.asdict(recipe), "seed": seed, "order": order}
+    ranks.from_first({"train": job})
 
 
 def _help(task: Task) -> None:
-    """Train whatever the first process trains, until it has no more work."""
+    """Take part in whatever the first process does, until it has no more work."""
     if task.threads is not None:
         torch.set_num_threads(task.threads)
     data = None
     while (job := _next_job()) is not None:
         data = data or task.load_data()
-        model = task.build_model(job["widths"], job["seed"], data.shape)
-        recipe = build(Recipe, job["recipe"], "recipe")
-        train(model, task.training_loader(data, job["order"]), recipe, job["seed"])
+        if "multiply" in job:
+            multiply(task, data, job["multiply"])
+        else:
+            _train(task, data, **job["train"])
+
+
+def _train(task: Task, data: DataSet, widths: dict[str, int], recipe: dict[str, Any], seed: int, order: int) -> None:
+    model = task.build_model(widths, seed, data.shape)
+    train(model, task.training_loader(data, order), build(Recipe, recipe, "recipe"), seed)
 
 
 def _next_job() -> dict[str, Any] | None:
