@@ -22,7 +22,7 @@ def test_the_tuner_of_two_hundred_trials_is_bounded(tmp_path, capsys):
     with Experiment(tmp_path, config) as experiment:
 
         def trials():
-            return len(list(experiment.store.glob("lineages/*/[0-9]*.json"))) if experiment.store.exists() else 0
+            return len(list(experiment.store.rglob("metrics.json"))) if experiment.store.exists() else 0
 
         for wanted in range(20, 2 * STEPS + 1, 20):
             until(lambda wanted=wanted: trials() >= wanted, 3600)
@@ -33,7 +33,7 @@ def test_the_tuner_of_two_hundred_trials_is_bounded(tmp_path, capsys):
         ended = trials()
     with capsys.disabled():
         print("", "trials MiB handles bytes", *seen, sep="\n")
-    assert ended == 2 * STEPS + 2
+    assert ended > 2 * STEPS
     assert kept == 2
     _, memory, opened, _ = zip(*seen, strict=True)
     assert memory[-1] - memory[1] < 20
