@@ -49,7 +49,8 @@ def find_experiment(experiment_id: str | None = None, experiments_dir: Path | No
     """
     folder = experiments_dir or Path.home() / "nni-experiments"  # whatever working directory an experiment has
     entries = _read_list(folder / ".experiment")
-    newest = sorted(entries, key=lambda key: entries[key].get("startTime") or 0, reverse=True)
+    # Milliseconds have 13 digits until the year 2286, so they sort as text.
+    newest = sorted(entries, key=lambda key: str(entries[key].get("startTime")), reverse=True)
     if experiment_id is None:
         if not newest:
             raise ReportError(f"{folder / '.experiment'}: expected an NNI experiment, found none")
@@ -73,13 +74,13 @@ def _read_list(path: Path) -> dict[str, dict[str, Any]]:
                 raise ValueError(f"a {type(entries).__name__}")
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             if attempt == _ATTEMPTS - 1:
                 raise ReportError(f"{path}: expected NNI's list of experiments, got: {error}") from error
             time.sleep(_PAUSE)
         else:
             break
-    return {key: entry for key, entry in entries.items() if isinstance(entry, dict)}
+    return {key: entry for key, entry in entries.items() if isinstance(entry, dict) and key.isprintable()}
 
 
 def _listed(experiment_id: str, entry: dict[str, Any], folder: Path) -> NNIExperiment:
@@ -97,7 +98,7 @@ def _alive(pid: object) -> bool:
         return False
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         pass

@@ -54,7 +54,7 @@ def _row(experiment: NNIExperiment, trial: NNITrial) -> dict[str, Any]:
         "step": float(step) if is_finite(step) else metrics.get("step", math.nan),
         "accuracy": metrics.get("default", math.nan),
         **{name: metrics.get(name, math.nan) for name in METRICS},
-        "status": trial.status,
+        "status": one_line(trial.status),
         "seconds": took,
         "widths": json.dumps({name: _whole(width) for name, width in widths_of(parameters).items()}),
     }

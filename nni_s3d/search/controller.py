@@ -10,6 +10,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 from nni_s3d.errors import S3DError, StoreError
@@ -57,12 +58,11 @@ class Controller:
             self._lineages |= branches
         for label in () if resume else branches:  # of an earlier run, which do not run now
             forget_branch(store, label)
-        tracks = {label: read_track(store, label, space) if resume else None for label in self._lineages}
+        start = partial(read_track, store) if resume else Track.start
+        tracks = {label: start(label, space) for label in self._lineages}
         for label, track in tracks.items():
-            steps = self._lineages[label].steps
-            self._save(label, track.resumed(steps) if track else Track.start(label, space))
-            if track is not None:
-                self._enter(label, track)
+            self._save(label, track.resumed(self._lineages[label].steps))
+            self._enter(label, track)
         self._end_those_off_the_front()
         self.collect_outcomes()
 

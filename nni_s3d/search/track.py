@@ -47,8 +47,8 @@ class Track:
         return replace(self, status="ready", failures=0, reason="") if self.status == "ended" and too_early else self
 
 
-def read_track(store: Store, label: str, space: Space) -> Track | None:
-    """Return the track that a store holds of a lineage, if there is one.
+def read_track(store: Store, label: str, space: Space) -> Track:
+    """Return the track that a store holds of a lineage, or tells of it; that of one that has not begun if it does not.
 
     Raises:
         S3DError: it is none of this lineage.
@@ -58,7 +58,7 @@ def read_track(store: Store, label: str, space: Space) -> Track | None:
         state = store.read_json(path)
     except DamageError as damage:
         _logger.warning("%s; the outcomes of the trials tell it, too", damage)
-        return _retrace(store, label, space)
+        state = None
     if state is None:
         return _retrace(store, label, space)
     where = store.url_of(path)
@@ -73,14 +73,13 @@ def read_track(store: Store, label: str, space: Space) -> Track | None:
 
 def outcome_steps(store: Store, label: str) -> list[int]:
     """Return the numbers of the steps of which a store has an outcome, in their order."""
-    names = store.files(f"lineages/{label}")
+    folder = f"lineages/{label}"
+    names = store.files(folder) if store.exists(folder) else ()
     return sorted(int(found[1]) for found in (re.fullmatch(r"([0-9]+)\.json", name) for name in names) if found)
 
 
-def _retrace(store: Store, label: str, space: Space) -> Track | None:
-    """Return the track of a lineage as the outcomes of its trials tell it, None if there is none."""
-    if not store.exists(f"lineages/{label}"):
-        return None
+def _retrace(store: Store, label: str, space: Space) -> Track:
+    """Return the track of a lineage as the last outcome of its trials tells it; a lost one before may stay lost."""
     track, ends = Track.start(label, space), {}
     for step in reversed(outcome_steps(store, label)):
         outcome = store.read_if_whole(outcome_path(label, step)) or {}

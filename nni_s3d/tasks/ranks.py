@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from torch import distributed as dist
 from nni_s3d.errors import ConfigError
 
 T = TypeVar("T")
-_STEP = timedelta(hours=1)  # for a step of training or a product, before which the first rank may work alone
+_STEP = timedelta(hours=1)  # for what all ranks do at once, which some may begin later: a step of training, a product
 _WORD = timedelta(days=30)  # for a word from the first rank, which chooses neurons meanwhile
 _words: dist.ProcessGroup | None = None  # what `from_first` sends through
 
@@ -77,6 +77,14 @@ def from_first(value: T) -> T:
     dist.broadcast_object_list(box, src=0, group=_words)
     given: T = torch.load(io.BytesIO(box[0]), map_location="cpu", weights_only=True)
     return given
+
+
+def next_word() -> dict[str, Any] | None:
+    """Return what the first process gives next, in any other one; None if the first has gone, and has said why."""
+    try:
+        return from_first({})
+    except RuntimeError:
+        return None
 
 
 def broadcast(tensor: Tensor) -> Tensor:

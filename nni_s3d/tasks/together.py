@@ -70,7 +70,7 @@ def _help(task: Task) -> None:
     if task.threads is not None:
         torch.set_num_threads(task.threads)
     data = None
-    while (job := _next_job()) is not None:
+    while (job := ranks.next_word()) is not None:
         data = data or task.load_data()
         if "multiply" in job:
             multiply(task, data, job["multiply"])
@@ -81,10 +81,3 @@ def _help(task: Task) -> None:
 def _train(task: Task, data: DataSet, widths: dict[str, int], recipe: dict[str, Any], seed: int, order: int) -> None:
     model = task.build_model(widths, seed, data.shape)
     train(model, task.training_loader(data, order), build(Recipe, recipe, "recipe"), seed)
-
-
-def _next_job() -> dict[str, Any] | None:
-    try:
-        return ranks.from_first({})
-    except RuntimeError:  # the first process has gone, and has said why
-        return None

@@ -89,10 +89,13 @@ def one_strange_database(nni, data):
 def one_strange_list(nni, data):
     path = nni.root / ".experiment"
     whole = path.read_text()
-    entry = json.loads(whole)[nni.name]
-    entry[data.draw(st.sampled_from(sorted(entry)))] = data.draw(st.one_of(values, st.just("x" * 5000)))
-    key = data.draw(st.one_of(st.just(nni.name), st.text(), st.just("x" * 5000)))
-    text = json.dumps({key: entry})
+    entry = json.loads(whole)[nni.name] | {"status": data.draw(st.sampled_from(["STOPPED", "RUNNING"]))}
+    names = st.sampled_from(sorted(entry))
+    strange = st.one_of(values, st.sampled_from(["x" * 5000, 2**40]))
+    changes = st.dictionaries(names, strange, max_size=3)
+    keys = st.one_of(st.just(nni.name), st.text(), st.just("x" * 5000))
+    entries = {data.draw(keys): entry | data.draw(changes) for _ in range(2)}
+    text = data.draw(st.sampled_from([json.dumps(entries)] * 9 + ["[" * 100_000]))
     try:
         path.write_text(text[: data.draw(st.one_of(st.just(len(text)), st.integers(0, len(text))))])
         assert_reported_or_refused(nni, data.draw)

@@ -30,4 +30,4 @@ def test_a_state_that_is_none_of_this_lineage_is_refused(store, state, message):
 def test_a_lineage_begins_at_the_lowest_widths(store):
     track = Track.start(ONE, Space.parse(SPACE))
     assert (track.step, track.status, track.parameters["a"], track.parameters["lineage"]) == (0, "ready", 4, ONE)
-    assert read_track(store, ONE, Space.parse(SPACE)) is None
+    assert read_track(store, ONE, Space.parse(SPACE)) == track

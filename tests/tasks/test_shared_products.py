@@ -25,19 +25,20 @@ def task(tmp_path):
 
 
 def measured(task, look, widths=WIDTHS):
-    """Return what a look at the operator of a trained network's twin gives."""
+    """Return what a look at the operator of a network gives."""
     data = task.load_data()
-    model = task.build_model(widths, 3, data.shape).eval()
+    model = task.build_model(widths, 5, data.shape).eval()
     with torch.no_grad():
-        for parameter in model.parameters():  # unlike those that the other processes begin with
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
-    graph = trace(model, task.example(data.shape)).refuse_others([*WIDTHS][1:], "for a change")
+        for value in model.state_dict().values():  # unlike those that the other processes begin with
+            if value.is_floating_point():
+                value.mul_(1 + 0.3 * torch.rand(value.shape, generator=torch.Generator().manual_seed(1)))
+    graph = trace(model, task.example(data.shape)).refuse_others([*widths][-5:], "for a change")
     with splitting_operator(task, data, model, graph, widths, smoothing=2.0, seed=5) as op:
         return look(op)
 
 
-def in_two(task, look):
-    found, nothing = side_by_side(lambda: together(task, lambda: measured(task, look)), join=False)
+def in_two(task, look, widths=WIDTHS):
+    found, nothing = side_by_side(lambda: together(task, lambda: measured(task, look, widths)), join=False)
     if isinstance(found, Exception):
         raise found
     assert nothing is None
@@ -53,7 +54,9 @@ def products(op):
     return type(op).__name__, found, op.dense("pw2").tolist(), [one.samples for one in several], op.passes
 
 
-def test_products_are_those_of_one_process(task):
+@pytest.mark.parametrize("memory", [1.0, 0.0])
+def test_products_are_those_of_one_process(task, memory):
+    task = replace(task, curvature=replace(task.curvature, memory=memory))
     kind, *found = in_two(task, products)
     alone, *expected = measured(task, products)
     assert (kind, alone) == ("SharedOperator", "SplittingOperator")
@@ -64,7 +67,7 @@ def test_products_are_those_of_one_process(task):
     assert found[3] == pytest.approx(expected[3], rel=0.2)  # the first process has a little more than half
 
 
-@pytest.mark.parametrize("solver", ["auto", "rayleigh"])
+@pytest.mark.parametrize("solver", ["auto", "exact", "rayleigh"])
 def test_spectra_are_those_of_one_process(task, solver):
     def look(op):
         found = spectrum(op, solver)
@@ -76,7 +79,7 @@ def test_spectra_are_those_of_one_process(task, solver):
         torch.testing.assert_close(torch.tensor(found[name]), torch.tensor(ends), rtol=1e-6, atol=1e-9)
 
 
-def test_every_process_multiplies_with_its_own_samples(task, monkeypatch):
+def test_every_process_multiplies_with_its_own_samples(task):
     """Or all would be right, and nothing be shared."""
 
     def look(op):
@@ -100,3 +103,33 @@ def test_another_network_is_refused(task):
     _, error = side_by_side(lambda: together(task, program), join=False)
     assert isinstance(error, ModelError)
     assert "expected to split ['nobody'], as the first process, got []" in str(error)
+
+
+def test_a_failure_of_the_first_process_is_all_that_is_said(task):
+    def fail(op):
+        raise ModelError("diverged")
+
+    error, nothing = side_by_side(lambda: together(task, lambda: measured(task, fail)), join=False)
+    assert str(error) == "diverged"
+    assert nothing is None
+
+
+class _OfItsSeed(torch.nn.Sequential):
+    """What it draws does not stand among its weights."""
+
+    def __init__(self):
+        super().__init__(torch.nn.Flatten(), torch.nn.Linear(64, 4), torch.nn.Tanh(), torch.nn.Linear(4, 10))
+        self.register_buffer("scale", torch.rand(10), persistent=False)
+
+    def forward(self, x):
+        return super().forward(x) * self.scale
+
+
+def test_all_processes_have_the_network_of_its_seed(task):
+    task, widths = replace(task, model={"factory": "tests.tasks.test_shared_products:_OfItsSeed"}), {"1": 4}
+
+    def look(op):
+        return op.dense("1").tolist()
+
+    found, expected = in_two(task, look, widths), measured(task, look, widths)
+    torch.testing.assert_close(torch.tensor(found), torch.tensor(expected))

@@ -92,7 +92,7 @@ def write_experiment(folder: Path, workers: int = 0) -> Path:
             "label_smoothing": 0.1,
             "decay_norm_and_bias": False,
         },
-        "curvature": {"samples": 18, "batch_size": 6},
+        "curvature": {"samples": 13, "batch_size": 6},
     }
     return small_task.write(folder, task, phase_budget="epochs")
 

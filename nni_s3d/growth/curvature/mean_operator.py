@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nni_s3d.growth.curvature.batch_operator import Shapes
-from nni_s3d.growth.eigen.held_out import FOLDS
+from nni_s3d.growth.eigen.held_out import fold_ends
 from nni_s3d.growth.eigen.operator import shape_of, to_scipy
 
 
@@ -49,9 +49,8 @@ class MeanOperator:
     @cached_property
     def folds(self) -> list[MeanOperator]:
         """At most `held_out.FOLDS` operators over disjoint samples, of which this one is the mean too."""
-        count = min(FOLDS, len(self.parts))
-        ends = [fold * len(self.parts) // count for fold in range(count + 1)]
-        return [MeanOperator(self.parts[a:b], self.shapes, self.dtype, self.device) for a, b in pairwise(ends)]
+        ends = pairwise(fold_ends(len(self.parts)))
+        return [MeanOperator(self.parts[a:b], self.shapes, self.dtype, self.device) for a, b in ends]
 
     @property
     def passes(self) -> float:

@@ -15,6 +15,12 @@ from torch import Tensor
 FOLDS = 8
 
 
+def fold_ends(batches: int) -> list[int]:
+    """Return where the folds of batches that follow each other begin, and where the last one ends."""
+    folds = min(FOLDS, batches)
+    return [fold * batches // folds for fold in range(folds + 1)]
+
+
 @dataclass(frozen=True, eq=False)
 class HeldOut:
     """Quotients v' S v of n matrices on every fold, with v from the other folds."""

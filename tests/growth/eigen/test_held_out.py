@@ -1,13 +1,14 @@
 """Held-out quotients against the same found fold by fold, and against samples that nobody has seen."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
 
 import nni_s3d as s3d
 from nni_s3d.growth.eigen.exact import exact
-from nni_s3d.growth.eigen.held_out import FOLDS, HeldOut, cross_fitted, mean_and_error
+from nni_s3d.growth.eigen.held_out import FOLDS, HeldOut, cross_fitted, fold_ends, mean_and_error
 from nni_s3d.growth.eigen.lanczos import lanczos
 from tests.cases import BY_NAME
 from tests.reference import DenseOperator
@@ -141,3 +142,10 @@ def test_the_held_out_gain_of_a_plan_is_that_of_its_schemes_on_every_fold(copies
 def test_sums_over_neurons():
     found = HeldOut(torch.tensor([[1.0, 2], [3, 4]]), torch.tensor([[5.0, 6], [7, 8]]), torch.tensor([0.5, 0.5]))
     assert found.total(torch.tensor([1.0, 10]), torch.tensor([0.0, 2])).tolist() == [33, 59]
+
+
+@pytest.mark.parametrize(("batches", "sizes"), [(1, [1]), (3, [1, 1, 1]), (8, [1] * 8), (19, [2, 2, 3, 2, 2, 3, 2, 3])])
+def test_folds_are_batches_that_follow_each_other(batches, sizes):
+    ends = fold_ends(batches)
+    assert (ends[0], ends[-1]) == (0, batches)
+    assert [b - a for a, b in pairwise(ends)] == sizes
