@@ -57,7 +57,7 @@ def print_traceback(error: BaseException, wanted: bool = False) -> None:
         traceback.print_exception(error)
 
 
-def one_line(error: object) -> str:
-    """Return what an error says on one line of a bearable length, without what would steer a terminal."""
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(str(error).split("\n")))
+def one_line(said: object) -> str:
+    """Return what an error or a name says on one line of a bearable length, without what would steer a terminal."""
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(str(said).split("\n")))
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"

@@ -50,7 +50,7 @@ def find_experiment(experiment_id: str | None = None, experiments_dir: Path | No
     folder = experiments_dir or Path.home() / "nni-experiments"  # whatever working directory an experiment has
     entries = _read_list(folder / ".experiment")
     # Milliseconds have 13 digits until the year 2286, so they sort as text.
-    newest = sorted(entries, key=lambda key: str(entries[key].get("startTime")), reverse=True)
+    newest = sorted(entries, key=lambda key: str(entries[key].get("startTime") or ""), reverse=True)
     if experiment_id is None:
         if not newest:
             raise ReportError(f"{folder / '.experiment'}: expected an NNI experiment, found none")

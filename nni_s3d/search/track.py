@@ -48,7 +48,7 @@ class Track:
 
 
 def read_track(store: Store, label: str, space: Space) -> Track:
-    """Return the track that a store holds of a lineage, or tells of it; that of one that has not begun if it does not.
+    """Return the track of a lineage as a store holds it, or as the outcomes tell it; without any, it has not begun.
 
     Raises:
         S3DError: it is none of this lineage.

@@ -15,6 +15,7 @@ def test_the_latest_is_the_one_started_or_resumed_last(tmp_path):
     Nni(tmp_path, "older", startTime=5)
     Nni(tmp_path, "resumed", startTime=9)
     Nni(tmp_path, "newer", startTime=7)
+    Nni(tmp_path, "unknown", startTime=None)
     assert find_experiment(None, tmp_path).id == "resumed"
     assert find_experiment("older", tmp_path).id == "older"
 
