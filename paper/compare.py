@@ -68,18 +68,31 @@ def carry_out(study: Study, scale: Scale, job: Job, out: Path) -> None:
 
 def run(study: Study, scale: Scale, jobs: list[Job], out: Path, workers: int, records: Path | None) -> None:
     """Carry out jobs, those that others build on first, and write the table, and the records, after each."""
-    first = [job for job in jobs if job.target == "own" and study.is_first(job.method)]
-    others = [job for job in jobs if job not in first]
-    with tqdm(total=len(jobs), unit="run", file=sys.stderr) as bar:
+    left = [job for job in jobs if not is_done(study, scale, job, out)]
+    first = [job for job in left if job.target == "own" and study.is_first(job.method)]
+    others = [job for job in left if job not in first]
+    with tqdm(total=len(jobs), initial=len(jobs) - len(left), unit="run", file=sys.stderr) as bar:
         for job, error in chain.from_iterable(
             in_processes(part, workers, partial(carry_out, study, scale, out=out)) for part in (first, others)
         ):
             bar.update()
             if error is not None:
                 tqdm.write(f"{job.folder}: {type(error).__name__}: {error}", file=sys.stderr)
-            write(collected(study, scale, {job.seed for job in jobs}, out, unfinished=True), out / "table.csv")
-            if records is not None:
-                record(records, benches(study, scale, jobs, out))
+            save(study, scale, jobs, out, records)
+
+
+def is_done(study: Study, scale: Scale, job: Job, out: Path) -> bool:
+    """Whether a job has all its rows, from these settings."""
+    with suppress(StoreError):  # what it would be compared with is not done
+        return bool(Bench(study, scale, job, out).rows())
+    return False
+
+
+def save(study: Study, scale: Scale, jobs: list[Job], out: Path, records: Path | None) -> None:
+    """Write the table, and the records, of all seeds of some jobs."""
+    write(collected(study, scale, {job.seed for job in jobs}, out, unfinished=True), out / "table.csv")
+    if records is not None:
+        record(records, benches(study, scale, jobs, out))
 
 
 def benches(study: Study, scale: Scale, jobs: Iterable[Job], out: Path) -> Iterator[Bench]:
@@ -147,8 +160,7 @@ def main(arguments: list[str] | None = None) -> None:
         if not parsed.only_print:
             with at_most(parsed.seconds):
                 run(study, scale, jobs, out, parsed.workers, parsed.records)
-        if parsed.records is not None:
-            record(parsed.records, benches(study, scale, jobs, out))
+        save(study, scale, jobs, out, parsed.records)
         rows = collected(study, scale, parsed.seeds or scale.seeds, out)
         print(show(study, rows))
         if find_spec("matplotlib"):

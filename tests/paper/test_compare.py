@@ -85,6 +85,15 @@ def test_a_run_that_was_cut_off_goes_on_and_ends_the_same(rows, tmp_path, monkey
     assert run(tmp_path, "--methods", *names) == expected
 
 
+def test_what_is_done_is_not_begun_again(tmp_path, monkeypatch):
+    study = read_study(DIGITS)
+    Bench(study, study.scale("tiny"), Job("S3D", "own", 0), tmp_path).keep([{"method": "S3D"}] * 2, done=True)
+    begun = []
+    monkeypatch.setattr(compare, "carry_out", lambda study, scale, job, out: begun.append(job.method))
+    compare.run(study, study.scale("tiny"), study.jobs(["S3D", "S2D"], ["own"], [0]), tmp_path, 1, None)
+    assert begun == ["S2D"]
+
+
 def test_two_processes_find_what_one_finds(rows, tmp_path):
     names = ("S3D", "S2D")
     assert run(tmp_path, "--methods", *names, "--workers", "2") == [row for row in rows if row["method"] in names]
