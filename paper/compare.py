@@ -26,6 +26,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from nni_s3d.errors import S3DError, StoreError
+from nni_s3d.search.preflight import try_step
 from nni_s3d.search.workers import in_processes
 from paper.bench import Bench, Row
 from paper.growth import grow
@@ -69,6 +70,7 @@ def carry_out(study: Study, scale: Scale, job: Job, out: Path) -> None:
 def run(study: Study, scale: Scale, jobs: list[Job], out: Path, workers: int, records: Path | None) -> None:
     """Carry out jobs, those that others build on first, and write the table, and the records, after each."""
     left = [job for job in jobs if not is_done(study, scale, job, out)]
+    check(study, scale, left, out)
     first = [job for job in left if job.target == "own" and study.is_first(job.method)]
     others = [job for job in left if job not in first]
     with tqdm(total=len(jobs), initial=len(jobs) - len(left), unit="run", file=sys.stderr) as bar:
@@ -79,6 +81,18 @@ def run(study: Study, scale: Scale, jobs: list[Job], out: Path, workers: int, re
             if error is not None:
                 tqdm.write(f"{job.folder}: {type(error).__name__}: {error}", file=sys.stderr)
             save(study, scale, jobs, out, records)
+
+
+def check(study: Study, scale: Scale, jobs: list[Job], out: Path) -> None:
+    """Load the data of every task and take its smallest network through a step, before anything is trained.
+
+    Raises:
+        S3DError: the data or the network is not what it should be.
+    """
+    of_tasks = {study.methods[job.method].task: job for job in jobs}
+    for bench in (Bench(study, scale, job, out) for job in of_tasks.values()):
+        model = bench.build(bench.task.space().low)
+        try_step(model, bench.task.training_loader(bench.data, bench.job.seed), bench.data.num_classes)
 
 
 def is_done(study: Study, scale: Scale, job: Job, out: Path) -> bool:

@@ -8,6 +8,7 @@ rules of NNI's L1NormPruner and SlimPruner; tests/paper/test_pruning.py compares
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +25,8 @@ def prune(bench: Bench) -> Iterator[Row]:
     """Train the full network, cut it to the target and train what is left."""
     model = trained_full(bench, bench.penalty)
     graph = bench.graph(model)
-    choose = largest_of_each if bench.method.importance == "l1" else largest_of_all
     scores = s3d.importance(model, graph, bench.method.importance)
+    choose = largest_of_each if bench.method.importance == "l1" else partial(largest_of_all, floor=bench.method.floor)
     keep = to_target(bench, graph, lambda fraction: choose(scores, fraction))
     yield bench.row(fine_tuned(bench, model, graph, keep))
 
@@ -73,11 +74,14 @@ def largest_of_each(scores: Mapping[str, Tensor], fraction: float) -> dict[str, 
     return {name: largest(score, round(fraction * len(score))) for name, score in scores.items()}
 
 
-def largest_of_all(scores: Mapping[str, Tensor], fraction: float) -> dict[str, Tensor]:
-    """Return the neurons of largest score in the whole network."""
+def largest_of_all(scores: Mapping[str, Tensor], fraction: float, floor: float = 0.0) -> dict[str, Tensor]:
+    """Return the neurons of largest score in the whole network, and of every group at least the fraction `floor`."""
     ranked = torch.cat(list(scores.values())).sort(descending=True).values
     least = ranked[max(1, round(fraction * len(ranked))) - 1]
-    return {name: largest(score, int((score >= least).sum())) for name, score in scores.items()}
+    return {
+        name: largest(score, max(int((score >= least).sum()), round(floor * len(score))))
+        for name, score in scores.items()
+    }
 
 
 def largest(score: Tensor, number: int) -> Tensor:

@@ -45,6 +45,7 @@ class Method:
     settings: dict[str, Any] = field(default_factory=dict)  # of "grow": what differs from the study's `growth`
     training: dict[str, Any] = field(default_factory=dict)  # what differs from that of the task
     importance: str = "l1"  # of "prune": "l1" in every layer alike, or "batch_norm" in the whole network
+    floor: float = 0.0  # of "prune" by batch norms: fraction of every layer that stays in any case
     penalty: float = 0.0  # of "prune" and "morphnet": on the scales of batch norms during training
     episodes: int = 400  # of "amc": networks that its agent tries
     share: float = 1.0  # with the target "own": of the parameters of the full network

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from nni_s3d.tasks.training import train
 from paper import compare
@@ -125,6 +126,20 @@ def test_errors_are_one_line(tmp_path):
         assert done.returncode == 1
         assert done.stderr.startswith(expected)
         assert done.stderr.count("\n") == 1
+
+
+def test_a_mistake_in_the_data_or_the_network_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("NNI_S3D_DATA", str(tmp_path))
+    with pytest.raises(SystemExit, match=r"^error: .*: expected .*cifar-100-python.*") as error:
+        compare.main([str(ROOT / "paper" / "cifar100.yml"), "--scale", "small", "--out", str(tmp_path)])
+    assert "\n" not in str(error.value)
+    task = yaml.safe_load((ROOT / "configs" / "digits" / "task.yml").read_text())
+    task["model"]["num_classes"], task["search_space"] = 7, str(ROOT / "configs" / "digits" / "search_space.json")
+    study = yaml.safe_load(DIGITS.read_text()) | {"task": "task.yml"}
+    for name, content in (("task.yml", task), ("study.yml", study)):
+        (tmp_path / name).write_text(yaml.safe_dump(content))
+    with pytest.raises(SystemExit, match=r"^error: model: expected a network .* of 10 classes, got an output .*7"):
+        compare.main([str(tmp_path / "study.yml"), "--scale", "tiny", "--out", str(tmp_path / "out")])
 
 
 def test_rows_of_other_settings_are_not_shown(tmp_path):

@@ -95,3 +95,9 @@ def test_a_fraction_of_all_scores_stays_whatever_their_layers():
     assert keep["a"].tolist() == [True] * 4
     assert keep["b"].tolist() == [False, False, True, True]
     assert all(bool(stays.all()) for stays in largest_of_all(scores, 1.0).values())
+
+
+def test_a_floor_keeps_a_fraction_of_every_layer():
+    scores = {"a": torch.tensor([9.0, 8.0, 7.0, 6.0]), "b": torch.tensor([0.1, 0.4, 0.2, 0.3])}
+    assert largest_of_all(scores, 0.25, floor=0.75)["b"].tolist() == [False, True, True, True]
+    assert largest_of_all(scores, 0.25, floor=0.75)["a"].tolist() == [True, True, True, False]

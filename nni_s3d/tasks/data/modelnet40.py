@@ -19,7 +19,8 @@ def read_modelnet40(root: Path, points: int) -> tuple[Clouds, Clouds]:
 
     Args:
         root: directory that holds the folder with ply_data_train*.h5 and ply_data_test*.h5. Each file has `data`
-            (n, points, 3) and `label` (n, 1).
+            (n, points, 3) and `label` (n, 1). Where the lists train_files.txt and test_files.txt are beside them, all
+            files that they name must be there.
         points: how many of each cloud's points to take, from the first one on.
 
     Raises:
@@ -30,14 +31,25 @@ def read_modelnet40(root: Path, points: int) -> tuple[Clouds, Clouds]:
 
 
 def _read(folder: Path, part: str, points: int) -> Clouds:
-    paths = sorted(folder.glob(f"ply_data_{part}*.h5"))
+    parts = [_read_file(path, points) for path in _paths(folder, part)]
+    return Clouds(torch.cat([part.points for part in parts]), torch.cat([part.labels for part in parts]))
+
+
+def _paths(folder: Path, part: str) -> list[Path]:
+    """Return the files of one half."""
+    listed = folder / f"{part}_files.txt"
+    names = listed.read_text(errors="replace").splitlines() if listed.is_file() else []
+    paths = sorted({folder / Path(name).name for name in names if name.strip()})
+    for path in paths:
+        if not path.is_file():
+            raise DataError(f"{listed}: expected all files that it names beside it, got no {path.name}")
+    paths = paths or sorted(folder.glob(f"ply_data_{part}*.h5"))
     if not paths:
         raise DataError(
             f"{folder}: expected ply_data_{part}*.h5 of ModelNet40, got none; "
             f"put them there, or set NNI_S3D_DATA to the directory that holds {FOLDER}"
         )
-    parts = [_read_file(path, points) for path in paths]
-    return Clouds(torch.cat([part.points for part in parts]), torch.cat([part.labels for part in parts]))
+    return paths
 
 
 def _read_file(path: Path, points: int) -> Clouds:

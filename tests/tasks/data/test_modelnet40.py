@@ -72,6 +72,15 @@ def test_a_missing_half(root):
         read_modelnet40(root, 8)
 
 
+def test_a_file_that_the_list_names_is_missing(root):
+    listed = root / FOLDER / "train_files.txt"
+    listed.write_text("data/modelnet40/ply_data_train1.h5\ndata/modelnet40/ply_data_train0.h5\n")
+    assert read_modelnet40(root, 8)[0].labels.tolist() == list(range(7))
+    (root / FOLDER / "ply_data_train1.h5").unlink()
+    with pytest.raises(DataError, match=r"train_files.txt: expected all files that it .*, got no ply_data_train1.h5"):
+        read_modelnet40(root, 8)
+
+
 @pytest.mark.parametrize("size", [0, 100, 3000])
 def test_a_file_that_is_cut_short(root, size):
     path = write(root, "ply_data_train0.h5", **some(60))
