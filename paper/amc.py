@@ -1,11 +1,11 @@
 """AMC (He et al., 2018): an agent decides layer by layer how much of it is cut, and is rewarded for accuracy.
 
-State and bounds are those of their Section 3; DDPG is that of stable-baselines3, with their networks, rates and numbers
-of episodes. The state of a layer is its number, its shape, what it costs, what has been cut before and what comes after
-it, and the action before (their equation 1). An action is the fraction that stays. It is bounded so that the budget can
-still be kept if all later layers are cut to the least (their Algorithm 1). The reward is minus the error of the cut
-network on the validation set, without training. It comes with the last layer; theirs comes with every layer, less a
-running mean. Noise is clipped at the bounds; theirs is drawn within them. A search that was cut off begins anew.
+State and bounds are those of their Section 3, the agent that of paper/ddpg.py. The state of a layer is its number, its
+shape, what it costs, what has been cut before and what comes after it, and the action before (their equation 1). An
+action is the fraction that stays. It is bounded so that the budget can still be kept if all later layers are cut to the
+least (their Algorithm 1). The reward is minus the error of the cut network on the validation set, without training. A
+layer stands for its channels here, and costs what they cost, in the layers that read them, too. A search that was cut
+off begins anew.
 """
 
 from __future__ import annotations
@@ -17,10 +17,6 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from stable_baselines3 import DDPG
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.noise import NormalActionNoise
 from torch import Tensor, nn
 
 import nni_s3d as s3d
@@ -28,12 +24,10 @@ from nni_s3d.errors import ConfigError
 from nni_s3d.growth.graph.cost import CostModel, marginal_cost
 from nni_s3d.tasks.training import evaluate
 from paper.bench import Bench, Row, within
+from paper.ddpg import learn
 from paper.pruning import cost_of, fine_tuned, largest, trained_full
 
 LEAST = 0.2  # of a layer that stays
-EXPLORED = 0.25  # fraction of the episodes in which the agent only explores
-_ACTOR_RATE = 1e-4  # a tenth of the critic's
-_FADE = 0.95  # of the noise, from one later episode to the next
 _IMAGES = 1024  # of the validation set behind a reward
 
 
@@ -74,33 +68,8 @@ def _searched(
 
 def search(layers: Layers, episodes: int, seed: int) -> dict[str, float]:
     """Return the fractions of the best of so many networks."""
-    explored = round(EXPLORED * episodes) * len(layers.groups)
-    noise = NormalActionNoise(np.zeros(1), np.full(1, 1.0))  # half of the range of actions, which is -1 to 1 there
-    agent = _Agent(
-        "MlpPolicy",
-        layers,
-        learning_rate=1e-3,
-        buffer_size=2000,
-        learning_starts=explored,
-        batch_size=64,
-        tau=0.01,
-        gamma=1.0,
-        action_noise=noise,
-        policy_kwargs={"net_arch": [300, 300]},
-        seed=seed,
-        device="cpu",
-    )
-    agent.actor.optimizer.param_groups[0]["lr"] = _ACTOR_RATE
-    agent.set_logger(Logger(None, []))  # its own writes to a folder that nobody removes
-    agent.learn(episodes * len(layers.groups), _Fade(noise, explored))
+    learn(layers, len(layers.groups), episodes, seed)
     return layers.best
-
-
-class _Agent(DDPG):
-    """DDPG whose actor and critic keep the rates that they have."""
-
-    def _update_learning_rate(self, optimizers: Any) -> None:
-        pass
 
 
 class Layers(gymnasium.Env):
@@ -177,19 +146,6 @@ class Layers(gymnasium.Env):
         before = list(self.fractions.values())[-1] if self.fractions else 1.0
         place = t / max(1, len(self.groups) - 1)
         return np.array([place, *self.shapes[t], self.shares[t], reduced, rest, before], dtype=np.float32)
-
-
-class _Fade(BaseCallback):
-    """Lets the noise on the actions fade once the agent has explored."""
-
-    def __init__(self, noise: NormalActionNoise, explored: int) -> None:
-        super().__init__()
-        self.noise, self.explored = noise, explored
-
-    def _on_step(self) -> bool:
-        if self.num_timesteps > self.explored and self.locals["dones"][0]:
-            self.noise._sigma = self.noise._sigma * _FADE
-        return True
 
 
 def _shares(graph: s3d.ChannelGraph, kind: str) -> np.ndarray:

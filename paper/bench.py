@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from nni_s3d.search.store import Store
 from nni_s3d.tasks.data import DataSet, Loader, Samples
 from nni_s3d.tasks.recipe import Recipe
 from nni_s3d.tasks.task import Task
+from nni_s3d.tasks.together import call_helpers
 from nni_s3d.tasks.training import evaluate
 from paper.settings import Job, Method, Scale, Study
 from paper.trained import trained
@@ -26,7 +27,7 @@ from paper.trained import trained
 Row = dict[str, Any]
 COLUMNS = (
     *("method", "target", "seed", "step", "params", "macs", "flops"),
-    *("accuracy", "test_accuracy", "train_macs", "widths"),
+    *("accuracy", "test_accuracy", "test_top5", "train_macs", "widths"),
 )
 
 
@@ -77,10 +78,15 @@ class Bench:
     def settings(self) -> dict[str, Any]:
         """What this job's rows come from, beside the task."""
         method = self.method.differing() | {"penalty": self.penalty, "episodes": self.episodes}
-        growth = self.study.growth if self.method.kind == "grow" else {}
+        growth = self.growth if self.method.kind == "grow" else {}
         needs_reference = self.job.target != "own" or self.method.kind == "scratch"
         reference = self.reference if needs_reference else []
         return {"method": method, "full": self.full, "growth": growth, "reference": reference}
+
+    @property
+    def growth(self) -> dict[str, Any]:
+        """Settings of a lineage that all methods share, at this scale."""
+        return self.study.growth | self.scale.growth
 
     @property
     def penalty(self) -> float:
@@ -155,7 +161,8 @@ class Bench:
     def budget(self) -> tuple[str, float]:
         """The cost that the target bounds, and the bound."""
         if self.job.target == "own":
-            return "params", self.method.share * s3d.count(self.graph(self.build(self.full))).params
+            kind = self.method.share_of
+            return kind, self.method.share * getattr(s3d.count(self.graph(self.build(self.full))), kind)
         kind = "params" if self.job.target == "params" else "macs"
         return kind, self.reference[-1][kind]
 
@@ -175,8 +182,12 @@ class Bench:
         """Train a network in place, or load what an earlier call under the same name has left, and charge it."""
         store, graph = store or self.store, self.graph(model)
         store.agree({f"{name}/settings.json": {"epochs": epochs, "widths": graph.widths}})
-        batches, recipe = self.task.training_loader(self.data, self.job.seed), self.task.training.lasting(epochs)
-        trained(store, name, model, batches, recipe, self.job.seed, penalty)
+        recipe, seed = self.task.training.lasting(epochs), self.job.seed
+        batches = self.task.training_loader(self.data, seed)
+        trained(
+            *(store, name, model, batches, recipe, seed, penalty),
+            begin=lambda: call_helpers(graph.widths, recipe, seed, seed, self.data),
+        )
         self.spent += 3 * s3d.count(graph).macs * len(self.data.train) * epochs
         return model
 
@@ -188,13 +199,17 @@ class Bench:
         """Measure a network and return its row."""
         graph = self.graph(model)
         validation, test = (evaluate(model, self.loader(part)) for part in (self.data.validation, self.data.test))
-        return self.entry(asdict(s3d.count(graph)), validation.accuracy, test.accuracy, 0, graph.widths)
+        metrics = asdict(s3d.count(graph)) | {"default": validation.accuracy, "test_accuracy": test.accuracy}
+        return self.entry(metrics | {"test_top5": test.top5}, 0, graph.widths)
 
-    def entry(self, cost: dict[str, int], accuracy: float, test: float, step: int, widths: dict[str, int]) -> Row:
-        """Return the row of a network; what it has cost is all that this job has spent."""
+    def entry(self, metrics: Mapping[str, Any], step: int, widths: Mapping[str, int]) -> Row:
+        """Return the row of a network from the metrics of a trial; what it has cost is all that this job has spent."""
+        job = {"method": self.job.method, "target": self.job.target, "seed": self.job.seed, "step": step}
+        cost = {name: int(metrics[name]) for name in ("params", "macs", "flops")}
+        quality = {"accuracy": metrics["default"], "test_accuracy": metrics["test_accuracy"]}
         named = {name: widths[name] for name in self.task.space().low}
-        values = (self.job.method, self.job.target, self.job.seed, step, *cost.values(), accuracy, test, self.spent)
-        return dict(zip(COLUMNS, (*values, json.dumps(named)), strict=True))
+        row = job | cost | quality | {"train_macs": self.spent, "widths": json.dumps(named)}
+        return row if metrics.get("test_top5") is None else row | {"test_top5": metrics["test_top5"]}
 
 
 def within(costs: Callable[[float], float], least: float, most: float, limit: float, steps: int = 24) -> float:

@@ -3,6 +3,7 @@
     python -m paper.compare paper/cifar100.yml --scale small [--out runs/cifar100/small] [--workers 2]
                             [--methods NAME ...] [--targets own params macs cost] [--seeds 0 1 ...]
                             [--seconds 600] [--records FILE] [--only-print]
+    torchrun --standalone --nproc-per-node 4 -m paper.compare paper/imagenet.yml
 
 The study names its methods and its scales; "paper" is the scale of the paper. The folder OUT has the networks,
 table.csv with a row for every network, and figure.png. What is done is not repeated: when a run was interrupted, or its
@@ -25,16 +26,18 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from nni_s3d.errors import S3DError, StoreError
+from nni_s3d.errors import ConfigError, S3DError, StoreError
 from nni_s3d.search.preflight import try_step
 from nni_s3d.search.workers import in_processes
+from nni_s3d.tasks import ranks
+from nni_s3d.tasks.together import together
 from paper.bench import Bench, Row
 from paper.growth import grow
 from paper.morphnet import morphnet
 from paper.pruning import prune
 from paper.records import record, restore
 from paper.settings import TARGETS, Job, Scale, Study, read_study
-from paper.tables import draw, show, write
+from paper.tables import draw, show, write_study
 from paper.widths import even, scratch
 
 
@@ -78,6 +81,8 @@ def run(study: Study, scale: Scale, jobs: list[Job], out: Path, workers: int, re
             in_processes(part, workers, partial(carry_out, study, scale, out=out)) for part in (first, others)
         ):
             bar.update()
+            if error is not None and ranks.world_size() > 1:  # the others cannot know of it: torchrun ends them
+                raise error
             if error is not None:
                 tqdm.write(f"{job.folder}: {type(error).__name__}: {error}", file=sys.stderr)
             save(study, scale, jobs, out, records)
@@ -104,7 +109,7 @@ def is_done(study: Study, scale: Scale, job: Job, out: Path) -> bool:
 
 def save(study: Study, scale: Scale, jobs: list[Job], out: Path, records: Path | None) -> None:
     """Write the table, and the records, of all seeds of some jobs."""
-    write(collected(study, scale, {job.seed for job in jobs}, out, unfinished=True), out / "table.csv")
+    write_study(study, collected(study, scale, {job.seed for job in jobs}, out, unfinished=True), out / "table.csv")
     if records is not None:
         record(records, benches(study, scale, jobs, out))
 
@@ -167,20 +172,41 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         study = read_study(parsed.study)
         scale = study.scale(parsed.scale)
-        out = parsed.out or Path("runs", parsed.study.stem, parsed.scale)
-        jobs = study.jobs(parsed.methods, parsed.targets, parsed.seeds or scale.seeds)
-        if parsed.records is not None:
-            restore(parsed.records, benches(study, scale, jobs, out))
-        if not parsed.only_print:
-            with at_most(parsed.seconds):
-                run(study, scale, jobs, out, parsed.workers, parsed.records)
-        save(study, scale, jobs, out, parsed.records)
-        rows = collected(study, scale, parsed.seeds or scale.seeds, out)
-        print(show(study, rows))
-        if find_spec("matplotlib"):
-            draw(study, rows, out / "figure.png")
+        together(study.scaled_task(scale), lambda: run_and_show(study, scale, parsed))
     except S3DError as error:
         sys.exit(f"error: {error}")
+
+
+def run_and_show(study: Study, scale: Scale, parsed: argparse.Namespace) -> None:
+    """Run a study as the command line asks, in the first process of torchrun, if there are several, and print it."""
+    out = parsed.out or Path("runs", parsed.study.stem, parsed.scale)
+    jobs = study.jobs(parsed.methods, parsed.targets, parsed.seeds or scale.seeds)
+    if ranks.world_size() > 1:
+        check_torchrun(study, jobs, parsed)
+    if parsed.records is not None:
+        restore(parsed.records, benches(study, scale, jobs, out))
+    if not parsed.only_print:
+        with at_most(parsed.seconds):
+            run(study, scale, jobs, out, parsed.workers, parsed.records)
+    save(study, scale, jobs, out, parsed.records)
+    rows = collected(study, scale, parsed.seeds or scale.seeds, out)
+    print(show(study, rows))
+    if find_spec("matplotlib"):
+        draw(study, rows, out / "figure.png")
+
+
+def check_torchrun(study: Study, jobs: Iterable[Job], parsed: argparse.Namespace) -> None:
+    """Refuse what the other processes of torchrun cannot take part in.
+
+    Raises:
+        ConfigError: there is a time limit, there are workers beside them, or a method has a task of its own.
+    """
+    if parsed.seconds or parsed.workers > 1:
+        option = "seconds 0" if parsed.seconds else "workers 1"
+        raise ConfigError(f"expected --{option} with torchrun, whose processes wait for each other")
+    for job in jobs:
+        if study.methods[job.method].task is not None:
+            raise ConfigError(f"methods: expected some that share the study's task with torchrun, got {job.method!r}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
     python -m paper.forward_time paper/modelnet40.yml --scale small [--out runs/modelnet40/small] [--batch 16]
 
 Reads what paper.compare has left. All networks are timed in turns, many rounds, so that a busy machine slows them
-alike; the table has the median, and how often that is the median of the first network.
+alike; the table has the median, how often that is the median of the first network, and what the paper has. Writes
+OUT/forward_time.csv, and OUT/forward_time.png with the test accuracy over the time.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import statistics
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -20,10 +22,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from nni_s3d.errors import ConfigError, S3DError
-from paper.bench import Bench
+from paper.bench import Bench, Row
 from paper.compare import collected
 from paper.settings import Scale, Study, read_study
-from paper.tables import last, networks
+from paper.tables import last, networks, write
+
+COLUMNS = ("method", "accuracy", "milliseconds", "relative", "paper_milliseconds")
+HEADINGS = ("method", "accuracy (%)", "forward (ms)", "relative", "paper: forward (ms)")
 
 
 def built(study: Study, scale: Scale, out: Path, seed: int) -> dict[str, tuple[nn.Module, Bench]]:
@@ -58,6 +63,31 @@ def medians(models: dict[str, nn.Module], batch: Tensor, rounds: int) -> dict[st
     return {name: statistics.median(of_model) for name, of_model in times.items()}
 
 
+def row(name: str, time: float, times: dict[str, float], bench: Bench) -> Row:
+    """Return the row of a method: its time, beside that of the first one and that of the paper."""
+    published = bench.method.published[-1].get("forward") if bench.method.published else None
+    accuracy = 100 * bench.rows()[-1]["test_accuracy"]
+    return dict(zip(COLUMNS, (name, accuracy, time, time / next(iter(times.values())), published), strict=True))
+
+
+def plot(rows: list[Row], path: Path) -> None:
+    """Draw the test accuracy over the time of a batch."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(8, 5), layout="constrained")
+    for of_method in rows:
+        at = of_method["milliseconds"], of_method["accuracy"]
+        axis.plot(*at, "o")
+        axis.annotate(of_method["method"], at, textcoords="offset points", xytext=(6, 4), fontsize="small")
+    axis.set(xscale="log", xlabel="forward (ms)", ylabel="test accuracy (%)")
+    axis.margins(x=0.25)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("study", type=Path)
@@ -76,10 +106,14 @@ def main(arguments: list[str] | None = None) -> None:
     _, bench = next(iter(found.values()))
     batch = torch.randn(parsed.batch, *bench.data.shape, device=bench.task.torch_device)
     times = medians({name: model for name, (model, _) in found.items()}, batch, parsed.rounds)
-    first = next(iter(times.values()))
-    print("| method | forward (ms) | relative |\n| --- | ---: | ---: |")
-    for name, of_model in times.items():
-        print(f"| {name} | {of_model:.1f} | {of_model / first:.2f} |")
+    rows = [row(name, time, times, found[name][1]) for name, time in times.items()]
+    write(rows, out / "forward_time.csv", COLUMNS)
+    print(f"| {' | '.join(HEADINGS)} |\n| --- |{' ---: |' * (len(HEADINGS) - 1)}")
+    for of_method in rows:
+        shown = (f"{of_method[name]:.3g}" if of_method[name] else "" for name in COLUMNS[1:])
+        print(f"| {of_method['method']} | {' | '.join(shown)} |")
+    if find_spec("matplotlib"):
+        plot(rows, out / "forward_time.png")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ def grow(bench: Bench) -> Iterator[Row]:
     With the target "params" or "macs", every step takes what gains most for its cost (Appendix C.1) within what the
     reference has after the same step.
     """
-    settings = bench.study.growth | bench.method.settings | {"seed": bench.job.seed}
+    settings = bench.growth | bench.method.settings | {"seed": bench.job.seed}
     if bench.job.target != "own":
         budget = [row[bench.job.target] for row in bench.reference[1:]]
         settings |= {"policy": {"name": "knapsack", "budget": budget, "cost": bench.job.target}, "steps": len(budget)}
@@ -26,6 +26,4 @@ def grow(bench: Bench) -> Iterator[Row]:
         if metrics is None:
             raise RuntimeError("a trial has failed; see above")
         bench.spent += int(metrics["train_macs"])
-        cost = {name: int(metrics[name]) for name in ("params", "macs", "flops")}
-        widths = widths_of(parameters)
-        yield bench.entry(cost, metrics["default"], metrics["test_accuracy"], int(metrics["step"]), widths)
+        yield bench.entry(metrics, int(metrics["step"]), widths_of(parameters))

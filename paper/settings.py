@@ -13,6 +13,7 @@ from nni_s3d.tasks.task import Task, read_task
 
 KINDS = ("grow", "scratch", "widths", "prune", "morphnet", "amc")
 TARGETS = ("own", "params", "macs", "cost")
+PUBLISHED = ("accuracy", "top5", "params", "macs", "flops", "forward")  # percent, millions, and milliseconds
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,9 @@ class Scale:
     batch_size: int | None = None  # in training
     lr: dict[str, float] = field(default_factory=dict)  # {kind of method: learning rate}, where it is another
     points: int | None = None  # of a cloud
-    model: dict[str, Any] = field(default_factory=dict)  # arguments of the network that differ
+    image_size: int | None = None  # of images from a folder
+    growth: dict[str, Any] = field(default_factory=dict)  # settings of a lineage that differ from the study's
+    models: dict[str, dict[str, Any]] = field(default_factory=dict)  # {network: arguments that differ}
     curvature_samples: int | None = None  # behind a splitting matrix
     penalty: float = 1.0  # factor on the penalties on batch norms, which fewer steps of training need larger
     episodes: int | None = None  # of AMC
@@ -48,14 +51,13 @@ class Method:
     floor: float = 0.0  # of "prune" by batch norms: fraction of every layer that stays in any case
     penalty: float = 0.0  # of "prune" and "morphnet": on the scales of batch norms during training
     episodes: int = 400  # of "amc": networks that its agent tries
-    share: float = 1.0  # with the target "own": of the parameters of the full network
+    share: float = 1.0  # with the target "own": of what the full network costs
+    share_of: str = "params"  # or "macs"
     factor: float = 1.0  # of "widths", with the target "own": on the widths of the full network
     task: str | None = None  # path of another task.yml, such as that of another network, from the study's file
     full: list[int] | None = None  # and the widths of its full network
     drawn: bool = True  # in the first panels of the figure
-    published: dict[str, float] = field(
-        default_factory=dict
-    )  # the paper's numbers: accuracy, params, flops in millions
+    published: list[dict[str, float]] = field(default_factory=list)  # the paper's numbers for the last networks
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -65,6 +67,9 @@ class Method:
                 raise ConfigError(f"targets: expected some of {', '.join(TARGETS)}, got {target!r}")
         if self.kind == "grow" and "cost" in self.targets:
             raise ConfigError("targets: expected macs instead of cost for what grows: its training costs as much, too")
+        for name in (name for numbers in self.published for name in numbers):
+            if name not in PUBLISHED:
+                raise ConfigError(f"published: expected some of {', '.join(PUBLISHED)}, got {name!r}")
 
     def differing(self) -> dict[str, Any]:
         """Return the settings that differ from the defaults and change what comes out."""
@@ -120,8 +125,7 @@ class Study:
 
     def scaled_task(self, scale: Scale, method: Method | None = None) -> Task:
         """Return the task of a method at a scale, but for its search space."""
-        own = method and method.task
-        task = read_task(self.path.parent / (own or self.task))
+        task = read_task(self.path.parent / ((method and method.task) or self.task))
         curvature, data, training = task.curvature, task.data, task.training
         if scale.curvature_samples is not None:
             curvature = replace(curvature, samples=scale.curvature_samples)
@@ -129,11 +133,13 @@ class Study:
             data = replace(data, samples=scale.samples)
         if scale.points is not None:
             data = replace(data, points=scale.points)
+        if scale.image_size is not None and data.folder is not None:
+            data = replace(data, folder=replace(data.folder, image_size=scale.image_size))
         if scale.epochs is not None:
             training = training.lasting(scale.epochs)
         if scale.batch_size is not None:
             training = replace(training, batch_size=scale.batch_size)
-        model = task.model if own else task.model | scale.model
+        model = task.model | scale.models.get(task.model["factory"].rpartition(":")[2], {})
         return replace(task, curvature=curvature, data=data, training=training, model=model)
 
 

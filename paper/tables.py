@@ -19,8 +19,14 @@ TITLES = {
     "macs": "As many MACs as {reference}",
     "cost": "As many MACs as {reference}, after as many MACs of training in all",
 }
-HEADINGS = ("method", "seeds", "accuracy (%)", "parameters (M)", "MFLOPs", "training (T MACs)")
-PUBLISHED = ("paper: accuracy", "parameters (M)", "MFLOPs")
+HEADINGS = {
+    "accuracy": "accuracy (%)",
+    "top5": "top-5 (%)",
+    "params": "parameters (M)",
+    "macs": "MMACs",
+    "flops": "MFLOPs",
+    "forward": "forward (ms)",
+}
 
 
 def write(rows: Iterable[Row], path: Path, columns: Sequence[str] = COLUMNS) -> None:
@@ -30,6 +36,28 @@ def write(rows: Iterable[Row], path: Path, columns: Sequence[str] = COLUMNS) -> 
     writer.writeheader()
     writer.writerows(rows)
     Folder(str(path.parent)).write_bytes(path.name, text.getvalue().encode())
+
+
+def write_study(study: Study, rows: list[Row], path: Path) -> None:
+    """Write the rows of a study as CSV, with the paper's numbers in columns of their own."""
+    columns = [*COLUMNS, *(f"paper_{name}" for name in published_by(study))]
+    ends = {(row["method"], row["target"], row["seed"]): row["step"] for row in rows}
+    write(
+        (row | _published(study, row, ends[row["method"], row["target"], row["seed"]]) for row in rows), path, columns
+    )
+
+
+def _published(study: Study, row: Row, end: int) -> dict[str, float]:
+    """Return the columns of the paper's numbers for a network of a method that ends with the step `end`."""
+    numbers, back = study.methods[row["method"]].published, end - row["step"] + 1
+    of_row = numbers[-back] if row["target"] == "own" and back <= len(numbers) else {}
+    return {f"paper_{name}": number for name, number in of_row.items()}
+
+
+def published_by(study: Study) -> list[str]:
+    """Return which numbers the paper has of the methods of a study."""
+    known = {name for method in study.methods.values() for numbers in method.published for name in numbers}
+    return [name for name in HEADINGS if name in known]
 
 
 def networks(study: Study, rows: Iterable[Row], method: str, target: str) -> dict[int, list[Row]]:
@@ -52,34 +80,49 @@ def last(by_step: Mapping[int, list[Row]]) -> list[Row]:
     return list({row["seed"]: row for rows in by_step.values() for row in rows}.values())
 
 
-def accuracy(rows: Iterable[Row]) -> tuple[float, float]:
-    """Return mean and deviation of the test accuracy in percent."""
-    values = [100 * row["test_accuracy"] for row in rows]
+def percent(rows: Iterable[Row], column: str = "test_accuracy") -> tuple[float, float]:
+    """Return mean and deviation of a fraction, in percent."""
+    values = [100 * row[column] for row in rows]
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def table(study: Study, rows: list[Row], target: str) -> str:
-    """Return the table of one target in Markdown: means over the seeds, and deviations of the accuracy."""
-    headings = HEADINGS + (PUBLISHED if target == "own" else ())
-    lines = [list(headings), ["---", *["---:"] * (len(headings) - 1)]]
+    """Return the table of one target in Markdown: means over the seeds, and deviations of the accuracy.
+
+    A method has a line for its last network, or for as many as the paper has numbers of.
+    """
+    in_paper = published_by(study) if target == "own" else []
+    top5 = any(row["target"] == target for row in rows) and all("test_top5" in row for row in rows)
+    measured = [name for name in ("accuracy", "top5", "params", "macs", "flops") if name != "top5" or top5]
+    headings = ["method", "seeds", *(HEADINGS[name] for name in measured), "training (T MACs)"]
+    lines = [headings + [f"paper: {HEADINGS[name]}" for name in in_paper]]
+    lines.append(["---", *["---:"] * (len(lines[0]) - 1)])
     if target != "own":
-        lines += _lines(f"{study.reference}, as published", last(networks(study, rows, study.reference, "own")))
+        reference = last(networks(study, rows, study.reference, "own"))
+        lines += _line(f"{study.reference}, as published", reference, measured)
     for name, method in study.methods.items():
-        published = [f"{method.published.get(key, '')}" for key in ("accuracy", "params", "flops")]
-        found = last(networks(study, rows, name, target))
-        lines += [line + (published if target == "own" else []) for line in _lines(name, found)]
+        by_step, numbers = networks(study, rows, name, target), (method.published if target == "own" else []) or [{}]
+        shown = [(f"{name}, step {step}", found) for step, found in by_step.items()][-len(numbers) :]
+        if len(numbers) == 1:
+            shown = [(name, last(by_step))]
+        for (label, found), of_paper in zip(shown, numbers, strict=False):
+            in_columns = [f"{of_paper[key]:g}" if key in of_paper else "" for key in in_paper]
+            lines += [line + in_columns for line in _line(label, found, measured)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _lines(name: str, found: list[Row]) -> list[list[str]]:
-    """Return the line of a method, or none if it has no networks."""
+def _line(name: str, found: list[Row], measured: Iterable[str]) -> list[list[str]]:
+    """Return the line of some networks, or none if there are none."""
     if not found:
         return []
-    mean, deviation = accuracy(found)
-    line = [name, f"{len(found)}", f"{mean:.1f}" + (f" ± {deviation:.1f}" if len(found) > 1 else "")]
-    for key, unit in (("params", 1e6), ("flops", 1e6), ("train_macs", 1e12)):
-        line.append(f"{statistics.mean(row[key] for row in found) / unit:.3g}")
-    return [line]
+    line = [name, f"{len(found)}"]
+    for key in measured:
+        if key in ("accuracy", "top5"):
+            mean, deviation = percent(found, f"test_{key}")
+            line.append(f"{mean:.1f}" + (f" ± {deviation:.1f}" if len(found) > 1 else ""))
+        else:
+            line.append(f"{statistics.mean(row[key] for row in found) / 1e6:.3g}")
+    return [[*line, f"{statistics.mean(row['train_macs'] for row in found) / 1e12:.3g}"]]
 
 
 def show(study: Study, rows: list[Row]) -> str:
@@ -120,7 +163,7 @@ def _over_sizes(axis: Any, study: Study, rows: list[Row], size: str, target: str
         sizes = [statistics.mean(row[size] for row in found) for found in steps]
         style = "o-" if study.methods[name].kind == "grow" else "X"
         if sizes:
-            axis.plot(sizes, [accuracy(found)[0] for found in steps], style, label=name)
+            axis.plot(sizes, [percent(found)[0] for found in steps], style, label=name)
     axis.set_xscale("log")
     if axis.lines:
         axis.legend(fontsize="small")
@@ -132,6 +175,6 @@ def _over_c(axis: Any, study: Study, rows: list[Row]) -> None:
     for name, method in study.methods.items():
         settings, found = study.growth | method.settings, last(networks(study, rows, name, "own"))
         if found and method.kind == "grow" and settings | {"c": 0} == reference | {"c": 0} and not method.training:
-            points[settings["c"]] = accuracy(found)
+            points[settings["c"]] = percent(found)
     at = sorted(points)
     axis.errorbar(at, [points[c][0] for c in at], [points[c][1] for c in at], marker="o", capsize=3)

@@ -23,10 +23,11 @@ def trained(
     recipe: Recipe,
     seed: int = 0,
     penalty: Callable[[], Tensor | float] = lambda: 0.0,
+    begin: Callable[[], None] = lambda: None,
 ) -> nn.Module:
     """Train a network in place, or load what an earlier call under the same name has left in the store, a local folder.
 
-    A process that wants what another one is training waits for it.
+    A process that wants what another one is training waits for it. `begin` is called if there is something to train.
     """
     path, checkpoint = f"{name}/weights.safetensors", f"{name}/checkpoint.pt"
     Path(store.url).mkdir(parents=True, exist_ok=True)
@@ -41,6 +42,7 @@ def trained(
             checkpoint=store.url_of(checkpoint),
             penalty=penalty,
         )
+        begin()
         train(model, loader, recipe, seed, hooks, name)
         write_tensors(store, path, model.state_dict())
         store.remove(checkpoint)

@@ -42,7 +42,7 @@ class Hooks:
     save: Callable[[dict[str, Any]], None] = lambda state: None  # called after every epoch
     before_decay: Callable[[dict[str, Any]], None] = lambda state: None  # when the rate of "wsd" begins to fall
     progress: Callable[[int, int], None] = lambda epoch, epochs: None  # after every epoch: how many are done
-    penalty: Callable[[], Tensor | float] = lambda: 0.0  # added to the loss of every batch, such as a regulariser
+    penalty: Callable[[], Tensor | float] = lambda: 0.0  # added to the loss, such as a regulariser; in one process only
     checkpoint: str = "checkpoint"  # what an error calls it
 
 
@@ -158,7 +158,7 @@ def _epoch(phase: _Phase, forward: nn.Module, loader: Loader, recipe: Recipe, ep
         phase.optimizer.zero_grad()
         with torch.autocast(inputs.device.type, enabled=phase.scaler.is_enabled()):
             loss = F.cross_entropy(forward(inputs), targets, label_smoothing=recipe.label_smoothing)
-            loss = loss * loader.weight(number, len(targets)) + hooks.penalty()
+            loss = loss * loader.weight(number, len(targets)) + ranks.world_size() * hooks.penalty()  # of one of them
         phase.scaler.scale(loss).backward()
         phase.scaler.step(phase.optimizer)
         phase.scaler.update()

@@ -41,6 +41,22 @@ def test_every_network_keeps_the_budget(traced, kind):
         assert cost_of(env.cost, env.graph, kept(env.scores, fractions)) <= env.budget
 
 
+def test_the_state_tells_what_a_layer_costs_what_is_cut_and_what_is_left(traced):
+    env = layers(traced, lambda fractions: 0.5, share=1.0)
+    state, _ = env.reset()
+    costs = []
+    for name in env.groups:
+        costs.append(env.whole - cost_of(env.cost, env.graph, kept(env.scores, {name: 0.5})))
+    price, reduced, rest, before = state[-4:]
+    assert (reduced, before) == (0.0, 1.0)
+    assert price + rest == pytest.approx(1.0)
+    assert price == pytest.approx(costs[0] / sum(costs), rel=0.1)  # half of a layer costs about half of it
+    state, *_ = env.step(np.array([0.5], np.float32))
+    assert state[-3] == pytest.approx(costs[0] / env.whole)
+    assert state[-1] == 0.5
+    assert state[-2] == pytest.approx(rest - state[-4])
+
+
 def test_what_is_free_is_not_cut(traced):
     env = layers(traced, lambda fractions: 0.5, share=1.0)
     env.reset()

@@ -8,19 +8,33 @@ from pathlib import Path
 import pytest
 import yaml
 
+from nni_s3d.errors import ConfigError
 from nni_s3d.tasks.training import train
 from paper import compare
 from paper.bench import Bench
 from paper.settings import TARGETS, Job, read_study
+from tests.processes import side_by_side
 
 ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "paper" / "digits.yml"
+ROW = {"method": "S3D", "target": "own", "seed": 0, "step": 0}
 
 
 def run(out, *arguments):
     compare.main([str(DIGITS), "--scale", "tiny", "--out", str(out), *arguments])
     with (out / "table.csv").open() as file:
         return list(csv.DictReader(file))
+
+
+def write_study(folder, **model):
+    """Write the study of digits with another network, and return its path."""
+    task = yaml.safe_load((ROOT / "configs" / "digits" / "task.yml").read_text())
+    task["model"] |= model
+    task["search_space"] = str(ROOT / "configs" / "digits" / "search_space.json")
+    study = yaml.safe_load(DIGITS.read_text()) | {"task": "task.yml"}
+    for name, content in (("task.yml", task), ("study.yml", study)):
+        (folder / name).write_text(yaml.safe_dump(content))
+    return folder / "study.yml"
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +102,7 @@ def test_a_run_that_was_cut_off_goes_on_and_ends_the_same(rows, tmp_path, monkey
 
 def test_what_is_done_is_not_begun_again(tmp_path, monkeypatch):
     study = read_study(DIGITS)
-    Bench(study, study.scale("tiny"), Job("S3D", "own", 0), tmp_path).keep([{"method": "S3D"}] * 2, done=True)
+    Bench(study, study.scale("tiny"), Job("S3D", "own", 0), tmp_path).keep([ROW, ROW | {"step": 1}], done=True)
     begun = []
     monkeypatch.setattr(compare, "carry_out", lambda study, scale, job, out: begun.append(job.method))
     compare.run(study, study.scale("tiny"), study.jobs(["S3D", "S2D"], ["own"], [0]), tmp_path, 1, None)
@@ -98,6 +112,30 @@ def test_what_is_done_is_not_begun_again(tmp_path, monkeypatch):
 def test_two_processes_find_what_one_finds(rows, tmp_path):
     names = ("S3D", "S2D")
     assert run(tmp_path, "--methods", *names, "--workers", "2") == [row for row in rows if row["method"] in names]
+
+
+def test_torchrun_finds_what_one_process_finds(tmp_path):
+    path = write_study(tmp_path, factory="tests.factories:mobilenet_in_float64", image_size=8)
+    methods = ["--methods", "S3D", "batch-norm pruning", "AMC", "--targets", "own", "macs"]
+
+    def study(out):
+        compare.main([str(path), "--scale", "tiny", "--out", str(tmp_path / out), *methods])
+
+    assert side_by_side(lambda: study("two"), join=False, seconds=120) == [None, None]
+    study("one")
+    one, two = ((tmp_path / out / "table.csv").read_text() for out in ("one", "two"))
+    assert one == two
+    assert one.count("\n") == 1 + 3 + 3 + 2 + 1
+
+
+def test_what_torchrun_cannot_do_is_refused():
+    study, parsed = read_study(ROOT / "paper" / "modelnet40.yml"), compare.parse(["x.yml"])
+    compare.check_torchrun(study, study.jobs(["DGCNN, S2D"], ["own"], [0]), parsed)
+    with pytest.raises(ConfigError, match=r"methods: expected some that share the study's task .*, got 'PointNet'"):
+        compare.check_torchrun(study, study.jobs(["PointNet"], ["own"], [0]), parsed)
+    for option in ("--seconds", "--workers"):
+        with pytest.raises(ConfigError, match=rf"expected {option} [01] with torchrun"):
+            compare.check_torchrun(study, [], compare.parse(["x.yml", option, "2"]))
 
 
 def test_a_method_that_fails_is_reported_and_left_out(tmp_path, monkeypatch, capsys):
@@ -133,13 +171,9 @@ def test_a_mistake_in_the_data_or_the_network_is_one_line(tmp_path, monkeypatch)
     with pytest.raises(SystemExit, match=r"^error: .*: expected .*cifar-100-python.*") as error:
         compare.main([str(ROOT / "paper" / "cifar100.yml"), "--scale", "small", "--out", str(tmp_path)])
     assert "\n" not in str(error.value)
-    task = yaml.safe_load((ROOT / "configs" / "digits" / "task.yml").read_text())
-    task["model"]["num_classes"], task["search_space"] = 7, str(ROOT / "configs" / "digits" / "search_space.json")
-    study = yaml.safe_load(DIGITS.read_text()) | {"task": "task.yml"}
-    for name, content in (("task.yml", task), ("study.yml", study)):
-        (tmp_path / name).write_text(yaml.safe_dump(content))
+    path = write_study(tmp_path, num_classes=7)
     with pytest.raises(SystemExit, match=r"^error: model: expected a network .* of 10 classes, got an output .*7"):
-        compare.main([str(tmp_path / "study.yml"), "--scale", "tiny", "--out", str(tmp_path / "out")])
+        compare.main([str(path), "--scale", "tiny", "--out", str(tmp_path / "out")])
 
 
 def test_rows_of_other_settings_are_not_shown(tmp_path):

@@ -1,11 +1,13 @@
+import csv
 from pathlib import Path
 
 import pytest
 
 from paper.settings import read_study
-from paper.tables import accuracy, draw, last, networks, show, table, write
+from paper.tables import draw, last, networks, percent, show, table, write, write_study
 
-STUDY = read_study(Path(__file__).parents[2] / "paper" / "cifar100.yml")
+PAPER = Path(__file__).parents[2] / "paper"
+STUDY = read_study(PAPER / "cifar100.yml")
 
 
 def row(method, target="own", seed=0, step=0, test=0.5, size=1_000_000):
@@ -25,14 +27,42 @@ ROWS = [
 def test_the_last_network_of_every_seed_counts():
     found = last(networks(STUDY, ROWS, "S3D", "own"))
     assert [(one["seed"], one["step"]) for one in found] == [(0, 1), (1, 1)]
-    assert accuracy(found) == (pytest.approx(46), pytest.approx(7.0710678))
+    assert percent(found) == (pytest.approx(46), pytest.approx(7.0710678))
 
 
 def test_the_table_has_means_deviations_and_what_the_paper_says():
     lines = table(STUDY, ROWS, "own").splitlines()
-    assert lines[2] == "| S3D | 2 | 46.0 ± 7.1 | 1 | 4 | 1 | 70.19 | 0.3 | 73.69 |"
-    assert lines[3] == "| S2D | 1 | 30.0 | 1 | 4 | 1 | 69.69 | 0.31 | 79.94 |"
+    assert lines[2] == "| S3D | 2 | 46.0 ± 7.1 | 1 | 2 | 4 | 1 | 70.19 | 0.3 | 73.69 |"
+    assert lines[3] == "| S2D | 1 | 30.0 | 1 | 2 | 4 | 1 | 69.69 | 0.31 | 79.94 |"
     assert len(lines) == 4
+
+
+IMAGENET = read_study(PAPER / "imagenet.yml")
+OF_IMAGENET = [
+    *(row("S3D", step=step, test=0.1 * step) | {"test_top5": 0.2 * step} for step in range(5)),
+    *(row("S2D", step=step, test=0.1 * step) | {"test_top5": 0.2 * step} for step in range(5)),
+    row("AMC") | {"test_top5": 0.7},
+]
+
+
+def test_every_step_that_the_paper_has_numbers_of_has_a_line():
+    lines = table(IMAGENET, OF_IMAGENET, "own").splitlines()
+    assert "| accuracy (%) | top-5 (%) | parameters (M) | MMACs | MFLOPs | training (T MACs) | paper" in lines[0]
+    assert lines[0].endswith("| paper: accuracy (%) | paper: top-5 (%) | paper: MMACs |")
+    assert lines[2] == "| S3D, step 0 | 1 | 0.0 | 0.0 | 1 | 2 | 4 | 1 | 59.2 | 81.82 | 59 |"
+    assert lines[6] == "| S3D, step 4 | 1 | 40.0 | 80.0 | 1 | 2 | 4 | 1 | 74.12 | 91.5 | 558 |"
+    assert lines[7] == "| S2D, step 1 | 1 | 10.0 | 20.0 | 1 | 2 | 4 | 1 | 64.06 | 85.3 | 82 |"
+    assert lines[-1] == "| AMC | 1 | 50.0 | 70.0 | 1 | 2 | 4 | 1 | 70.5 | 89.3 | 301 |"
+
+
+def test_the_csv_has_the_papers_numbers_beside_those_networks(tmp_path):
+    write_study(IMAGENET, OF_IMAGENET, tmp_path / "table.csv")
+    rows = list(csv.DictReader((tmp_path / "table.csv").open()))
+    macs = [row["paper_macs"] for row in rows]
+    assert macs == ["59.0", "82.0", "140.0", "291.0", "558.0", "", "82.0", "140.0", "292.0", "561.0", "301.0"]
+    write_study(STUDY, ROWS, tmp_path / "table.csv")
+    rows = list(csv.DictReader((tmp_path / "table.csv").open()))
+    assert [row["paper_accuracy"] for row in rows] == ["", "", "70.19", "70.19", "", "69.69", "", ""]
 
 
 def test_at_equal_cost_growing_within_the_macs_of_the_reference_counts():
