@@ -10,7 +10,7 @@ sizes. Measuring is charged. The rate rises for 2% of the MACs, stays, and falls
 state goes on through a growth step; that of the copies begins with zeros.
 
 Every method takes the rate that is best for it on the validation text, over all seeds. OUT/language.csv has all rows,
-in bits per character. An interrupted run goes on from its last checkpoint.
+in bits per character, and OUT/language.png shows the last ones. An interrupted run goes on from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import statistics
 import sys
 from collections.abc import Iterable
 from functools import partial
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -51,19 +52,50 @@ def table(rows: list[dict[str, Any]]) -> str:
     """Return every method at its best rate, in Markdown: bits per character of the last network, and its parameters."""
     lines = ["| MLP | method | rate | seeds | parameters (M) | test (bits per character) |"]
     lines.append("| --- | --- | ---: | ---: | ---: | ---: |")
-    last = list({(row["mlp"], row["method"], row["rate"], row["seed"]): row for row in rows}.values())
-    for mlp, method in dict.fromkeys((row["mlp"], row["method"]) for row in last):
-        of_rate: dict[float, list[dict[str, Any]]] = {}
-        for row in last:
-            if (row["mlp"], row["method"]) == (mlp, method):
-                of_rate.setdefault(row["rate"], []).append(row)
-        rate = min(of_rate, key=lambda rate: statistics.mean(row["validation"] for row in of_rate[rate]))
-        losses = [row["test"] for row in of_rate[rate]]
+    for (mlp, method), found in best(rows).items():
+        losses = [row["test"] for row in found]
         spread = f" ± {statistics.stdev(losses):.3f}" if len(losses) > 1 else ""
-        params = statistics.mean(row["params"] for row in of_rate[rate]) / 1e6
-        cells = (mlp, method, f"{rate:g}", f"{len(losses)}", f"{params:.3f}", f"{statistics.mean(losses):.3f}{spread}")
+        params = statistics.mean(row["params"] for row in found) / 1e6
+        rate, mean = found[0]["rate"], statistics.mean(losses)
+        cells = (mlp, method, f"{rate:g}", f"{len(losses)}", f"{params:.3f}", f"{mean:.3f}{spread}")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def best(rows: Iterable[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Return the last networks of every (MLP, method) at the rate that is best on the validation text."""
+    last = {(row["mlp"], row["method"], row["rate"], row["seed"]): row for row in rows}
+    of_rates: dict[tuple[str, str], dict[float, list[dict[str, Any]]]] = {}
+    for (mlp, method, rate, _), row in last.items():
+        of_rates.setdefault((mlp, method), {}).setdefault(rate, []).append(row)
+    return {
+        name: min(of_rate.values(), key=lambda found: statistics.mean(row["validation"] for row in found))
+        for name, of_rate in of_rates.items()
+    }
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw the test loss of the last networks, a panel for each kind of MLP, a point for each seed."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    found = best(rows)
+    kinds = list(dict.fromkeys(mlp for mlp, _ in found))
+    figure, axes = plt.subplots(1, len(kinds), figsize=(6 * len(kinds), 4), layout="constrained", squeeze=False)
+    for axis, kind in zip(axes[0], kinds, strict=True):
+        of_method = {method: networks for (mlp, method), networks in found.items() if mlp == kind}
+        for place, networks in enumerate(of_method.values()):
+            losses = [row["test"] for row in networks]
+            axis.plot(losses, [place] * len(losses), "o", alpha=0.5)
+            axis.plot(statistics.mean(losses), place, "k|", markersize=18)
+        axis.set_yticks(range(len(of_method)), of_method)
+        axis.invert_yaxis()
+        axis.set(xlabel="test text (bits per character)", title=f"{kind} MLPs")
+        axis.grid(axis="x", alpha=0.25)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -90,6 +122,8 @@ def main(arguments: list[str] | None = None) -> None:
     rows = collected(jobs, parsed.out)
     write(rows, parsed.out / "language.csv", COLUMNS)
     print(table(rows))
+    if rows and find_spec("matplotlib"):
+        draw(rows, parsed.out / "language.png")
 
 
 if __name__ == "__main__":

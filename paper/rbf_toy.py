@@ -157,10 +157,10 @@ def main(arguments: list[str] | None = None) -> None:
     for seed in parsed.seeds:
         kept = parsed.out / f"seed_{seed}_{parsed.neurons}_{parsed.iterations}_{parsed.triplet}.csv"
         if kept.exists() and seed != parsed.seeds[0]:
-            frames.append(pd.read_csv(kept, float_precision="round_trip"))
+            frames.append(pd.read_csv(kept, engine="python"))
             continue
         table: list[dict[str, object]] = []
-        for method in tqdm(methods, desc=f"seed {seed}", disable=None, leave=False):
+        for method in tqdm(methods, desc=f"seed {seed}", leave=False):
             steps = run(method, seed, parsed.neurons, parsed.iterations, parsed.triplet)
             table += rows(method, seed, parsed.iterations, steps)
             if seed == parsed.seeds[0]:

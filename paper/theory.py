@@ -5,7 +5,8 @@
 Algorithm 1 grows a network of one hidden layer that meets Assumptions 3.1 and 3.3, with c = 3, until the loss is below
 the target, a part of the first loss: by triplets and quartets from one neuron, and by binary splits from as many
 neurons as Theorem B.1 wants. Each runs by splits alone, and with gradient descent on theta between them. Lemma 3.2 is
-checked for every neuron at every step. Prints a row for every run and writes theory.csv (every step) and theory.png.
+checked for every neuron at every step. Prints a row for every run and writes theory.csv (every step) and theory.png. An
+interrupted run goes on with the seed that it was at.
 
 The inputs are orthonormal and the activation is t^2 / 2 + (cos t - 1) / 4. Then lambda_X is 1 / d^2, |sigma''| is never
 below h = 3/4, and the third derivatives are bounded, so that everything in the bounds is known.
@@ -18,17 +19,18 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 import nni_s3d as s3d
+from paper.theory_figure import NAMES, plot
 
 C, H, STEEPEST = 3.0, 0.75, 1.25  # of the splits; the least and the largest sigma''
-NAMES = {2: "binary", 3: "triplet", 4: "quartet"}
-COLORS = {2: "#0072B2", 3: "#009E73", 4: "#CC79A7"}
 
 
 class Bowl(nn.Module):
@@ -175,35 +177,16 @@ def run(problem: Problem, copies: int, training: int) -> list[dict[str, float]]:
         largest = met
 
 
-def plot(frame: pd.DataFrame, path: Path) -> None:
-    """Draw the loss over the splits of the first seed beside its bound, and the splits of all seeds beside theirs."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, (losses, counts) = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
-    for (copies, training), steps in frame[frame["seed"] == frame["seed"].iloc[0]].groupby(["copies", "training"]):
-        label = f"{NAMES[copies]}, {training} steps of descent" if training else f"{NAMES[copies]}, splits alone"
-        losses.plot(steps["step"], steps["loss"], "--" if training else "-", color=COLORS[copies], label=label)
-        if not training:
-            first, second, end = *steps["bound"].iloc[:2], int(steps["splits at most"].iloc[0])
-            promised = [(at, first - at * (first - second)) for at in range(end + 1)]
-            losses.plot(*zip(*promised, strict=True), ":", color=COLORS[copies])
-    losses.set(xscale="symlog", xlabel="splits", ylabel="loss", title="loss, and what it is at most (dotted)")
-    losses.legend(fontsize=8, loc="lower left")
-    last = frame.groupby(["seed", "copies", "training"]).last().reset_index()
-    for copies, runs in last.groupby("copies"):
-        for training, marker in ((0, "o"), (runs["training"].max(), "^")):
-            some = runs[runs["training"] == training]
-            label = f"{NAMES[copies]}, {'with descent' if training else 'splits alone'}"
-            counts.plot(some["splits at most"], some["step"], marker, color=COLORS[copies], label=label)
-    ends = [1, float(last["splits at most"].max())]
-    counts.plot(ends, ends, ":", color="0.4", label="Theorems 3.4 and B.1")
-    counts.set(xscale="log", yscale="log", xlabel="T, splits at most", ylabel="splits", title="splits until the target")
-    counts.legend(fontsize=8)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+def of_seed(seed: int, parsed: argparse.Namespace) -> pd.DataFrame:
+    """Return every step of all runs of a seed, those of an earlier call with the same settings if there are any."""
+    kept = parsed.out / f"seed_{seed}_{parsed.dimension}_{parsed.target:g}_{parsed.training}.csv"
+    if not kept.exists():
+        problem, table = Problem.draw(seed, parsed.dimension, parsed.target), []
+        for copies, training in tqdm(list(product(NAMES, (0, parsed.training))), desc=f"seed {seed}", leave=False):
+            own = {"seed": seed, "copies": copies, "training": training, "target": problem.eta}
+            table += [own | step for step in run(problem, copies, training)]
+        pd.DataFrame(table).to_csv(kept, index=False)
+    return pd.read_csv(kept, engine="python")  # which reads what was written to the last bit
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -216,16 +199,10 @@ def main(arguments: list[str] | None = None) -> None:
     parsed = parser.parse_args(arguments)
     torch.set_num_threads(1)
     parsed.out.mkdir(parents=True, exist_ok=True)
-    table: list[dict[str, float]] = []
-    for seed in parsed.seeds:
-        problem = Problem.draw(seed, parsed.dimension, parsed.target)
-        for copies in NAMES:
-            for training in (0, parsed.training):
-                own = {"seed": seed, "copies": copies, "training": training, "target": problem.eta}
-                table += [own | step for step in run(problem, copies, training)]
-                shown = {key: table[-1][key] for key in (*own, "loss", "step", "splits at most", "neurons")}
-                print("  ".join(f"{key} {value:.4g}" for key, value in shown.items()), flush=True)
-    frame = pd.DataFrame(table)
+    frame = pd.concat([of_seed(seed, parsed) for seed in parsed.seeds])
+    shown = ("seed", "copies", "training", "target", "loss", "step", "splits at most", "neurons")
+    for _, last in frame.groupby(["seed", "copies", "training"]).last().reset_index().iterrows():
+        print("  ".join(f"{key} {last[key]:.4g}" for key in shown))
     frame.to_csv(parsed.out / "theory.csv", index=False)
     plot(frame, parsed.out / "theory.png")
     print(f"Lemma 3.2: the left side is at most {frame['lemma'].max():.2f} of the right one")

@@ -47,6 +47,7 @@ def test_every_test_is_of_a_file():
         "docs",
         "docstrings",
         "gpu",
+        "gpu_script",
         "split_structures",
         "killed",
         "damaged",

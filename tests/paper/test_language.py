@@ -26,6 +26,7 @@ def test_the_command_trains_and_prints(tmp_path, capsys):
     settings = ["--steps", "1", "--seeds", "0", "--rates", "0.001", "--mlps", "plain", "--methods", "scratch"]
     language.main([*settings, "--out", str(tmp_path)])
     assert "| plain | scratch | 0.001 | 1 |" in capsys.readouterr().out
+    assert (tmp_path / "language.png").read_bytes().startswith(b"\x89PNG")
     rows = list(csv.DictReader((tmp_path / "language.csv").open()))
     assert len(rows) == 1
     assert 3 < float(rows[0]["test"]) < 8
