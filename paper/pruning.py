@@ -2,7 +2,8 @@
 
 "l1" cuts the same fraction of every layer, the filters of least norm (Li et al., 2017). "batch_norm" trains with a
 penalty on the scales of batch norms and cuts the smallest ones of the whole network (Liu et al., 2017). These are the
-rules of NNI's L1NormPruner and SlimPruner; tests/paper/test_pruning.py compares what they remove.
+rules of NNI's L1NormPruner and SlimPruner; tests/paper/test_pruning.py compares what they remove. Where several batch
+norms scale a channel, as around a depthwise convolution, their mean counts here; NNI's ranks each by itself.
 """
 
 from __future__ import annotations

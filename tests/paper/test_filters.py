@@ -2,6 +2,9 @@ import csv
 
 import pytest
 import torch
+import torchvision
+from PIL import Image
+from safetensors.torch import save_file
 from torch.nn import functional as F
 
 import nni_s3d as s3d
@@ -52,6 +55,33 @@ def test_errors_are_one_line(tmp_path):
     (tmp_path / "no.png").write_bytes(b"no image")
     with pytest.raises(s3d.S3DError, match="expected an image, got UnidentifiedImageError"):
         filters.read_image(tmp_path / "no.png")
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_weights_in_either_format_are_loaded(tmp_path, monkeypatch, suffix):
+    monkeypatch.setattr(torchvision.models, "vgg19", lambda: torch.nn.Linear(2, 2))  # the real one has 570 MB
+    weights, file = torch.nn.Linear(2, 2).state_dict(), tmp_path / f"vgg19.{suffix}"
+    torch.save(weights, file) if suffix == "pth" else save_file(weights, file)
+    assert torch.equal(filters.vgg19(file).weight, weights["weight"])
+
+
+def test_an_image_is_cut_and_scaled_as_vgg19_wants_it(tmp_path):
+    Image.new("RGB", (300, 260), (255, 0, 0)).save(tmp_path / "red.png")
+    image = filters.read_image(tmp_path / "red.png")
+    assert image.shape == (1, 3, 224, 224)
+    assert image[0, :, 0, 0].tolist() == pytest.approx([(1 - 0.485) / 0.229, -0.456 / 0.224, -0.406 / 0.225], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_the_scale_of_the_paper(tmp_path, capsys):
+    """With random weights: the file of the trained ones has the same names and shapes."""
+    torch.manual_seed(0)
+    save_file(torchvision.models.vgg19().state_dict(), tmp_path / "vgg19.safetensors")
+    Image.effect_noise((256, 256), 80).convert("RGB").save(tmp_path / "noise.png")
+    files = ["--weights", str(tmp_path / "vgg19.safetensors"), "--image", str(tmp_path / "noise.png")]
+    filters.main([*files, "--measured", "4", "--shown", "1", "--out", str(tmp_path)])
+    assert len(list(csv.DictReader((tmp_path / "filters.csv").open()))) == 4
+    assert "1 images, 4 filters each" in capsys.readouterr().out
 
 
 def test_it_needs_weights_and_an_image_at_the_scale_of_the_paper(tmp_path):

@@ -1,3 +1,5 @@
+from copy import deepcopy
+
 import nni
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch.nn import functional as F
 
 import nni_s3d as s3d
 from nni_s3d.growth.graph.cost import CostModel
+from nni_s3d.models import mobilenet_v1_small
 from paper.bench import within
 from paper.pruning import cost_of, largest_of_all, largest_of_each
 
@@ -34,6 +37,18 @@ def test_l1_removes_what_nnis_pruner_removes(traced):
     _, masks = L1NormPruner(network(), settings).compress()
     for name in ("0", "3"):
         assert torch.equal(ours[name], masks[name]["weight"].flatten(1).amax(dim=1).bool())
+
+
+def test_l1_removes_what_nnis_pruner_removes_of_mobilenet():
+    widths = [8, 12, 12, 16, 16, 16]
+    torch.manual_seed(0)
+    model = mobilenet_v1_small(widths, image_size=8)
+    graph = s3d.trace(model, torch.randn(1, 1, 8, 8))
+    ours = largest_of_each(s3d.importance(model, graph, "l1"), 0.5)
+    assert list(ours) == ["conv0", "pw1", "pw2", "pw3", "pw4", "pw5"]
+    _, masks = L1NormPruner(deepcopy(model), [{"op_names": list(ours), "sparse_ratio": 0.5}]).compress()
+    for name, stays in ours.items():
+        assert torch.equal(stays, masks[name]["weight"].flatten(1).amax(dim=1).bool()), name
 
 
 def test_batch_norm_removes_what_nnis_pruner_removes():
