@@ -1,10 +1,15 @@
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
 import nni_s3d as s3d
 from nni_s3d import models
 from nni_s3d.growth.graph.cost import CostModel, marginal_cost
-from paper.morphnet import MacPenalty
+from paper.bench import Bench
+from paper.morphnet import MacPenalty, morphnet
+from paper.settings import Job, read_study
 
 
 @pytest.fixture
@@ -55,3 +60,22 @@ def test_a_channel_is_dead_as_soon_as_one_of_its_batch_norms_is(traced):
     alive = MacPenalty(model, graph, 1.0).alive()
     assert alive[graph["conv0"].channels].tolist() == [True, False, True, True]
     assert alive.sum() == graph.num_channels - 1
+
+
+def test_what_is_left_is_expanded_by_one_factor(tmp_path, monkeypatch):
+    study = read_study(Path(__file__).parents[2] / "paper" / "digits.yml")
+    bench = Bench(study, study.scale("tiny"), Job("MorphNet", "own", 0), tmp_path)
+
+    def trained(self, name, model, *_):
+        if name == "shrunk":
+            with torch.no_grad():
+                model.pwbn3.weight[:8] = 0
+        return model
+
+    monkeypatch.setattr(Bench, "trained", trained)
+    (row,) = morphnet(bench)
+    widths, full = json.loads(row["widths"]), bench.full
+    factor = widths["pw1"] / full["pw1"]
+    assert 0.9 < factor < 1.1  # at 0.8 of the parameters of the full network
+    assert widths == {name: round(factor * (8 if name == "pw3" else width)) for name, width in full.items()}
+    assert row["params"] <= 0.8 * bench.budget[1] / bench.method.share
