@@ -143,30 +143,35 @@ def draw(study: Study, rows: list[Row], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 3, figsize=(17, 5), layout="constrained")
-    _over_sizes(axes[0], study, rows, "params", "own")
+    figure, axes = plt.subplots(1, 3, figsize=(17, 6), layout="constrained")
+    names = [name for name, method in study.methods.items() if method.drawn]
+    colors = dict(zip(names, plt.get_cmap("tab20").colors, strict=False))
+    _over_sizes(axes[0], study, rows, "params", "own", colors)
     axes[0].set(xlabel="parameters", title="as published")
-    _over_sizes(axes[1], study, rows, "flops", "macs")
+    _over_sizes(axes[1], study, rows, "flops", "macs", colors)
     axes[1].set(xlabel="FLOPs", title=f"as many MACs as {study.reference}")
     _over_c(axes[2], study, rows)
     axes[2].set(xlabel="c", title="after the last step")
     for axis in axes:
         axis.set_ylabel("test accuracy (%)")
+    drawn = {line.get_label(): line for axis in axes[:2] for line in axis.lines}
+    if drawn:
+        figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=7)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
 
-def _over_sizes(axis: Any, study: Study, rows: list[Row], size: str, target: str) -> None:
+def _over_sizes(
+    axis: Any, study: Study, rows: list[Row], size: str, target: str, colors: Mapping[str, tuple[float, ...]]
+) -> None:
     """Draw a line for every method that grows, and a mark for every other."""
-    for name in (name for name, method in study.methods.items() if method.drawn):
+    for name, color in colors.items():
         steps = networks(study, rows, name, target).values()
         sizes = [statistics.mean(row[size] for row in found) for found in steps]
         style = "o-" if study.methods[name].kind == "grow" else "X"
         if sizes:
-            axis.plot(sizes, [percent(found)[0] for found in steps], style, label=name)
+            axis.plot(sizes, [percent(found)[0] for found in steps], style, label=name, color=color)
     axis.set_xscale("log")
-    if axis.lines:
-        axis.legend(fontsize="small")
 
 
 def _over_c(axis: Any, study: Study, rows: list[Row]) -> None:
