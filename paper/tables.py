@@ -105,7 +105,7 @@ def table(study: Study, rows: list[Row], target: str) -> str:
         shown = [(f"{name}, step {step}", found) for step, found in by_step.items()][-len(numbers) :]
         if len(numbers) == 1:
             shown = [(name, last(by_step))]
-        for (label, found), of_paper in zip(shown, numbers, strict=False):
+        for (label, found), of_paper in zip(shown, numbers[-len(shown) :], strict=False):
             in_columns = [f"{of_paper[key]:g}" if key in of_paper else "" for key in in_paper]
             lines += [line + in_columns for line in _line(label, found, measured)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
