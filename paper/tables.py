@@ -19,6 +19,7 @@ TITLES = {
     "macs": "As many MACs as {reference}",
     "cost": "As many MACs as {reference}, after as many MACs of training in all",
 }
+EQUAL = {"params": "as many parameters", "macs": "as many MACs", "cost": "as many MACs and as much training"}
 HEADINGS = {
     "accuracy": "accuracy (%)",
     "top5": "top-5 (%)",
@@ -108,7 +109,19 @@ def table(study: Study, rows: list[Row], target: str) -> str:
         for (label, found), of_paper in zip(shown, numbers[-len(shown) :], strict=False):
             in_columns = [f"{of_paper[key]:g}" if key in of_paper else "" for key in in_paper]
             lines += [line + in_columns for line in _line(label, found, measured)]
+    return _markdown(lines)
+
+
+def _markdown(lines: Iterable[Iterable[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _accuracy(found: list[Row], column: str = "test_accuracy") -> str:
+    """Return mean and deviation of a fraction, in percent, as a cell."""
+    if not found:
+        return ""
+    mean, deviation = percent(found, column)
+    return f"{mean:.1f}" + (f" ± {deviation:.1f}" if len(found) > 1 else "")
 
 
 def _line(name: str, found: list[Row], measured: Iterable[str]) -> list[list[str]]:
@@ -118,11 +131,21 @@ def _line(name: str, found: list[Row], measured: Iterable[str]) -> list[list[str
     line = [name, f"{len(found)}"]
     for key in measured:
         if key in ("accuracy", "top5"):
-            mean, deviation = percent(found, f"test_{key}")
-            line.append(f"{mean:.1f}" + (f" ± {deviation:.1f}" if len(found) > 1 else ""))
+            line.append(_accuracy(found, f"test_{key}"))
         else:
             line.append(f"{statistics.mean(row[key] for row in found) / 1e6:.3g}")
     return [[*line, f"{statistics.mean(row['train_macs'] for row in found) / 1e12:.3g}"]]
+
+
+def side_by_side(study: Study, rows: list[Row], targets: Sequence[str]) -> str:
+    """Return the accuracies of all methods at several targets in percent, as one table."""
+    lines = [["method", *(EQUAL[target] for target in targets)]]
+    lines.append(["---", *["---:"] * len(targets)])
+    for name in study.methods:
+        found = [last(networks(study, rows, name, target)) for target in targets]
+        if any(found):
+            lines.append([name, *(_accuracy(of_target) for of_target in found)])
+    return _markdown(lines)
 
 
 def show(study: Study, rows: list[Row]) -> str:
@@ -133,6 +156,8 @@ def show(study: Study, rows: list[Row]) -> str:
         for target, title in TITLES.items()
         if target in targets
     ]
+    if equal := [target for target in EQUAL if target in targets]:
+        tables.append(f"In one table\n\n{side_by_side(study, rows, equal)}")
     return "\n\n".join(tables) or "nothing is done yet"
 
 

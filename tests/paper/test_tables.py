@@ -77,6 +77,9 @@ def test_every_target_has_a_table():
     shown = show(STUDY, ROWS)
     assert shown.startswith("As published\n\n| method | seeds | accuracy (%) |")
     assert "As many MACs as S3D, after as many MACs of training in all" in shown
+    one = shown.rpartition("In one table\n\n")[2].splitlines()
+    assert one[0] == "| method | as many MACs | as many MACs and as much training |"
+    assert one[2:] == ["| S3D | 90.0 | 90.0 |", "| random splits | 35.0 | 35.0 |", "| L1 pruning |  | 20.0 |"]
     assert show(STUDY, []) == "nothing is done yet"
 
 
