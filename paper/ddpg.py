@@ -81,8 +81,8 @@ class _Episodes(ReplayBuffer):
         """Take in a step; those of an episode are kept once it has ended."""
         self._episode.append((obs, next_obs, action, done, infos))
         if done[0]:
-            for *step, done_then, infos_then in self._episode:
-                super().add(*step, reward, done_then, infos_then)
+            for obs_then, next_then, action_then, done_then, infos_then in self._episode:
+                super().add(obs_then, next_then, action_then, reward, done_then, infos_then)
             self._episode = []
             last = float(reward[0])
             self.mean = last if self.mean is None else _MEMORY * self.mean + (1 - _MEMORY) * last

@@ -60,7 +60,7 @@ def vgg19(file: Path) -> nn.Module:
             weights = load_file(file)
         else:
             weights = torch.load(file, map_location="cpu", weights_only=True)
-        model = torchvision.models.vgg19()
+        model: nn.Module = torchvision.models.vgg19()
         model.load_state_dict(weights)
     except Exception as error:  # whatever PyTorch says of a file
         expected = "expected the weights of torchvision's vgg19"
@@ -223,7 +223,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         torch.manual_seed(parsed.seed)
         model, images = network_and_images(parsed)
-        sights = [Sight(model, *image, parsed.epsilon) for image in tqdm(list(images), desc="spectra", disable=None)]
+        bar = tqdm(list(images), desc="spectra", disable=None)
+        sights = [Sight(model, image, label, parsed.epsilon) for image, label in bar]
     except S3DError as error:
         sys.exit(f"error: {error}")
     if not all(len(sight.active) > 1 for sight in sights):

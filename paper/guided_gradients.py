@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+def _only_positive(layer: nn.Module, of_inputs: Any, of_outputs: Any) -> tuple[Tensor]:
+    return (of_inputs[0].clamp(min=0),)
 
 
 class Seen:
@@ -21,10 +26,11 @@ class Seen:
         model = deepcopy(model)
         layers = [layer for layer in model.modules() if isinstance(layer, (nn.Conv2d, nn.BatchNorm2d, nn.ReLU))]
         last = max(i for i, layer in enumerate(layers) if isinstance(layer, nn.Conv2d))
-        self.layer, *self.after = layers[last:]
+        self.layer: Any = layers[last]
+        self.after: list[Any] = layers[last + 1 :]
         for layer in (layer for layer in layers if isinstance(layer, nn.ReLU)):
             layer.inplace = False
-            layer.register_full_backward_hook(lambda layer, inputs, outputs: (inputs[0].clamp(min=0),))
+            layer.register_full_backward_hook(_only_positive)
         self.image = image.clone().requires_grad_()
         kept: list[Tensor] = []
         hook = self.layer.register_forward_pre_hook(lambda layer, inputs: kept.append(inputs[0]))
@@ -41,8 +47,9 @@ class Seen:
         for layer in self.after:
             if isinstance(layer, nn.BatchNorm2d):
                 one = slice(number, number + 1)
-                of_layer = (layer.running_mean, layer.running_var, layer.weight, layer.bias)
-                found = F.batch_norm(found, *(part[one] for part in of_layer), False, 0.0, layer.eps)
+                of_layer: tuple[Any, ...] = (layer.running_mean, layer.running_var, layer.weight, layer.bias)
+                mean, variance, scale, shift = (part[one] for part in of_layer)
+                found = F.batch_norm(found, mean, variance, scale, shift, eps=layer.eps)
             elif isinstance(layer, nn.ReLU):
                 found = layer(found)
                 break

@@ -97,8 +97,8 @@ def run(method: Method, seed: int, neurons: int, iterations: int, triplet: str) 
 
     steps = (neurons - 1) // (method.copies - 1)
     copies = method.copies if method.rescue is None else [method.copies, method.rescue]
-    own = {"copies": copies, "c": method.c, "triplet": triplet, "policy": rescue or s3d.TopK(1)}
-    as_in_the_paper = {"epsilon": EPSILON, "relative": False, "shrink": 1.0, "perturb": 0.0}
+    own: dict[str, Any] = {"copies": copies, "c": method.c, "triplet": triplet, "policy": rescue or s3d.TopK(1)}
+    as_in_the_paper: dict[str, Any] = {"epsilon": EPSILON, "relative": False, "shrink": 1.0, "perturb": 0.0}
     settings = {**own, **as_in_the_paper, "solver": "exact"}
     return list(s3d.grow(model, inputs, train, [(inputs, targets)], loss_fn, steps=steps, **settings))
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -38,6 +39,9 @@ from paper.rbf_run import (
     run,
 )
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 def plot(runs: dict[Method, list[s3d.GrowthStep]], seed: int, frame: pd.DataFrame, path: Path) -> None:
     """Draw the four panels: the losses of all seeds, the rest of one seed's runs."""
@@ -59,7 +63,7 @@ def plot(runs: dict[Method, list[s3d.GrowthStep]], seed: int, frame: pd.DataFram
     plt.close(figure)
 
 
-def _losses(axis, frame: pd.DataFrame, methods: list[Method], title: str) -> None:
+def _losses(axis: Axes, frame: pd.DataFrame, methods: list[Method], title: str) -> None:
     """Draw the median of all seeds; the band is from the first to the third quartile.
 
     A run that ended early, since nothing gained any more, keeps its loss.
@@ -74,7 +78,7 @@ def _losses(axis, frame: pd.DataFrame, methods: list[Method], title: str) -> Non
     axis.legend()
 
 
-def _mark_first_difference(axis, runs: dict[Method, list[s3d.GrowthStep]], frame: pd.DataFrame) -> None:
+def _mark_first_difference(axis: Axes, runs: dict[Method, list[s3d.GrowthStep]], frame: pd.DataFrame) -> None:
     """Put a triangle where signed splitting first does something that S2D would not do, with the seed of `runs`."""
     for method in BY_C[1:]:
         step = _first_difference(runs[method])
@@ -88,7 +92,7 @@ def _first_difference(steps: list[s3d.GrowthStep]) -> s3d.GrowthStep | None:
     return next((s for s in steps if (p := plan_of(s)) is not None and bool(p.weights["neurons"].min() < 0)), None)
 
 
-def _curves(axis, runs: dict[Method, list[s3d.GrowthStep]], seed: int) -> None:
+def _curves(axis: Axes, runs: dict[Method, list[s3d.GrowthStep]], seed: int) -> None:
     inputs, targets, _ = problem(seed)
     order = inputs[:, 0].argsort()
     axis.plot(inputs[order, 0], targets[order, 0], color="0.6", linewidth=5, label="target")
@@ -102,13 +106,14 @@ def _curves(axis, runs: dict[Method, list[s3d.GrowthStep]], seed: int) -> None:
     axis.legend()
 
 
-def _choice(axis, steps: list[s3d.GrowthStep], seed: int) -> None:
+def _choice(axis: Axes, steps: list[s3d.GrowthStep], seed: int) -> None:
     """Show the spectra where the two methods first choose differently, and what they choose."""
     step = _first_difference(steps) or steps[-2]
     inputs, targets, _ = problem(seed)
     order = inputs[:, 0].argsort()
-    theta, spectrum = step.model[0], step.decision.evidence["neurons"]
-    centers = (-theta.bias / theta.weight[:, 0]).detach().numpy()
+    decision: Any = step.decision  # every step but the last has one
+    spectrum, theta = decision.evidence["neurons"], step.model.get_submodule("neurons")
+    centers = (-theta.get_parameter("bias") / theta.get_parameter("weight")[:, 0]).detach().numpy()
     axis.bar(centers, spectrum.lambda_max.numpy(), width=0.18, color=BLUE, label="lambda_max")
     axis.bar(centers, spectrum.lambda_min.numpy(), width=0.18, color=ORANGE, label="lambda_min")
     low, high = min(float(spectrum.lambda_min.min()), 0), max(float(spectrum.lambda_max.max()), 0)
@@ -116,7 +121,7 @@ def _choice(axis, steps: list[s3d.GrowthStep], seed: int) -> None:
     curves.plot(inputs[order, 0], targets[order, 0], color="0.75", linewidth=4, label="target")
     graph = s3d.trace(step.model, inputs)
     for name, c, color in (("S3D", 3.0, BLUE), ("S2D", 1.0, ORANGE)):
-        plan = s3d.select(step.decision.evidence, graph, s3d.TopK(1), 2, c=c)
+        plan = s3d.select(decision.evidence, graph, s3d.TopK(1), 2, c=c)
         if not plan.neurons:
             continue
         chosen = int(plan.copies["neurons"].argmax())

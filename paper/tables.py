@@ -170,7 +170,7 @@ def draw(study: Study, rows: list[Row], path: Path) -> None:
 
     figure, axes = plt.subplots(1, 3, figsize=(17, 6), layout="constrained")
     names = [name for name, method in study.methods.items() if method.drawn]
-    colors = dict(zip(names, plt.get_cmap("tab20").colors, strict=False))
+    colors = dict(zip(names, matplotlib.color_sequences["tab20"], strict=False))
     _over_sizes(axes[0], study, rows, "params", "own", colors)
     axes[0].set(xlabel="parameters", title="as published")
     _over_sizes(axes[1], study, rows, "flops", "macs", colors)
@@ -186,9 +186,7 @@ def draw(study: Study, rows: list[Row], path: Path) -> None:
     plt.close(figure)
 
 
-def _over_sizes(
-    axis: Any, study: Study, rows: list[Row], size: str, target: str, colors: Mapping[str, tuple[float, ...]]
-) -> None:
+def _over_sizes(axis: Any, study: Study, rows: list[Row], size: str, target: str, colors: Mapping[str, Any]) -> None:
     """Draw a line for every method that grows, and a mark for every other."""
     for name, color in colors.items():
         steps = networks(study, rows, name, target).values()

@@ -27,7 +27,7 @@ def plot(frame: pd.DataFrame, path: Path) -> None:
         label = f"{NAMES[copies]}, {training} steps of descent" if training else f"{NAMES[copies]}, splits alone"
         losses.plot(steps["step"], steps["loss"], "--" if training else "-", color=COLORS[copies], label=label)
         if not training:
-            first, second, end = *steps["bound"].iloc[:2], int(steps["splits at most"].iloc[0])
+            (first, second), end = steps["bound"].iloc[:2], int(steps["splits at most"].iloc[0])
             promised = [(at, first - at * (first - second)) for at in range(end + 1)]
             losses.plot(*zip(*promised, strict=True), ":", color=COLORS[copies])
     losses.set(xscale="symlog", xlabel="splits", ylabel="loss", title="loss, and what it is at most (dotted)")
