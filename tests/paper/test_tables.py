@@ -1,10 +1,11 @@
 import csv
+import json
 from pathlib import Path
 
 import pytest
 
 from paper.settings import read_study
-from paper.tables import draw, last, networks, percent, show, table, write, write_study
+from paper.tables import draw, last, networks, percent, show, side_by_side, table, write, write_study
 
 PAPER = Path(__file__).parents[2] / "paper"
 STUDY = read_study(PAPER / "cifar100.yml")
@@ -90,3 +91,14 @@ def test_rows_and_figure_are_written(tmp_path):
     draw(STUDY, ROWS, tmp_path / "figure.png")
     draw(STUDY, [], tmp_path / "nothing.png")
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", [path.stem.removesuffix("_small") for path in PAPER.glob("results/*_small.json")])
+def test_the_documentation_has_the_tables_of_the_records(name):
+    study = read_study(PAPER / f"{name}.yml")
+    jobs = json.loads((PAPER / "results" / f"{name}_small.json").read_text())
+    rows = [row for job in jobs.values() for row in job["rows"]]
+    equal = [target for target in ("params", "macs", "cost") if any(row["target"] == target for row in rows)]
+    text = (PAPER.parent / "docs" / "results.md").read_text()
+    assert table(study, rows, "own") in text
+    assert not equal or side_by_side(study, rows, equal) in text
