@@ -4,8 +4,8 @@ State and bounds are those of their Section 3, the agent that of paper/ddpg.py. 
 shape, what it costs, what has been cut before and what comes after it, and the action before (their equation 1). An
 action is the fraction that stays. It is bounded so that the budget can still be kept if all later layers are cut to the
 least (their Algorithm 1). The reward is minus the error of the cut network on the validation set, without training. A
-layer stands for its channels here, and costs what they cost, in the layers that read them, too. A search that was cut
-off begins anew.
+layer stands for its channels here, and costs what they cost, in the layers that read them, too. What the best network
+leaves of the budget is filled by one factor on all fractions. A search that was cut off begins anew.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 import nni_s3d as s3d
 from nni_s3d.errors import ConfigError
 from nni_s3d.growth.graph.cost import CostModel, marginal_cost
+from nni_s3d.growth.modules import evaluation_mode
 from nni_s3d.tasks.training import evaluate
 from paper.bench import Bench, Row, within
 from paper.ddpg import learn
@@ -60,7 +61,7 @@ def _searched(
         shapes = shapes_of(model, graph, bench.task.example(bench.data.shape))
         layers = Layers(graph, scores, shapes, kind, budget, accuracy)
         best = search(layers, bench.episodes, bench.job.seed)
-        found = {"fractions": best, "macs": spent}
+        found = {"fractions": layers.filled(best), "macs": spent}
         bench.store.write_json("search.json", found)
     bench.spent += found["macs"]
     return dict(found["fractions"])
@@ -131,6 +132,14 @@ class Layers(gymnasium.Env):
             self.best, self.best_accuracy = dict(self.fractions), accuracy
         return self._state(), accuracy - 1.0, True, False, {}
 
+    def filled(self, fractions: Mapping[str, float]) -> dict[str, float]:
+        """Return fractions times the largest factor that keeps to the budget: other methods use all of it, too."""
+
+        def times(factor: float) -> dict[str, float]:
+            return {name: min(1.0, factor * fraction) for name, fraction in fractions.items()}
+
+        return times(within(lambda factor: self._cost(times(factor)), 1.0, 1 / LEAST, self.budget))
+
     def _most(self, name: str) -> float:
         """Return the largest fraction of a layer that leaves the budget within reach."""
         later = dict.fromkeys(self.groups[len(self.fractions) + 1 :], LEAST)
@@ -172,7 +181,7 @@ def shapes_of(model: nn.Module, graph: s3d.ChannelGraph, example: Tensor) -> lis
 
     layers = {group.name: model.get_submodule(group.producers[0].name) for group in graph.splittable_groups}
     hooks = [layer.register_forward_hook(note(name)) for name, layer in layers.items()]
-    with torch.no_grad():
+    with evaluation_mode(model), torch.no_grad():
         model(example)
     for hook in hooks:
         hook.remove()

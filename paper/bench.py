@@ -77,11 +77,18 @@ class Bench:
     @property
     def settings(self) -> dict[str, Any]:
         """What this job's rows come from, beside the task."""
-        method = self.method.differing() | {"penalty": self.penalty, "episodes": self.episodes}
-        growth = self.growth if self.method.kind == "grow" else {}
-        needs_reference = self.job.target != "own" or self.method.kind == "scratch"
+        kind, method = self.method.kind, self.method.differing() | {"penalty": self.penalty}
+        if kind == "amc":
+            method["episodes"] = self.episodes
+        growth = self.growth if kind == "grow" else {}
+        needs_reference = self.job.target != "own" or kind == "scratch"
         reference = self.reference if needs_reference else []
         return {"method": method, "full": self.full, "growth": growth, "reference": reference}
+
+    @property
+    def comes_from(self) -> dict[str, Any]:
+        """Everything that this job's rows come from, but for the search space."""
+        return {"task": self.task.fingerprint, "settings": self.settings}
 
     @property
     def growth(self) -> dict[str, Any]:
@@ -105,10 +112,11 @@ class Bench:
         return store
 
     def rows(self, unfinished: bool = False) -> list[Row]:
-        """Return the rows that this job has left: all of them if it is done, with the same settings, and else none."""
+        """Return the rows that this job has left, if they come from the same settings: all if it is done, else none."""
         store = Store(str(self.out / self.job.folder))
-        saved, settings = store.read_json("rows.json", "rows", "done"), store.read_json("settings.json")
-        if saved is None or settings != json.loads(json.dumps(self.settings)):
+        saved = store.read_json("rows.json", "rows", "done")
+        comes_from = {"task": store.read_json("task.json"), "settings": store.read_json("settings.json")}
+        if saved is None or comes_from != json.loads(json.dumps(self.comes_from)):
             return []
         return list(saved["rows"]) if saved["done"] or unfinished else []
 
@@ -131,9 +139,15 @@ class Bench:
 
     @property
     def full(self) -> dict[str, int]:
-        """Widths of the full network."""
-        full = self.method.full or self.study.full
-        return dict(zip(self.task.space().low, map(self.scaled, full), strict=True))
+        """Widths of the full network.
+
+        Raises:
+            ConfigError: there are not as many as the search space has.
+        """
+        full, names = self.method.full or self.study.full, self.task.space().low
+        if len(full) != len(names):
+            raise ConfigError(f"full: expected {len(names)} widths, those of {', '.join(names)}, got {len(full)}")
+        return dict(zip(names, map(self.scaled, full), strict=True))
 
     @property
     def epochs(self) -> int:

@@ -15,10 +15,9 @@ without the folder.
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
 from itertools import chain
@@ -38,6 +37,7 @@ from paper.pruning import prune
 from paper.records import record, restore
 from paper.settings import TARGETS, Job, Scale, Study, read_study
 from paper.tables import draw, show, write_study
+from paper.time_limit import at_most
 from paper.widths import even, scratch
 
 
@@ -61,7 +61,7 @@ WAYS: dict[str, Callable[[Bench], Iterator[Row]]] = {
 def carry_out(study: Study, scale: Scale, job: Job, out: Path) -> None:
     """Carry out one job, and keep its rows; one that is done is done."""
     bench = Bench(study, scale, job, out)
-    if bench.store and bench.rows():
+    if bench.rows():
         return
     rows: list[Row] = []
     for row in WAYS[bench.method.kind](bench):
@@ -108,8 +108,9 @@ def is_done(study: Study, scale: Scale, job: Job, out: Path) -> bool:
 
 
 def save(study: Study, scale: Scale, jobs: list[Job], out: Path, records: Path | None) -> None:
-    """Write the table, and the records, of all seeds of some jobs."""
-    write_study(study, collected(study, scale, {job.seed for job in jobs}, out, unfinished=True), out / "table.csv")
+    """Write the table of all that is there, and the records of all seeds of some jobs."""
+    seeds = {*scale.seeds, *(job.seed for job in jobs)}
+    write_study(study, collected(study, scale, seeds, out, unfinished=True), out / "table.csv")
     if records is not None:
         record(records, benches(study, scale, jobs, out))
 
@@ -126,28 +127,6 @@ def collected(study: Study, scale: Scale, seeds: Iterable[int], out: Path, unfin
         with suppress(StoreError):  # what it would be compared with is not done
             found += Bench(study, scale, job, out).rows(unfinished)
     return found
-
-
-class _TimeIsOver(BaseException):
-    """Not an error of a job, which would be reported."""
-
-
-@contextmanager
-def at_most(seconds: float) -> Iterator[None]:
-    """Leave the block when the time is over, or at Ctrl-C, wherever it is: a file is written whole or not at all."""
-
-    def stop(*_: object) -> None:
-        raise _TimeIsOver
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    except (_TimeIsOver, KeyboardInterrupt):
-        print("not all is done; the same command goes on", file=sys.stderr)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

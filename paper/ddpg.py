@@ -23,8 +23,8 @@ _FADE = 0.95  # of the noise, from one later episode to the next
 _MEMORY = 0.95  # of the running mean of rewards, from one network to the next
 
 
-def learn(layers: gymnasium.Env[Any, Any], number: int, episodes: int, seed: int) -> None:
-    """Let an agent learn on so many networks, which a seed determines.
+def learn(layers: gymnasium.Env[Any, Any], number: int, episodes: int, seed: int) -> DDPG:
+    """Return an agent that has learned on so many networks, which a seed determines.
 
     Args:
         layers: what the agent acts on, from a network's first layer to its last.
@@ -51,7 +51,7 @@ def learn(layers: gymnasium.Env[Any, Any], number: int, episodes: int, seed: int
     )
     agent.actor.optimizer.param_groups[0]["lr"] = _ACTOR_RATE
     agent.set_logger(Logger(None, []))  # its own writes to a folder that nobody removes
-    agent.learn(episodes * number, _Fade(noise, explored))
+    return agent.learn(episodes * number, _Fade(noise, explored))
 
 
 class _Agent(DDPG):

@@ -22,6 +22,7 @@ import statistics
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import chain, islice
 from pathlib import Path
 
@@ -36,8 +37,8 @@ from nni_s3d.errors import ConfigError, DataError, S3DError, first_line
 from nni_s3d.search.store import Store
 from nni_s3d.tasks.data import Loader, load
 from nni_s3d.tasks.recipe import Recipe
+from paper.files import write
 from paper.guided_gradients import Seen
-from paper.tables import write
 from paper.trained import trained
 
 VGG19 = (64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M", 512, 512, 512, 512, "M", 512, 512, 512, 512, "M")
@@ -229,7 +230,6 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"error: {error}")
     if not all(len(sight.active) > 1 for sight in sights):
         sys.exit("error: image: expected one in which some filters see something, got none")
-    sights[0].draw(parsed.shown, parsed.out / "filters.png")
     numbered = enumerate(tqdm(sights, desc="filters", disable=None))
     of_images = [sight.rows(image, parsed.measured, parsed.seed) for image, sight in numbered]
     write(chain.from_iterable(of_images), parsed.out / "filters.csv", COLUMNS)
@@ -239,6 +239,8 @@ def main(arguments: list[str] | None = None) -> None:
     ):
         spread = f" +- {statistics.stdev(found):.2f}" if len(found) > 1 else ""
         print(f"with {title}: {statistics.mean(found):.2f}{spread}")
+    if find_spec("matplotlib"):
+        sights[0].draw(parsed.shown, parsed.out / "filters.png")
 
 
 if __name__ == "__main__":

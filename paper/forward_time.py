@@ -24,8 +24,9 @@ from tqdm import tqdm
 from nni_s3d.errors import ConfigError, S3DError
 from paper.bench import Bench, Row
 from paper.compare import collected
+from paper.files import write
 from paper.settings import Scale, Study, read_study
-from paper.tables import last, networks, write
+from paper.tables import last, networks
 
 COLUMNS = ("method", "accuracy", "milliseconds", "relative", "paper_milliseconds")
 HEADINGS = ("method", "accuracy (%)", "forward (ms)", "relative", "paper: forward (ms)")

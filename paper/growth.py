@@ -22,8 +22,10 @@ def grow(bench: Bench) -> Iterator[Row]:
         budget = [row[bench.job.target] for row in bench.reference[1:]]
         settings |= {"policy": {"name": "knapsack", "budget": budget, "cost": bench.job.target}, "steps": len(budget)}
     lineage = build(Lineage, settings, f"{bench.job.method}: settings")
+    metrics = None
     for parameters, metrics in run(Experiment(bench.task, bench.task.space(), [lineage]), bench.store):
-        if metrics is None:
-            raise RuntimeError("a trial has failed; see above")
-        bench.spent += int(metrics["train_macs"])
-        yield bench.entry(metrics, int(metrics["step"]), widths_of(parameters))
+        if metrics is not None:  # else it is tried again, or the lineage has ended
+            bench.spent += int(metrics["train_macs"])
+            yield bench.entry(metrics, int(metrics["step"]), widths_of(parameters))
+    if metrics is None:
+        raise RuntimeError("a trial has failed; see above")

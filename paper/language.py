@@ -29,9 +29,9 @@ from tqdm import tqdm
 
 from nni_s3d.search.store import Store
 from nni_s3d.search.workers import in_processes
-from paper.compare import at_most
+from paper.files import write
 from paper.small_transformer import MLPS
-from paper.tables import write
+from paper.time_limit import at_most
 from paper.transformer_run import COLUMNS, METHODS, Job, Run
 
 
@@ -63,15 +63,21 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def best(rows: Iterable[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """Return the last networks of every (MLP, method) at the rate that is best on the validation text."""
+    """Return the last networks of every (MLP, method) at the rate that is best on the validation text.
+
+    Only rates of which the most seeds are done are compared: an easy seed would favour its rate.
+    """
     last = {(row["mlp"], row["method"], row["rate"], row["seed"]): row for row in rows}
     of_rates: dict[tuple[str, str], dict[float, list[dict[str, Any]]]] = {}
     for (mlp, method, rate, _), row in last.items():
         of_rates.setdefault((mlp, method), {}).setdefault(rate, []).append(row)
-    return {
-        name: min(of_rate.values(), key=lambda found: statistics.mean(row["validation"] for row in found))
-        for name, of_rate in of_rates.items()
-    }
+    return {name: _best_of(list(of_rate.values())) for name, of_rate in of_rates.items()}
+
+
+def _best_of(of_rate: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    most = max(map(len, of_rate))
+    whole = [found for found in of_rate if len(found) == most]
+    return min(whole, key=lambda found: statistics.mean(row["validation"] for row in found))
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:

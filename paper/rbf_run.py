@@ -16,7 +16,6 @@ PARAMETERS = 3  # of a neuron
 LEARNING_RATE = 0.005
 EPSILON = 0.01
 _IN_VAIN = 0.01  # a phase that lowers the loss by less than this fraction
-SHOWN_EPSILON = 0.1  # of the curves in panel (d), where 0.01 could not be seen
 BLUE, ORANGE, GREEN, PINK, BLACK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000"
 
 
@@ -29,13 +28,17 @@ class Method:
     c: float
     color: str
     rescue: int | None = None  # copies of the next split after a phase in vain
+    triplet: str = "optimal"
 
 
 S2D = Method("S2D", 2, 1.0, ORANGE)
 BINARY = Method("m = 2, c = 3", 2, 3.0, BLUE)
 RESCUED = Method("m = 2, rescued by 4", 2, 3.0, "#E69F00", rescue=4)
-BY_COPIES = [S2D, BINARY, RESCUED, Method("m = 3, c = 3", 3, 3.0, GREEN), Method("m = 4, c = 3", 4, 3.0, PINK)]
+TRIPLET, QUARTET = Method("m = 3, c = 3", 3, 3.0, GREEN), Method("m = 4, c = 3", 4, 3.0, PINK)
+PUBLISHED_TRIPLET = Method("m = 3, Theorem 2.2", 3, 3.0, "#999933", triplet="paper")
+BY_COPIES = [S2D, BINARY, RESCUED, TRIPLET, PUBLISHED_TRIPLET, QUARTET]
 BY_C = [S2D, Method("m = 2, c = 1.3", 2, 1.3, "#56B4E9"), BINARY, Method("m = 2, c = 5", 2, 5.0, BLACK)]
+METHODS = list(dict.fromkeys([*BY_COPIES, *BY_C]))
 
 
 class Rescue:
@@ -74,7 +77,7 @@ def loss_fn(outputs: Tensor, targets: Tensor) -> Tensor:
     return ((outputs - targets) ** 2).mean() / 2
 
 
-def run(method: Method, seed: int, neurons: int, iterations: int, triplet: str) -> list[s3d.GrowthStep]:
+def run(method: Method, seed: int, neurons: int, iterations: int) -> list[s3d.GrowthStep]:
     """Grow a network until it has this many neurons, and return its steps.
 
     A phase has `iterations` steps of Adam for every neuron that the split before it has added.
@@ -97,7 +100,7 @@ def run(method: Method, seed: int, neurons: int, iterations: int, triplet: str) 
 
     steps = (neurons - 1) // (method.copies - 1)
     copies = method.copies if method.rescue is None else [method.copies, method.rescue]
-    own: dict[str, Any] = {"copies": copies, "c": method.c, "triplet": triplet, "policy": rescue or s3d.TopK(1)}
+    own: dict[str, Any] = {"copies": copies, "c": method.c, "triplet": method.triplet, "policy": rescue or s3d.TopK(1)}
     as_in_the_paper: dict[str, Any] = {"epsilon": EPSILON, "relative": False, "shrink": 1.0, "perturb": 0.0}
     settings = {**own, **as_in_the_paper, "solver": "exact"}
     return list(s3d.grow(model, inputs, train, [(inputs, targets)], loss_fn, steps=steps, **settings))

@@ -1,11 +1,12 @@
 """Figure 2 of the paper: S2D gets stuck on a one-dimensional RBF network, signed splittings do not.
 
-    python -m paper.rbf_toy [--seeds 0 1 2 3 4 5 6 7] [--neurons 15] [--iterations 10000] [--out reports/rbf_toy]
+    python -m paper.rbf_toy [--seeds 0 1 2 3 4 5 6 7] [--methods NAME ...] [--neurons 15] [--iterations 10000]
+                            [--out reports/rbf_toy]
 
 Every run starts with one neuron and splits one neuron per phase. A phase takes (m - 1) * iterations full-batch steps of
 Adam, so that networks of one size have been trained for one number of steps. Prints the final losses and writes
 rbf_toy.csv (all runs and seeds) and rbf_toy.png: losses of all seeds in panels (a) and (b), (c) and (d) for the first.
-An interrupted run goes on with the seed that it was at; the first one is always run, for its panels.
+What is done is kept in OUT and not run again, except the first seed, for its panels. The figure needs all methods.
 
 Signed binary splittings stay stuck on some seeds: they keep splitting positively, for tiny gains, and the loss does not
 move. The cure is `rbf_run.Rescue`: after a phase in vain the next split is a quartet, which gains most of all (Theorem
@@ -15,6 +16,7 @@ move. The cure is `rbf_run.Rescue`: after a phase in vain the next split is a qu
 from __future__ import annotations
 
 import argparse
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,14 +25,15 @@ import torch
 from tqdm import tqdm
 
 import nni_s3d as s3d
+from paper.files import file_name, write
 from paper.rbf_run import (
     BINARY,
     BLUE,
     BY_C,
     BY_COPIES,
+    METHODS,
     ORANGE,
     RANGE,
-    SHOWN_EPSILON,
     TARGET_NEURONS,
     Method,
     plan_of,
@@ -41,6 +44,8 @@ from paper.rbf_run import (
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+SHOWN_EPSILON = 0.1  # of the curves in panel (d), where 0.01 could not be seen
 
 
 def plot(runs: dict[Method, list[s3d.GrowthStep]], seed: int, frame: pd.DataFrame, path: Path) -> None:
@@ -147,37 +152,35 @@ def _choice(axis: Axes, steps: list[s3d.GrowthStep], seed: int) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    names = [method.name for method in METHODS]
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--methods", nargs="+", choices=names, default=names, help="the figure needs all of them")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(8)))
     parser.add_argument("--neurons", type=int, default=TARGET_NEURONS, help="stop at this size")
     parser.add_argument("--iterations", type=int, default=10_000, help="steps of Adam per phase and new neuron")
-    parser.add_argument("--triplet", choices=["optimal", "paper"], default="optimal")
     parser.add_argument("--out", type=Path, default=Path("reports/rbf_toy"))
     parsed = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    parsed.out.mkdir(parents=True, exist_ok=True)
-    methods = list(dict.fromkeys([*BY_COPIES, *BY_C]))
+    methods = [method for method in METHODS if method.name in parsed.methods]
+    shown = parsed.seeds[0] if methods == METHODS else None
     first: dict[Method, list[s3d.GrowthStep]] = {}
     frames = []
-    for seed in parsed.seeds:
-        kept = parsed.out / f"seed_{seed}_{parsed.neurons}_{parsed.iterations}_{parsed.triplet}.csv"
-        if kept.exists() and seed != parsed.seeds[0]:
-            frames.append(pd.read_csv(kept, engine="python"))
-            continue
-        table: list[dict[str, object]] = []
-        for method in tqdm(methods, desc=f"seed {seed}", leave=False):
-            steps = run(method, seed, parsed.neurons, parsed.iterations, parsed.triplet)
-            table += rows(method, seed, parsed.iterations, steps)
-            if seed == parsed.seeds[0]:
+    for seed, method in tqdm(list(product(parsed.seeds, methods)), desc="runs", disable=None):
+        kept = parsed.out / f"seed_{seed}" / f"{file_name(method.name)}_{parsed.neurons}_{parsed.iterations}.csv"
+        if seed == shown or not kept.exists():
+            steps = run(method, seed, parsed.neurons, parsed.iterations)
+            table = rows(method, seed, parsed.iterations, steps)
+            write(table, kept, list(table[0]))
+            if seed == shown:
                 first[method] = steps
-        frames.append(pd.DataFrame(table))
-        frames[-1].to_csv(kept, index=False)
-        last = frames[-1].groupby("method", sort=False).last()
-        print(f"seed {seed}\n{last[['copies', 'c', 'neurons', 'loss']].to_string()}", flush=True)
+        frames.append(pd.read_csv(kept, engine="python"))
     frame = pd.concat(frames)
     frame.to_csv(parsed.out / "rbf_toy.csv", index=False)
-    plot(first, parsed.seeds[0], frame, parsed.out / "rbf_toy.png")
-    print(f"{parsed.out / 'rbf_toy.csv'}\n{parsed.out / 'rbf_toy.png'}")
+    print(frame.groupby(["method", "seed"], sort=False)["loss"].last().unstack().to_string(float_format="%.1e"))
+    print(parsed.out / "rbf_toy.csv")
+    if shown is not None:
+        plot(first, shown, frame, parsed.out / "rbf_toy.png")
+        print(parsed.out / "rbf_toy.png")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def restore(path: Path, benches: Iterable[Bench]) -> None:
     for bench in benches:
         record = records.get(bench.job.folder)
         with suppress(StoreError):  # the networks that it is compared with are not done
-            if record and not bench.rows(unfinished=True) and record["comes_from"] == _origin(bench):
+            if record and not bench.rows() and record["comes_from"] == _origin(bench):
                 bench.keep(record["rows"], done=True)
 
 
@@ -37,4 +37,5 @@ def record(path: Path, benches: Iterable[Bench]) -> None:
 
 
 def _origin(bench: Bench) -> str:
-    return digest({"task": bench.task.fingerprint, "settings": bench.settings})
+    space = bench.task.space()
+    return digest(bench.comes_from | {"search space": {"low": space.low, "high": space.high}})

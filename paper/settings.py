@@ -10,6 +10,7 @@ from typing import Any
 from nni_s3d.config import build, read_yaml
 from nni_s3d.errors import ConfigError
 from nni_s3d.tasks.task import Task, read_task
+from paper.files import file_name
 
 KINDS = ("grow", "scratch", "widths", "prune", "morphnet", "amc")
 TARGETS = ("own", "params", "macs", "cost")
@@ -67,6 +68,8 @@ class Method:
                 raise ConfigError(f"targets: expected some of {', '.join(TARGETS)}, got {target!r}")
         if self.kind == "grow" and "cost" in self.targets:
             raise ConfigError("targets: expected macs instead of cost for what grows: its training costs as much, too")
+        if self.share_of not in ("params", "macs"):
+            raise ConfigError(f"share_of: expected params or macs, got {self.share_of!r}")
         for name in (name for numbers in self.published for name in numbers):
             if name not in PUBLISHED:
                 raise ConfigError(f"published: expected some of {', '.join(PUBLISHED)}, got {name!r}")
@@ -164,8 +167,3 @@ class Job:
     def folder(self) -> str:
         """A name for its files."""
         return f"{file_name(self.method)}-{self.target}-{self.seed}"
-
-
-def file_name(text: str) -> str:
-    """Return letters and digits in lower case, with a dash for everything else."""
-    return "".join(letter if letter.isalnum() else "-" for letter in text.lower())

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nni_s3d.search.folder import Folder
 from paper.bench import COLUMNS, Row
+from paper.files import write
 from paper.settings import Study
 
 TITLES = {
@@ -30,29 +28,20 @@ HEADINGS = {
 }
 
 
-def write(rows: Iterable[Row], path: Path, columns: Sequence[str] = COLUMNS) -> None:
-    """Write the rows as CSV, under a temporary name first."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    Folder(str(path.parent)).write_bytes(path.name, text.getvalue().encode())
-
-
 def write_study(study: Study, rows: list[Row], path: Path) -> None:
     """Write the rows of a study as CSV, with the paper's numbers in columns of their own."""
     columns = [*COLUMNS, *(f"paper_{name}" for name in published_by(study))]
-    ends = {(row["method"], row["target"], row["seed"]): row["step"] for row in rows}
-    write(
-        (row | _published(study, row, ends[row["method"], row["target"], row["seed"]]) for row in rows), path, columns
-    )
+    numbers = {name: _published(study, name) for name in study.methods}
+    of_rows = (numbers[row["method"]].get(row["step"], {}) if row["target"] == "own" else {} for row in rows)
+    named = ({f"paper_{name}": number for name, number in of_row.items()} for of_row in of_rows)
+    write((row | of_row for row, of_row in zip(rows, named, strict=True)), path, columns)
 
 
-def _published(study: Study, row: Row, end: int) -> dict[str, float]:
-    """Return the columns of the paper's numbers for a network of a method that ends with the step `end`."""
-    numbers, back = study.methods[row["method"]].published, end - row["step"] + 1
-    of_row = numbers[-back] if row["target"] == "own" and back <= len(numbers) else {}
-    return {f"paper_{name}": number for name, number in of_row.items()}
+def _published(study: Study, name: str) -> dict[int, dict[str, float]]:
+    """Return the paper's numbers of a method as published, {step: numbers}; they are those of its last steps."""
+    method = study.methods[name]
+    end = (study.growth | method.settings)["steps"] if method.kind == "grow" else 0
+    return dict(enumerate(method.published, end + 1 - len(method.published)))
 
 
 def published_by(study: Study) -> list[str]:
@@ -101,12 +90,12 @@ def table(study: Study, rows: list[Row], target: str) -> str:
     if target != "own":
         reference = last(networks(study, rows, study.reference, "own"))
         lines += _line(f"{study.reference}, as published", reference, measured)
-    for name, method in study.methods.items():
-        by_step, numbers = networks(study, rows, name, target), (method.published if target == "own" else []) or [{}]
-        shown = [(f"{name}, step {step}", found) for step, found in by_step.items()][-len(numbers) :]
-        if len(numbers) == 1:
-            shown = [(name, last(by_step))]
-        for (label, found), of_paper in zip(shown, numbers[-len(shown) :], strict=False):
+    for name in study.methods:
+        by_step, numbers = networks(study, rows, name, target), _published(study, name) if target == "own" else {}
+        shown = [(f"{name}, step {step}", by_step.get(step, []), of_paper) for step, of_paper in numbers.items()]
+        if len(numbers) < 2:
+            shown = [(name, last(by_step), next(iter(numbers.values()), {}))]
+        for label, found, of_paper in shown:
             in_columns = [f"{of_paper[key]:g}" if key in of_paper else "" for key in in_paper]
             lines += [line + in_columns for line in _line(label, found, measured)]
     return _markdown(lines)

@@ -28,6 +28,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import nni_s3d as s3d
+from paper.files import write
+from paper.rbf_run import loss_fn
 from paper.theory_figure import NAMES, plot
 
 C, H, STEEPEST = 3.0, 0.75, 1.25  # of the splits; the least and the largest sigma''
@@ -39,11 +41,6 @@ class Bowl(nn.Module):
     def forward(self, t: Tensor) -> Tensor:
         """Apply sigma to every element."""
         return t * t / 2 + (torch.cos(t) - 1) / 4
-
-
-def loss_fn(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return half the mean squared error."""
-    return ((outputs - targets) ** 2).mean() / 2
 
 
 def network(theta: Tensor) -> nn.Sequential:
@@ -185,7 +182,7 @@ def of_seed(seed: int, parsed: argparse.Namespace) -> pd.DataFrame:
         for copies, training in tqdm(list(product(NAMES, (0, parsed.training))), desc=f"seed {seed}", leave=False):
             own = {"seed": seed, "copies": copies, "training": training, "target": problem.eta}
             table += [own | step for step in run(problem, copies, training)]
-        pd.DataFrame(table).to_csv(kept, index=False)
+        write(table, kept, list(pd.DataFrame(table)))
     return pd.read_csv(kept, engine="python")  # which reads what was written to the last bit
 
 

@@ -17,7 +17,7 @@ from nni_s3d.growth.seeds import seed_for
 from nni_s3d.growth.settings import GrowthSettings
 from nni_s3d.search.store import Store
 from nni_s3d.search.tensor_files import read_checkpoint, write_checkpoint
-from paper.settings import file_name
+from paper.files import file_name
 from paper.small_transformer import SmallTransformer
 from paper.text import Text, drawn, read_text, whole
 
@@ -174,10 +174,11 @@ class Run:
         self.model.eval()
         decision = decide(self.model, graph, settings, batches, loss_fn, seed=seed)
         self.spent += round(s3d.count(graph).macs * SAMPLES * decision.passes)
-        assert decision.plan is not None, decision.stop
+        if decision.plan is None:
+            raise RuntimeError(decision.stop)
         result = s3d.split(self.model, graph, decision.plan, settings.epsilon, self.optimizer)
         s3d.shrink_and_perturb(result.model, settings.shrink, settings.perturb, seed_for(seed, 1))
-        state = dict(result.optimizer_state or {})
+        state: Any = result.optimizer_state
         reset_copies(state, result.model, result.graph, decision.plan)
         self.model, self.optimizer = result.model, self.adamw(result.model)
         self.optimizer.load_state_dict(state)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 
-import nni_s3d as s3d
+import torch
+from torch import Tensor
+
+from nni_s3d.growth.graph.cost import CostModel
 from paper.bench import Bench, Row, within
 from paper.pruning import trained_full
 
@@ -18,11 +21,21 @@ def multiplied(widths: Mapping[str, int], factor: float) -> dict[str, int]:
 def fitted(bench: Bench, widths: Mapping[str, int]) -> dict[str, int]:
     """Return widths times the largest factor that keeps to the target of the job."""
     kind, budget = bench.budget
+    graph = bench.graph(bench.build(dict(widths)))
+    model = CostModel(graph, kind)
 
-    def cost(factor: float) -> int:
-        return int(getattr(s3d.count(bench.graph(bench.build(multiplied(widths, factor)))), kind))
+    def cost(factor: float) -> float:  # without building networks that are far too large
+        copies = {name: _copies(widths[name], width) for name, width in multiplied(widths, factor).items()}
+        return model.total(graph.per_channel(copies))
 
     return multiplied(widths, within(cost, 0.0, 64.0, budget, steps=22))
+
+
+def _copies(before: int, after: int) -> Tensor:
+    """Return how often each of `before` neurons stays if there are `after` in the end, (before,)."""
+    copies = (torch.arange(before) < after).long()
+    copies[0] += max(0, after - before)
+    return copies
 
 
 def even(bench: Bench) -> Iterator[Row]:

@@ -80,6 +80,25 @@ def test_the_state_tells_the_shape_of_a_layer(traced):
     assert found["pw5"][2:4] == [2, 2]
 
 
+def test_asking_for_shapes_leaves_the_network_as_it_is(traced):
+    model, graph = traced
+    before = {name: value.clone() for name, value in model.train().state_dict().items()}
+    shapes_of(model, graph, torch.randn(1, 1, 8, 8))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert model.training
+
+
+def test_what_is_left_of_the_budget_is_filled(traced):
+    env = layers(traced, lambda fractions: 0.5)
+    filled = env.filled(dict.fromkeys(env.groups, 0.4) | {"pw1": 0.9})
+    assert filled["pw1"] == 1.0
+    more = {name: min(1.0, 1.1 * fraction) for name, fraction in filled.items()}
+    assert env._cost(filled) <= env.budget < env._cost(more)
+    rest = {filled[name] for name in env.groups if name != "pw1"}
+    assert len(rest) == 1
+    assert rest.pop() > 0.4
+
+
 def test_a_budget_out_of_reach_is_refused(traced):
     with pytest.raises(ConfigError, match=r"budget: expected at least [\d,]+ macs, a fifth of every layer, got [\d,]+"):
         layers(traced, lambda fractions: 0.5, share=0.01)

@@ -10,7 +10,7 @@ import yaml
 
 from nni_s3d.errors import ConfigError
 from nni_s3d.tasks.training import train
-from paper import compare
+from paper import compare, growth
 from paper.bench import Bench
 from paper.settings import TARGETS, Job, read_study
 from tests.processes import side_by_side
@@ -183,6 +183,27 @@ def test_rows_of_other_settings_are_not_shown(tmp_path):
     assert compare.collected(study, scale, [0], tmp_path) == [{"method": "S2D"}]
     other = dataclasses.replace(study, growth=study.growth | {"epsilon": 0.5})
     assert compare.collected(other, scale, [0], tmp_path) == []
+    assert compare.collected(study, dataclasses.replace(scale, epochs=2), [0], tmp_path) == []
+    assert compare.collected(study, dataclasses.replace(scale, episodes=5), [0], tmp_path) == [{"method": "S2D"}]
+
+
+def test_the_table_keeps_the_other_seeds(tmp_path):
+    study = read_study(DIGITS)
+    Bench(study, study.scale("tiny"), Job("S2D", "own", 0), tmp_path).keep([ROW | {"method": "S2D"}], done=True)
+    rows = run(tmp_path, "--seeds", "1", "--methods", "full size")
+    assert {(row["method"], row["seed"]) for row in rows} == {("S2D", "0"), ("S3D", "1"), ("full size", "1")}
+
+
+def test_a_trial_that_is_tried_again_does_not_end_its_job(tmp_path, monkeypatch):
+    metrics = {"step": 0, "train_macs": 1, "default": 0.5, "test_accuracy": 0.5, "params": 1, "macs": 1, "flops": 1}
+    parameters = {"widths": read_study(DIGITS).scaled_task(read_study(DIGITS).scale("tiny")).space().low}
+    monkeypatch.setattr(growth, "widths_of", lambda given: given["widths"])
+    bench = Bench(read_study(DIGITS), read_study(DIGITS).scale("tiny"), Job("S3D", "own", 0), tmp_path)
+    monkeypatch.setattr(growth, "run", lambda *_: iter([(parameters, None), (parameters, metrics)]))
+    assert [row["step"] for row in growth.grow(bench)] == [0]
+    monkeypatch.setattr(growth, "run", lambda *_: iter([(parameters, metrics), (parameters, None)]))
+    with pytest.raises(RuntimeError, match="a trial has failed"):
+        list(growth.grow(bench))
 
 
 def test_what_is_not_done_is_in_the_file_alone(tmp_path):

@@ -17,6 +17,11 @@ def test_the_rate_is_chosen_on_the_validation_text():
     assert language.table(rows).splitlines()[2] == "| gated | S3D | 0.003 | 2 | 0.500 | 3.100 ± 0.141 |"
 
 
+def test_a_rate_that_one_easy_seed_is_done_of_does_not_win():
+    rows = [row("S3D", 0.001, 0, 1.0, 1.0), row("S3D", 0.003, 0, 1.5, 1.5), row("S3D", 0.003, 1, 2.0, 2.0)]
+    assert language.table(rows).splitlines()[2].startswith("| gated | S3D | 0.003 | 2 |")
+
+
 def test_the_last_network_of_a_run_counts():
     rows = [row("S3D", 0.001, 0, 4.0, 4.0), row("S3D", 0.001, 0, 2.0, 2.0)]
     assert language.table(rows).splitlines()[2] == "| gated | S3D | 0.001 | 1 | 0.500 | 2.000 |"

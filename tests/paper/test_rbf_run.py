@@ -26,7 +26,7 @@ def test_a_phase_in_vain_is_followed_by_more_copies():
 
 @pytest.mark.parametrize("iterations", [1, 300])  # so few that every phase is in vain, and enough
 def test_a_rescued_run_ends_with_as_many_neurons(iterations):
-    steps = run(RESCUED, 6, 6, iterations, "optimal")
+    steps = run(RESCUED, 6, 6, iterations)
     assert steps[-1].widths["neurons"] == 6
     assert (len(steps) < 6) == any(
         later.trained > 0.99 * step.trained for step, later in itertools.pairwise(steps[:-1])

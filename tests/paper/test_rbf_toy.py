@@ -14,7 +14,7 @@ def test_rbf_toy_writes_its_table_and_its_panels(tmp_path):
     frame = pd.read_csv(tmp_path / "rbf_toy.csv")
     assert list(frame) == ["seed", "method", "copies", "c", "step", "neurons", "iterations", "loss", "gain"]
     by_copies = {"S2D", *(f"m = {m}, c = 3" for m in (2, 3, 4)), "m = 2, rescued by 4"}
-    assert set(frame["method"]) == by_copies | {"m = 2, c = 1.3", "m = 2, c = 5"}
+    assert set(frame["method"]) == by_copies | {"m = 2, c = 1.3", "m = 2, c = 5", "m = 3, Theorem 2.2"}
     assert frame[frame["method"] == "m = 2, c = 3"]["neurons"].tolist() == [1, 2, 3, 4, 5]
     assert frame[frame["method"] == "m = 3, c = 3"]["neurons"].tolist() == [1, 3, 5]
     assert (tmp_path / "rbf_toy.png").read_bytes().startswith(b"\x89PNG")
@@ -37,3 +37,11 @@ def test_seeds_that_are_done_are_not_run_again(tmp_path, monkeypatch):
     rbf_toy("--seeds", "0", "1", *settings)
     assert set(ran) == {0}
     assert (tmp_path / "rbf_toy.csv").read_text() == whole
+
+
+def test_some_of_the_methods_have_no_figure(tmp_path):
+    chosen = ["m = 2, c = 3", "m = 3, Theorem 2.2"]
+    settings = ["--seeds", "1", "--neurons", "3", "--iterations", "5", "--out", str(tmp_path)]
+    rbf_toy("--methods", *chosen, *settings)
+    assert pd.read_csv(tmp_path / "rbf_toy.csv")["method"].unique().tolist() == chosen
+    assert not (tmp_path / "rbf_toy.png").exists()

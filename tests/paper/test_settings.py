@@ -34,6 +34,8 @@ def test_a_method_says_what_it_does_not_know():
         Method("guess")
     with pytest.raises(ConfigError, match="targets: expected some of own, params, macs, cost, got 'latency'"):
         Method("grow", ["latency"])
+    with pytest.raises(ConfigError, match="share_of: expected params or macs, got 'latency'"):
+        Method("prune", share_of="latency")
 
 
 def test_the_reference_is_always_among_the_jobs():

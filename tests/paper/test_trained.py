@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import nn
 
@@ -25,3 +26,22 @@ def test_a_network_is_trained_once(tmp_path):
     again = trained(store, "one", network(), batches(), Recipe(epochs=9))  # is loaded, whatever the recipe
     assert torch.equal(first[1].weight, again[1].weight)
     assert not store.exists("one/checkpoint.pt")
+
+
+def test_what_was_interrupted_goes_on_from_the_last_epoch(tmp_path):
+    recipe = Recipe(epochs=3)
+    whole = trained(Store(str(tmp_path / "whole")), "one", network(), batches(), recipe)
+    store, steps = Store(str(tmp_path / "cut")), []
+
+    def interrupted():
+        steps.append(1)
+        if len(steps) == 8:  # five to an epoch
+            raise KeyboardInterrupt
+        return 0.0
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(store, "one", network(), batches(), recipe, penalty=interrupted)
+    steps.clear()
+    again = trained(store, "one", network(), batches(), recipe, penalty=lambda: steps.append(1) or 0.0)
+    assert len(steps) == 10  # two epochs
+    assert torch.equal(again[1].weight, whole[1].weight)
