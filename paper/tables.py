@@ -151,26 +151,31 @@ def show(study: Study, rows: list[Row]) -> str:
 
 
 def draw(study: Study, rows: list[Row], path: Path) -> None:
-    """Draw Figure 3: the accuracy over parameters, over FLOPs, and over c."""
+    """Draw Figure 3: the accuracy over parameters, over FLOPs, and over c if there are several."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 3, figsize=(17, 6), layout="constrained")
+    by_c = _by_c(study, rows)
+    columns = 2 if len(by_c) < 3 else 3
+    figure, axes = plt.subplots(1, columns, figsize=(6 * columns, 6), layout="constrained")
     names = [name for name, method in study.methods.items() if method.drawn]
     colors = dict(zip(names, matplotlib.color_sequences["tab20"], strict=False))
     _over_sizes(axes[0], study, rows, "params", "own", colors)
     axes[0].set(xlabel="parameters", title="as published")
-    _over_sizes(axes[1], study, rows, "flops", "macs", colors)
-    axes[1].set(xlabel="FLOPs", title=f"as many MACs as {study.reference}")
-    _over_c(axes[2], study, rows)
-    axes[2].set(xlabel="c", title="after the last step")
+    at_equal_macs = any(row["target"] == "macs" for row in rows)
+    _over_sizes(axes[1], study, rows, "flops", "macs" if at_equal_macs else "own", colors)
+    axes[1].set(xlabel="FLOPs", title=f"as many MACs as {study.reference}" if at_equal_macs else "as published")
+    if columns == 3:
+        means, deviations = zip(*by_c.values(), strict=True)
+        axes[2].errorbar(list(by_c), means, deviations, marker="o", capsize=3)
+        axes[2].set(xlabel="c", title="after the last step")
     for axis in axes:
         axis.set_ylabel("test accuracy (%)")
     drawn = {line.get_label(): line for axis in axes[:2] for line in axis.lines}
     if drawn:
-        figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=7)
+        figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=2 * columns + 1)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
@@ -186,12 +191,11 @@ def _over_sizes(axis: Any, study: Study, rows: list[Row], size: str, target: str
     axis.set_xscale("log")
 
 
-def _over_c(axis: Any, study: Study, rows: list[Row]) -> None:
-    """Draw the accuracy after the last step over c, of the methods that differ from the reference in c alone."""
+def _by_c(study: Study, rows: list[Row]) -> dict[float, tuple[float, float]]:
+    """Return {c: mean and deviation of the last accuracy} of the methods that differ from the reference in c alone."""
     reference, points = study.growth | study.methods[study.reference].settings, {}
     for name, method in study.methods.items():
         settings, found = study.growth | method.settings, last(networks(study, rows, name, "own"))
         if found and method.kind == "grow" and settings | {"c": 0} == reference | {"c": 0} and not method.training:
             points[settings["c"]] = percent(found)
-    at = sorted(points)
-    axis.errorbar(at, [points[c][0] for c in at], [points[c][1] for c in at], marker="o", capsize=3)
+    return dict(sorted(points.items()))
