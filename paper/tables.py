@@ -145,7 +145,7 @@ def show(study: Study, rows: list[Row]) -> str:
         for target, title in TITLES.items()
         if target in targets
     ]
-    if equal := [target for target in EQUAL if target in targets]:
+    if len(equal := [target for target in EQUAL if target in targets]) > 1:
         tables.append(f"In one table\n\n{side_by_side(study, rows, equal)}")
     return "\n\n".join(tables) or "nothing is done yet"
 

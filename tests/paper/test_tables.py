@@ -108,4 +108,4 @@ def test_the_documentation_has_the_tables_of_the_records(name):
     equal = [target for target in ("params", "macs", "cost") if any(row["target"] == target for row in rows)]
     text = (PAPER.parent / "docs" / "results.md").read_text()
     assert table(study, rows, "own") in text
-    assert not equal or side_by_side(study, rows, equal) in text
+    assert (side_by_side(study, rows, equal) if len(equal) > 1 else table(study, rows, *equal)) in text
