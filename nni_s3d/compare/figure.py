@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from nni_s3d.compare.fronts import reached
-from nni_s3d.report.files import COLORS, format_axis
+from nni_s3d.report.files import COLORS, format_axis, save
 
 _PANELS = {"params": "parameters", "macs": "MACs per sample", "search_macs": "search cost (MACs of training so far)"}
 _POINTS = 200
@@ -39,4 +39,4 @@ def draw(rows: pd.DataFrame, path: Path) -> None:
     panels[0].set_ylabel("test accuracy (%) of the best on validation", fontsize=13)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), fontsize=12, frameon=False)
-    figure.savefig(path, dpi=150)
+    save(figure, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,11 +44,18 @@ def write_files(frame: pd.DataFrame, folder: Path) -> Files:
         missing = 'the plot needs matplotlib: pip install "nni_s3d[plots]"'
         raise S3DError(f"{missing} (the numbers are in {files.csv})") from error
     try:
-        figure.savefig(files.png, dpi=150)
+        save(figure, files.png)
     except OSError as error:
         files.png.unlink(missing_ok=True)
         raise ReportError(f"{files.png}: expected a file to write to, got: {error}") from error
     return files
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write a figure as PNG; a letter that the font lacks is a box, without a warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(path, dpi=150)
 
 
 def _figure(frame: pd.DataFrame) -> Any:

@@ -27,6 +27,12 @@ def test_write_gives_a_csv_and_a_png(growth, tmp_path):
     assert written.png.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_name_in_letters_that_the_font_lacks_is_drawn(growth, tmp_path, recwarn):
+    frame = read_frame(experiments_dir=growth.root)
+    write_files(frame.assign(lineage="\u6f00"), tmp_path)
+    assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]
+
+
 def test_the_plot_has_a_line_for_every_lineage(growth):
     params, macs, search = drawn(read_frame(experiments_dir=growth.root))
     assert set(params) == set(macs) == set(search) == {"c1-m2-s0", "c1.3-m2-s0", "best on validation"}
