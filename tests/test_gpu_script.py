@@ -1,12 +1,15 @@
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+DATA = Path(os.environ.get("NNI_S3D_DATA", "~/.cache/nni_s3d")).expanduser()
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not (DATA / "cifar-100-python").exists(), reason="no CIFAR-100 in NNI_S3D_DATA")
 def test_the_gpu_script_runs_in_small_and_goes_on(tmp_path):
     command = ["bash", "benchmarks/gpu.sh", "--smoke", "--minutes", "9", "--out", str(tmp_path)]
     first, second = (subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False) for _ in range(2))
