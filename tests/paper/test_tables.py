@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from paper.settings import read_study
-from paper.tables import draw, last, networks, percent, show, side_by_side, table, write_study
+from paper.tables import ahead, draw, last, networks, percent, show, side_by_side, table, write_study
 
 PAPER = Path(__file__).parents[2] / "paper"
 STUDY = read_study(PAPER / "cifar100.yml")
@@ -87,10 +87,20 @@ def test_every_target_has_a_table():
     shown = show(STUDY, ROWS)
     assert shown.startswith("As published\n\n| method | seeds | accuracy (%) |")
     assert "As many MACs as S3D, after as many MACs of training in all" in shown
-    one = shown.rpartition("In one table\n\n")[2].splitlines()
+    one = shown.partition("In one table\n\n")[2].splitlines()
     assert one[0] == "| method | as many MACs | as many MACs and as much training |"
     assert one[2:] == ["| S3D | 90.0 | 90.0 |", "| random splits | 35.0 | 35.0 |", "| L1 pruning |  | 20.0 |"]
     assert show(STUDY, []) == "nothing is done yet"
+
+
+def test_differences_are_those_of_the_same_seeds():
+    rows = [row("S3D", step=5, seed=seed, test=0.1 * seed) for seed in range(3)]
+    rows += [row("S2D", step=5, seed=seed, test=0.1 * seed + 0.01 * (2 + seed)) for seed in range(2)]
+    rows += [row("L1 pruning", "cost", seed=seed, test=0.1 * seed - 0.02) for seed in range(3)]
+    lines = ahead(STUDY, rows).splitlines()
+    assert lines[0] == "| method | as published | as many MACs and as much training |"
+    assert lines[2:] == ["| S2D | +2.5 ± 0.7 |  |", "| L1 pruning |  | -2.0 ± 0.0 |"]
+    assert show(STUDY, rows).endswith(ahead(STUDY, rows))
 
 
 def test_the_figure_is_written(tmp_path):
